@@ -1,0 +1,3 @@
+module github.com/session2/session2
+
+go 1.25.0

@@ -1,0 +1,225 @@
+package session2
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+)
+
+// The errors that stores and the manager answer with. They come wrapped:
+// test for them with [errors.Is].
+var (
+	// ErrNotFound says that no record has the ID, or that the session a
+	// change was meant for has ended meanwhile.
+	ErrNotFound = errors.New("session not found")
+
+	// ErrConflict says that a conditional Save came too late: the stored
+	// record has another version than the one it was to replace.
+	ErrConflict = errors.New("session changed meanwhile")
+
+	// ErrUncertain says that a Save's answer was lost and that others have
+	// written since, so that the store cannot tell whether it took effect.
+	ErrUncertain = errors.New("outcome of the save is unknown")
+
+	// ErrStale says that a request's token was replaced meanwhile by a login
+	// or by Renew. Nothing of that request was stored.
+	ErrStale = errors.New("session token was replaced meanwhile")
+
+	// ErrTooLarge says that a session's data exceed Config.MaxBytes.
+	ErrTooLarge = errors.New("session data too large")
+
+	// ErrCorrupt says that a record is there and cannot be read, for a reason
+	// that lies in the record and not in the store. The manager raises
+	// EventCorrupt for it and gives the client a fresh session.
+	ErrCorrupt = errors.New("session record corrupt")
+)
+
+// ID names a session: 128 random bits. It is the public half of the client's
+// token and no secret: it may be logged, listed and used to end the session,
+// and it opens nothing.
+type ID [16]byte
+
+// String returns the ID as 32 lower-case hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID is the inverse of [ID.String]. It takes exactly 32 lower-case
+// hexadecimal digits, so that every ID has one spelling, and anything else is
+// an error that does not repeat its input.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 2*len(id) {
+		return ID{}, errors.New("session2: an ID has 32 hexadecimal digits")
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return ID{}, errors.New("session2: an ID has lower-case hexadecimal digits only")
+		}
+	}
+	hex.Decode(id[:], []byte(s)) // cannot fail: every digit was checked
+	return id, nil
+}
+
+// Version tells one state of a record from every other. It is random, picked
+// by the caller of Save for each new state, and never zero in a stored record.
+type Version uint64
+
+// Record is a session as a store keeps it. Times are kept to the microsecond;
+// a store returns them in UTC.
+type Record struct {
+	ID       ID
+	Version  Version
+	User     string    // who is signed in; "" if nobody; indexed by a UserStore
+	Created  time.Time // when the session began
+	Accessed time.Time // when it was last used, to the manager's AccessResolution
+	Expires  time.Time // from then on the record counts as absent
+	Data     []byte    // opaque to stores
+}
+
+// Store keeps records. It is all that a Manager needs; see the optional
+// interfaces ([SetupStore], [DeleteOldStore], [IterStore], [TouchStore],
+// [UserStore], [CapableStore]) for more that a store can offer, and package
+// storetest for the conformance suite.
+//
+// Every method honours its context: one that is done on entry makes the call
+// fail with the context's error and change nothing. A store keeps no reference
+// to a Record's Data that it was given and hands out none that it keeps.
+// Expires matters to DeleteOld alone: Load and Has show an expired record.
+//
+// An error that is none of this package's sentinels says nothing about
+// whether a Save took effect; the manager then asks again.
+type Store interface {
+	// Load returns the record, or an error matching ErrNotFound; ErrCorrupt
+	// if there is a record that cannot be read. The caller owns the Data.
+	Load(ctx context.Context, id ID) (Record, error)
+
+	// Save replaces the stored record by rec if its version is still prev. A
+	// zero prev means "create": there must be no record with the ID. The check
+	// and the write are one atomic step. rec.Version must not be zero.
+	//
+	// Save answers nil without another write if the stored version already is
+	// rec.Version: the same Save landed before. Otherwise it answers
+	// ErrConflict if the stored version is not prev, or if prev is zero and
+	// there is a record; ErrNotFound if prev is not zero and there is none, for
+	// nothing but a zero prev creates a record. A store that retries by itself
+	// answers ErrUncertain where it cannot tell if an earlier try landed.
+	Save(ctx context.Context, rec Record, prev Version) error
+
+	// Delete removes the record, whatever its version. An absent record is no
+	// error.
+	Delete(ctx context.Context, id ID) error
+
+	// Has reports whether there is a record. Its answer is old by the time it
+	// is read: never decide a Save by it.
+	Has(ctx context.Context, id ID) (bool, error)
+}
+
+// SetupStore is a Store with something to prepare, such as a table. Setup may
+// be called any number of times, by several processes at once, and never drops
+// data. An application calls it when it starts.
+type SetupStore interface {
+	Setup(ctx context.Context) error
+}
+
+// DeleteOldStore is a Store that can sweep. DeleteOld removes the records that
+// were not accessed for age (Accessed is at or before now-age) and those that
+// have expired (Expires is at or before now), and returns their number. A
+// negative age is an error. A record that was saved or touched in the meantime
+// must survive. Sweeping is housekeeping: no session's end depends on it.
+type DeleteOldStore interface {
+	DeleteOld(ctx context.Context, age time.Duration) (int, error)
+}
+
+// IterStore is a Store that can list its records, in no particular order and
+// without holding them all in memory. A record that is there throughout is
+// seen exactly once; one that comes or goes meanwhile is seen at most once. The
+// loop's body may call the store. A record that cannot be read is
+// yielded as an error matching ErrCorrupt with the ID in the Record, where it
+// is known, and the iteration goes on; after any other error it ends.
+type IterStore interface {
+	Iter(ctx context.Context) iter.Seq2[Record, error]
+}
+
+// TouchStore is a Store that can note an access without rewriting data. Touch
+// moves Accessed and Expires forward, each by itself and never back, and keeps
+// Version and Data. An absent record is not created and no error.
+type TouchStore interface {
+	Touch(ctx context.Context, id ID, accessed, expires time.Time) error
+}
+
+// UserStore is a Store with an index from users to their sessions. Both
+// methods cost what the user's own sessions cost, not what the store holds.
+// IterUser follows the rules of [IterStore]; DeleteUser returns the number of
+// records removed. For the empty user, who is nobody, both find nothing.
+type UserStore interface {
+	IterUser(ctx context.Context, user string) iter.Seq2[Record, error]
+	DeleteUser(ctx context.Context, user string) (int, error)
+}
+
+// CapableStore is a Store that states what it can be trusted with. A store
+// without Capabilities has none of them.
+type CapableStore interface {
+	Capabilities() Capabilities
+}
+
+// Capabilities are a store's promises. The zero value promises nothing.
+type Capabilities struct {
+	ThreadSafe       bool // goroutines may share the store; if false the manager serialises its calls
+	MultiprocessSafe bool // processes on one machine may share the data
+	MultihostSafe    bool // machines may share the data
+	Durable          bool // an acknowledged Save survives the death of the process and of the machine
+}
+
+// capabilities returns what store promises.
+func capabilities(store Store) Capabilities {
+	if c, ok := store.(CapableStore); ok {
+		return c.Capabilities()
+	}
+	return Capabilities{}
+}
+
+// admit decides a conditional Save from what is stored, the same way for every
+// store. It reports whether to write; if not, err is the answer, nil for a Save
+// that landed before.
+func admit(found bool, stored, next, prev Version) (write bool, err error) {
+	switch {
+	case found && stored == next:
+		return false, nil
+	case found && stored != prev:
+		return false, ErrConflict
+	case !found && prev != 0:
+		return false, ErrNotFound
+	}
+	return true, nil
+}
+
+// checkSave refuses a record that no store may keep.
+func checkSave(rec Record) error {
+	if rec.Version == 0 {
+		return opError("save", rec.ID, errors.New("a stored record's version is never zero"))
+	}
+	return nil
+}
+
+// checkAge refuses an age that DeleteOld cannot mean.
+func checkAge(age time.Duration) error {
+	if age < 0 {
+		return fmt.Errorf("session2: delete old: negative age %v", age)
+	}
+	return nil
+}
+
+// opError names the operation and the record that failed; nil stays nil.
+func opError(op string, id ID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("session2: %s %v: %w", op, id, err)
+}
+
+// microTime and timeMicro convert between a Record's times and the
+// microseconds since 1970 that stores keep.
+func microTime(t time.Time) int64  { return t.UnixMicro() }
+func timeMicro(µs int64) time.Time { return time.UnixMicro(µs).UTC() }
