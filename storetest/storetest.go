@@ -89,7 +89,7 @@ func clauses() []clause {
 	for _, subject := range [][]clause{
 		saving, keeping, calling, capable, settingUp,
 		touching, listing, owning, sweeping,
-		sharing, processing,
+		sharing, processing, damaging,
 	} {
 		all = append(all, subject...)
 	}
