@@ -219,18 +219,17 @@ func TestMemoryDeleteOld(t *testing.T) {
 // A session that was touched before a sweep got to it survives the sweep,
 // however late in the sweep that is.
 func TestMemoryTouchBesideSweep(t *testing.T) {
-	for range 200 {
+	for range 500 {
 		store := session2.NewMemoryStore()
-		for i := range uint64(500) {
-			rec := memoryRecord(i, "")
-			rec.Accessed = rec.Accessed.Add(-time.Hour)
-			if err := store.Save(t.Context(), rec, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
+		ids := fillOneShard(t, store, 300)
 		var survivors []session2.ID
 		var wg sync.WaitGroup
-		wg.Go(func() { survivors = touchAll(t, store, 500) })
+		started := make(chan bool)
+		wg.Go(func() {
+			close(started)
+			survivors = touchAll(t, store, ids)
+		})
+		<-started
 		if _, err := store.DeleteOld(t.Context(), time.Minute); err != nil {
 			t.Error(err)
 		}
@@ -246,10 +245,22 @@ func TestMemoryTouchBesideSweep(t *testing.T) {
 	}
 }
 
-// touchAll touches n records, from the last, and returns those that it touched in time.
-func touchAll(t *testing.T, store *session2.MemoryStore, n uint64) (touched []session2.ID) {
-	for i := range n {
-		id := memoryRecord(n-1-i, "").ID
+// fillOneShard saves n records that were last used an hour ago, all under one lock.
+func fillOneShard(t *testing.T, store *session2.MemoryStore, n int) (ids []session2.ID) {
+	for i := range uint64(n) {
+		rec := memoryRecord(i<<16, "")
+		rec.Accessed = rec.Accessed.Add(-time.Hour)
+		if err := store.Save(t.Context(), rec, 0); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, rec.ID)
+	}
+	return ids
+}
+
+// touchAll touches the records and returns those that it touched in time.
+func touchAll(t *testing.T, store *session2.MemoryStore, ids []session2.ID) (touched []session2.ID) {
+	for _, id := range ids {
 		if err := store.Touch(t.Context(), id, time.Now(), time.Time{}); err != nil {
 			t.Error(err)
 		}
