@@ -331,6 +331,7 @@ func BenchmarkMemoryLoadParallel(b *testing.B) {
 	store := session2.NewMemoryStore()
 	fillMemory(b, store, 100_000, "alice")
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		var id session2.ID
 		for n := uint64(0); pb.Next(); n++ {
