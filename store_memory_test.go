@@ -8,13 +8,17 @@ import (
 	"io/fs"
 	"iter"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/storetest"
 )
+
+func TestMemoryStore(t *testing.T) {
+	storetest.Run(t, func(testing.TB, string) session2.Store { return session2.NewMemoryStore() }, nil)
+}
 
 func ExampleNewMemoryStore() {
 	ctx := context.Background()
@@ -273,44 +277,6 @@ func touchAll(t *testing.T, store *session2.MemoryStore, ids []session2.ID) (tou
 		}
 	}
 	return touched
-}
-
-// Of all goroutines that save over one version, or create one record, one wins
-// each round.
-func TestMemoryOneWinner(t *testing.T) {
-	store := session2.NewMemoryStore()
-	const workers, rounds = 8, 200
-	for round := range session2.Version(rounds) {
-		var wins atomic.Int32
-		var wg sync.WaitGroup
-		for w := range session2.Version(workers) {
-			wg.Go(func() {
-				rec := memoryRecord(1, "")
-				rec.Version = (round+1)*workers + w
-				var prev session2.Version
-				if round > 0 {
-					cur, err := store.Load(t.Context(), rec.ID)
-					if err != nil {
-						t.Error(err)
-					}
-					prev = cur.Version
-					if prev/workers != round { // another has won already
-						return
-					}
-				}
-				switch err := store.Save(t.Context(), rec, prev); {
-				case err == nil:
-					wins.Add(1)
-				case !errors.Is(err, session2.ErrConflict):
-					t.Errorf("Save = %v, want nil or ErrConflict", err)
-				}
-			})
-		}
-		wg.Wait()
-		if wins.Load() != 1 {
-			t.Fatalf("round %d has %d winners, want 1", round, wins.Load())
-		}
-	}
 }
 
 func BenchmarkMemoryLoad(b *testing.B) {
