@@ -58,14 +58,18 @@ func (s *Session) start() (*txn, *life, error) {
 	}
 	a := attempt{cfg: &s.m.cfg, life: s.life, log: s.log[:len(s.log):len(s.log)],
 		login: s.work.login, user: s.work.user, cookie: !s.begun}
-	t := &txn{attempt: a, s: s, behind: s.life.standing == superseded || s.life.unseen && len(s.log) == 0}
+	t := &txn{attempt: a, s: s}
+	t.behind = s.life.standing == superseded || s.life.unseen && len(s.log) == 0 && !s.begun
 	return t, s.doomed, nil
 }
 
 // idle reports whether a commit would do nothing at all, as most do.
 func (t *txn) idle() bool {
-	if len(t.log) > 0 || t.behind {
-		return t.life.standing == superseded && len(t.log) == 0
+	switch {
+	case len(t.log) > 0:
+		return false
+	case t.behind:
+		return t.life.standing == superseded
 	}
 	p, err := t.decide(microNow(), nonce{})
 	return err == nil && p.todo == doNothing && p.cookie == keepCookie
@@ -75,6 +79,9 @@ func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // run tries until a try has its way, or there is none to be had.
 func (t *txn) run(ctx context.Context) (err error) {
+	if t.life.standing == superseded && !t.login {
+		return &droppedError{t.life.token.id, ErrStale}
+	}
 	t.version = newVersion()
 	for try := range maxReplays {
 		if t.behind {
@@ -92,7 +99,9 @@ func (t *txn) run(ctx context.Context) (err error) {
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
-		t.emit(ctx, EventConflict, err)
+		if !errors.Is(err, ErrNotFound) {
+			t.emit(ctx, EventConflict, err)
+		}
 		if try > 0 {
 			if err := sleep(ctx, rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))); err != nil {
 				return err
@@ -113,6 +122,8 @@ func (t *txn) reload(ctx context.Context) error {
 	switch {
 	case err != nil && !absent(err):
 		return err
+	case err != nil && t.lost && t.plan.todo == doEnd: // as it was meant to be
+		return errLanded
 	case err != nil:
 		st = nil
 	case t.lost:

@@ -35,6 +35,12 @@ func (e *droppedError) Error() string {
 
 func (e *droppedError) Unwrap() error { return e.cause }
 
+// changeError is a change that cannot be made to the session as it is now.
+type changeError struct{ cause error }
+
+func (e *changeError) Error() string { return e.cause.Error() }
+func (e *changeError) Unwrap() error { return e.cause }
+
 // attempt is what one try of a commit starts from.
 type attempt struct {
 	cfg    *Config
@@ -70,7 +76,7 @@ func (a *attempt) decide(now time.Time, n nonce) (plan, error) {
 	next := *a.life.base
 	for _, o := range a.log {
 		if err := o(&next); err != nil {
-			return plan{}, err
+			return plan{}, &changeError{err}
 		}
 	}
 	p := plan{next: &next, token: a.life.token}
@@ -149,6 +155,8 @@ func (a *attempt) rebase(st *state, v verdict, own life) error {
 		return errQuiet
 	case st == nil:
 		return &droppedError{id, ErrNotFound}
+	case a.life.standing == superseded: // it was when the request came: it was served as nobody's
+		return &droppedError{id, ErrStale}
 	default:
 		return fmt.Errorf("session2: save %v: %w", id, ErrStale)
 	}

@@ -66,6 +66,7 @@ type exchange struct {
 	outer           http.Header // what was set before the handler; it survives a failed commit
 	begun           bool        // the first byte has left, or is about to
 	returned        bool        // the handler did
+	refused         bool        // its status was 500 or above
 	failed          error       // the commit did: the response is the error handler's
 }
 
@@ -91,6 +92,7 @@ func (x *exchange) begin(status int) error {
 	}
 	s := &x.session
 	if status >= http.StatusInternalServerError {
+		x.refused = true
 		s.Discard()
 	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
 		x.fail(err)
@@ -127,7 +129,6 @@ func (x *exchange) fail(err error) {
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
-	x.session.Discard()
 	x.header()
 	x.session.m.cfg.ErrorHandler(x.w, x.r, err)
 }
@@ -137,7 +138,7 @@ func (x *exchange) fail(err error) {
 func (x *exchange) end() {
 	s := &x.session
 	switch {
-	case !x.returned:
+	case !x.returned, x.refused:
 		s.Discard()
 	case !x.begun:
 		x.begin(http.StatusOK)
@@ -232,7 +233,8 @@ func (w *writer) FlushError() error {
 type hijackWriter struct{ *writer }
 
 // Hijack commits before it hands over the connection. What the handler then
-// writes is its own, header included, so a commit that needs a cookie fails.
+// writes is its own, header included, so a commit that needs a cookie fails. One
+// that an earlier [Session.Commit] needs is in Header, for the handler to send.
 func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	s := &w.session
 	if !w.begun {

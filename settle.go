@@ -21,7 +21,7 @@ func (s *Session) settle(ctx context.Context, t *txn, doomed *life, err error) e
 		t.emit(ctx, EventConflict, err)
 	case errors.Is(err, errBegun):
 		s.m.cfg.Logger.ErrorContext(ctx, "session2: changes lost", "session", t.life.token.id.String(), "error", err.Error())
-	case t.failedByStore(err):
+	case failedByStore(err):
 		t.emit(ctx, EventStoreError, err)
 	}
 	if len(t.log) == 0 && doomed == nil {
@@ -33,8 +33,8 @@ func (s *Session) settle(ctx context.Context, t *txn, doomed *life, err error) e
 
 // failedByStore reports whether err came from the store, and not from what it
 // was given.
-func (t *txn) failedByStore(err error) bool {
-	return !errors.Is(err, ErrTooLarge) && t.plan.next != nil
+func failedByStore(err error) bool {
+	return !errors.Is(err, ErrTooLarge) && !errors.As(err, new(*changeError))
 }
 
 // fail notes what is left of a session whose commit failed.
@@ -46,12 +46,14 @@ func (s *Session) fail(t *txn, err error) {
 	case errors.As(err, &dropped): // nothing can be stored for this token any more, but by a login
 		s.life = life{base: s.newState(), token: token{id: dropped.id}, shown: t.life.shown, standing: superseded}
 		s.life.base.id = dropped.id
-		s.note = err
+		s.note, s.cookie = firstError(s.note, err), keepCookie
 		s.rework(len(t.log))
 	case errors.Is(err, errBegun):
-		s.note = err
+		s.note = firstError(s.note, err)
 		s.rework(len(t.log))
-	case errors.Is(err, ErrTooLarge) || t.plan.next == nil: // until the handler makes it smaller, or Discard
+	case errors.Is(err, ErrStale):
+		s.broken, s.cookie = err, keepCookie
+	case !failedByStore(err): // until the handler makes it smaller, or Discard
 		s.wrong = firstError(s.wrong, err)
 	default: // it may have landed: no second application
 		s.broken = err
