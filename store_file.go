@@ -32,6 +32,8 @@ type FileStore struct {
 	closed atomic.Bool
 	locks  [256]*lockfile.Mutex // by the ID's first byte
 	sweep  *lockfile.Mutex      // held by DeleteOld; taken before the others
+
+	sessions, users [256]atomic.Bool // folders xx that are known to be there
 }
 
 // FileOptions are a [FileStore]'s departures from the safe defaults.
@@ -140,7 +142,7 @@ func (s *FileStore) Save(ctx context.Context, rec Record, prev Version) error {
 			return err
 		}
 		if !write { // it landed before, perhaps without its last step
-			return s.syncDir(s.folder(rec.ID))
+			return s.syncFolder(rec.ID)
 		}
 		return s.replace(ctx, old, found, toFile(rec))
 	}))
@@ -155,6 +157,9 @@ func (s *FileStore) Save(ctx context.Context, rec Record, prev Version) error {
 func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, r record.Record) error {
 	buf, err := record.Append(nil, &r)
 	if err != nil {
+		return err
+	}
+	if err := s.fanOut("sessions", &s.sessions[r.ID[0]], hexByte(r.ID[0])); err != nil {
 		return err
 	}
 	// While no write moves its times back, the record's first entry stays good.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -47,8 +48,11 @@ func yieldLoaded(yield func(Record, error) bool, id ID, rec Record, err error) b
 // listing twice, or not at all. The temporaries that it sees are therefore
 // nobody's, and it removes them.
 func (s *FileStore) folderIDs(ctx context.Context, first byte) (ids []ID, err error) {
+	dir := s.folder(ID{first})
+	if _, err := s.fs.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, s.begin(ctx)
+	}
 	err = s.locked(ctx, ID{first}, func() error {
-		dir := s.folder(ID{first})
 		ids, err = s.listIDs(dir, func(name string) {
 			if strings.HasSuffix(name, fsys.Temp("")) {
 				s.fs.Remove(filepath.Join(dir, name))

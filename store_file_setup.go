@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/session2/session2/internal/fsys"
 )
@@ -16,7 +17,7 @@ import (
 // A FileStore's folder:
 //
 //	sessions/xx/ID           the records, by the ID's first byte
-//	users/xx/HASH/ID         the index by user: empty files; HASH is SHA-256 of the user
+//	users/xx/HASH/ID         the index by user: empty files, by SHA-256 of the user
 //	due/new, due/accessed, due/expires    the index by time
 //	locks/xx, locks/sweep    never renamed or removed
 //	corrupt/ID               files that were no record
@@ -44,14 +45,7 @@ func (s *FileStore) setup(ctx context.Context) error {
 			return err
 		}
 	}
-	for i := range len(s.locks) {
-		for _, name := range []string{"sessions", "users"} {
-			if err := s.makeDir(s.path(name, hexByte(byte(i)))); err != nil {
-				return err
-			}
-		}
-	}
-	for _, dir := range []string{s.path("sessions"), s.path("users"), s.path("due"), s.dir, filepath.Dir(s.dir)} {
+	for _, dir := range []string{s.path("due"), s.dir, filepath.Dir(s.dir)} {
 		if err := s.syncDir(dir); err != nil {
 			return err
 		}
@@ -105,6 +99,22 @@ func (s *FileStore) makeDir(dir string) error {
 	return checkFolder(dir, info)
 }
 
+// fanOut makes sure that the folder xx in a tree is there, durably; it asks the
+// file system once. Whoever created the folder may not have come to syncing it.
+func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
+	if known.Load() {
+		return nil
+	}
+	if err := s.makeDir(s.path(tree, xx)); err != nil {
+		return err
+	}
+	if err := s.syncDir(s.path(tree)); err != nil {
+		return err
+	}
+	known.Store(true)
+	return nil
+}
+
 func checkFolder(dir string, info fs.FileInfo) error {
 	if err := fsys.Private(info); err != nil {
 		return fmt.Errorf("refusing %s: %w", dir, err)
@@ -138,6 +148,15 @@ func (s *FileStore) syncDir(dir string) error {
 		return nil
 	}
 	return s.fs.SyncDir(dir)
+}
+
+// syncFolder makes durable which files are in a record's folder.
+func (s *FileStore) syncFolder(id ID) error {
+	err := s.syncDir(s.folder(id))
+	if errors.Is(err, fs.ErrNotExist) { // nor is there a file
+		return nil
+	}
+	return err
 }
 
 // eachName calls fn for the names in a folder, a bounded number at a time; an

@@ -165,7 +165,7 @@ func (w *fileSweep) visitGroup(again, group []dueEntry) ([]dueEntry, error) {
 		return again, nil
 	}
 	// Also for those that were gone before: their end may not be durable yet.
-	if err := w.syncDir(w.folder(group[0].id)); err != nil {
+	if err := w.syncFolder(group[0].id); err != nil {
 		return nil, err
 	}
 	for _, r := range gone {

@@ -114,9 +114,13 @@ func (s *FileStore) addUser(user string, id ID) error {
 	if user == "" {
 		return nil
 	}
+	sum := sha256.Sum256([]byte(user))
+	if err := s.fanOut("users", &s.users[sum[0]], hexByte(sum[0])); err != nil {
+		return err
+	}
 	dir := s.userFolder(user)
 	err := s.createUser(dir, id)
-	for errors.Is(err, fs.ErrNotExist) && s.present(filepath.Dir(dir)) {
+	for try := 0; try < 100 && errors.Is(err, fs.ErrNotExist); try++ {
 		err = s.createUser(dir, id) // somebody removed the folder, empty as it was
 	}
 	if err != nil {
@@ -139,15 +143,10 @@ func (s *FileStore) createUser(dir string, id ID) error {
 	return f.Close()
 }
 
-func (s *FileStore) present(name string) bool {
-	_, err := s.fs.Lstat(name)
-	return err == nil
-}
-
 // endUser makes a record's change or end durable, for it may be somebody
 // else's who got no further, and then drops the entry.
 func (s *FileStore) endUser(user string, id ID) error {
-	if err := s.syncDir(s.folder(id)); err != nil {
+	if err := s.syncFolder(id); err != nil {
 		return err
 	}
 	s.dropUser(user, id)
