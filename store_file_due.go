@@ -28,6 +28,9 @@ import (
 // announced entries over, visits the records whose entries have come due, and
 // files those again that live on. What it wrote is durable before it removes
 // what that came from: a crash leaves duplicates, which do no harm.
+//
+// A power cut may take back a Touch, which is not synced, after DeleteOld has
+// seen it. That record is swept by the touched times: later, but swept.
 
 // dueEntry leads to a record that had these times when the entry was made.
 type dueEntry struct {
