@@ -43,8 +43,6 @@ func (h *hookStore) count(names ...string) (n int) {
 	return n
 }
 
-func (h *hookStore) total() int { return h.count("load", "save", "delete", "touch", "has") }
-
 // set changes the hooks while no request is under way.
 func (h *hookStore) set(f func()) {
 	h.mu.Lock()
