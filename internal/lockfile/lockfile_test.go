@@ -98,6 +98,27 @@ func TestLockExcludes(t *testing.T) {
 	}
 }
 
+// A goroutine that waits for another one leaves the file alone.
+func TestWaitersDoNotPoll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var opened atomic.Int32
+	m := lockfile.New(func() (lockfile.File, error) {
+		opened.Add(1)
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	})
+	unlock, err := m.Lock(within(long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Lock(within(short)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Lock while locked: %v, want the context's error", err)
+	}
+	unlock()
+	if got := opened.Load(); got != 1 {
+		t.Errorf("the file was opened %d times, want once", got)
+	}
+}
+
 func TestReadersShare(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	one, other := open(path), open(path)
