@@ -1,0 +1,227 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// maxReplays bounds how often one commit starts anew because others were
+// faster. CommitTimeout usually ends it before.
+const maxReplays = 1000
+
+// txn is one commit under way.
+type txn struct {
+	attempt
+	s       *Session
+	version Version // of what this commit writes, in whichever try: by it a try that landed is known
+	lost    bool    // the answer to a Save was lost
+	behind  bool    // what the attempt starts from is old: load before deciding
+	plan    plan
+}
+
+// commit stores the session's changes and does the housekeeping that is due.
+func (s *Session) commit(ctx context.Context) error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	t, doomed, err := s.start()
+	if t == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	err = t.run(ctx)
+	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
+		err = t.bury(ctx, doomed)
+	}
+	return s.settle(ctx, t, doomed, err)
+}
+
+// start takes down what is to be committed. It returns nil if there is nothing
+// to commit, with an error if nothing may be.
+func (s *Session) start() (*txn, *life, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.work == nil {
+		return nil, nil, nil
+	}
+	if err := firstError(s.broken, s.wrong); err != nil {
+		return nil, nil, err
+	}
+	if len(s.log) > 0 {
+		s.draw()
+	}
+	a := attempt{cfg: &s.m.cfg, life: s.life, log: s.log[:len(s.log):len(s.log)],
+		login: s.work.login, user: s.work.user, cookie: !s.begun}
+	if s.doomed == nil && a.idle(microNow()) {
+		return nil, nil, nil
+	}
+	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
+	return &txn{attempt: a, s: s, behind: behind}, s.doomed, nil
+}
+
+func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+
+// run tries until a try has its way, or there is none to be had.
+func (t *txn) run(ctx context.Context) (err error) {
+	if t.life.standing == superseded && !t.login {
+		return &droppedError{t.life.token.id, ErrStale}
+	}
+	t.version = newVersion()
+	for try := range maxReplays {
+		if t.behind {
+			if err := t.reload(ctx); err != nil {
+				return err
+			}
+		}
+		now := microNow()
+		if t.plan, err = t.decide(now, newNonce()); err != nil {
+			return err
+		}
+		err = t.write(ctx, now)
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
+			return err
+		}
+		t.lost = t.lost || errors.Is(err, ErrUncertain)
+		t.behind = true
+		if !errors.Is(err, ErrNotFound) {
+			t.emit(ctx, EventConflict, err)
+		}
+		if try > 0 {
+			if sleep(ctx, rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))) != nil {
+				break
+			}
+		}
+	}
+	return fmt.Errorf("session2: save %v: others were faster each time: %w", t.life.token.id, ErrConflict)
+}
+
+// reload bases the attempt on the record as it is now.
+func (t *txn) reload(ctx context.Context) error {
+	m, own := t.s.m, t.s.newLife()
+	if !t.life.base.stored() && t.life.standing == current && !t.lost {
+		t.life, t.behind = own, false // somebody else's record has the ID that was drawn: draw another
+		return nil
+	}
+	st, err := m.fetch(ctx, t.life.token.id)
+	switch {
+	case err != nil && !absent(err):
+		return err
+	case err != nil && t.lost && t.plan.todo == doEnd: // as it was meant to be
+		return errLanded
+	case err != nil:
+		st = nil
+	case t.lost:
+		if err := landed(st, t.version, t.life.base.version); err != nil {
+			t.plan.next = st
+			return err
+		}
+	}
+	var v verdict
+	if st != nil {
+		v = st.ident.judge(t.life.shown, t.s.arrived, m.cfg.RenewGrace)
+	}
+	err = t.rebase(st, v, own)
+	t.behind = false
+	t.lost = t.lost && t.life.token.id != own.token.id
+	return err
+}
+
+// write carries out one try.
+func (t *txn) write(ctx context.Context, now time.Time) error {
+	if t.plan.todo == doTouch {
+		done, err := t.touch(ctx, now)
+		if done || err != nil {
+			return err
+		}
+		t.plan.todo = doSave
+	}
+	if t.plan.todo == doNothing {
+		return nil
+	}
+	rec, err := t.plan.record(t.cfg, t.version, now)
+	if err != nil {
+		return err
+	}
+	if err := t.save(ctx, rec, t.life.base.version); err != nil || t.plan.todo != doEnd {
+		return err
+	}
+	if err := t.s.m.store.Delete(ctx, rec.ID); err != nil {
+		t.emit(ctx, EventStoreError, err) // it has expired, and will be swept
+	}
+	return nil
+}
+
+// touch notes the access. It reports false if the store cannot, and the record
+// has to be saved instead.
+func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
+	next := t.plan.next
+	next.accessed = now
+	next.expires = t.cfg.expiry(next)
+	err := touch(ctx, t.s.m.store, next.id, next.accessed, next.expires)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return true, err
+}
+
+// save asks the store to Save until it has an answer. One that fails for other
+// reasons than a conflict may have landed: it is asked again, and a conflict is
+// then uncertain.
+func (t *txn) save(ctx context.Context, rec Record, prev Version) error {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		err := t.s.m.store.Save(ctx, rec, prev)
+		switch {
+		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
+			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
+			return err
+		}
+		if !t.lost {
+			t.emit(ctx, EventStoreError, err)
+		}
+		t.lost = true
+		if sleep(ctx, wait/2+rand.N(wait/2)) != nil {
+			return err
+		}
+	}
+}
+
+// bury deletes the session that Destroy ended. If that fails, the logout has
+// failed, and what was created after it is taken back.
+func (t *txn) bury(ctx context.Context, doomed *life) error {
+	store := t.s.m.store
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		err := store.Delete(ctx, doomed.base.id)
+		if err == nil {
+			return nil
+		}
+		if sleep(ctx, wait/2+rand.N(wait/2)) == nil {
+			continue
+		}
+		t.emit(ctx, EventStoreError, err)
+		if t.plan.todo == doSave && t.plan.event == EventCreated {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
+			defer cancel()
+			store.Delete(undo, t.plan.next.id)
+		}
+		return err
+	}
+}
+
+func (t *txn) emit(ctx context.Context, kind EventKind, err error) {
+	t.s.m.emit(ctx, Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err})
+}
+
+// sleep waits for d, or returns ctx's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,395 @@
+package session2
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// state is a session's record, taken apart. It is a value: whoever changes a
+// slice in it replaces the slice, so that a copy of the struct is a snapshot.
+type state struct {
+	id       ID
+	version  Version // zero: not stored
+	user     string
+	created  time.Time
+	accessed time.Time
+	expires  time.Time
+
+	ident      identity
+	versions   []Version // the latest few, this one last: they tell whether a Save whose answer was lost took effect
+	lifetime   time.Duration
+	persistent persistence
+	remote     string
+	agent      string
+	csrf       []mark
+	forms      []mark
+	flashes    []flash
+	values     []value // ordered by key
+
+	// What a log of changes asks of its commit; never stored.
+	login   bool // SetUser signed somebody in
+	renew   bool // the token is to be replaced
+	reissue bool // the cookie's attributes changed
+}
+
+// mark is a random token of the page's: a form token or a CSRF token.
+type mark [16]byte
+
+// flash is a message for the next page. Its ID tells equal messages apart.
+type flash struct {
+	id   [8]byte
+	data []byte
+}
+
+// value is one key of the session. Its data are decoded when asked for.
+type value struct {
+	key  string
+	data []byte
+}
+
+// persistence is what SetPersistent said.
+type persistence byte
+
+const (
+	persistDefault persistence = iota // as CookieConfig.Persistent says
+	persistYes
+	persistNo
+)
+
+const (
+	maxVersions = 16
+	maxForms    = 16
+	maxCSRF     = 8
+)
+
+func (st *state) stored() bool { return st.version != 0 }
+
+// hasInfo reports whether the session holds something worth storing.
+func (st *state) hasInfo() bool {
+	return st.user != "" || len(st.values)+len(st.flashes)+len(st.forms)+len(st.csrf) > 0
+}
+
+// clear removes all that the application put into the session but the user.
+func (st *state) clear() { st.values, st.flashes, st.forms, st.csrf = nil, nil, nil, nil }
+
+func (st *state) find(key string) (int, bool) {
+	return slices.BinarySearchFunc(st.values, key, func(v value, key string) int { return strings.Compare(v.key, key) })
+}
+
+// get returns the encoded value of key.
+func (st *state) get(key string) ([]byte, bool) {
+	if i, ok := st.find(key); ok {
+		return st.values[i].data, true
+	}
+	return nil, false
+}
+
+func (st *state) set(key string, data []byte) {
+	i, ok := st.find(key)
+	if ok {
+		st.values = slices.Clone(st.values)
+		st.values[i].data = data
+		return
+	}
+	st.values = slices.Insert(slices.Clip(st.values), i, value{key, data})
+}
+
+func (st *state) delete(key string) {
+	if i, ok := st.find(key); ok {
+		st.values = slices.Delete(slices.Clone(st.values), i, i+1)
+	}
+}
+
+// addMark returns list with m, the oldest dropped beyond limit.
+func addMark(list []mark, m mark, limit int) []mark {
+	list = append(slices.Clip(list), m)
+	return list[max(0, len(list)-limit):]
+}
+
+// A record's Data: one byte of format version, then sections, each a tag, a
+// length and that many bytes. A later release adds tags, or raises the version.
+// Whatever this one does not know it refuses, so that no release rewrites a
+// record that it understood only in part.
+const dataFormat = 1
+
+const (
+	tagIdentity = iota + 1
+	tagRetired  // one section each
+	tagVersions
+	tagLifetime
+	tagPersistent
+	tagRemote
+	tagAgent
+	tagCSRF
+	tagForms
+	tagFlash // one section each
+	tagValue // one section each
+)
+
+// encodeData returns the Data of st's record.
+func encodeData(st *state) []byte {
+	e := encoder{buf: make([]byte, 0, encodedSize(st))}
+	e.buf = append(e.buf, dataFormat)
+	e.section(tagIdentity, st.ident.hash[:], timeBytes(st.ident.since))
+	for _, r := range st.ident.retired {
+		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{boolByte(r.login)}, timeBytes(r.at), timeBytes(r.seen))
+	}
+	versions := make([]byte, 0, 8*maxVersions)
+	for _, v := range st.versions {
+		versions = binary.BigEndian.AppendUint64(versions, uint64(v))
+	}
+	e.optional(tagVersions, versions)
+	if st.lifetime != 0 {
+		e.section(tagLifetime, binary.BigEndian.AppendUint64(nil, uint64(st.lifetime)))
+	}
+	if st.persistent != persistDefault {
+		e.section(tagPersistent, []byte{byte(st.persistent)})
+	}
+	e.optional(tagRemote, []byte(st.remote))
+	e.optional(tagAgent, []byte(st.agent))
+	e.optional(tagCSRF, markBytes(st.csrf))
+	e.optional(tagForms, markBytes(st.forms))
+	for _, f := range st.flashes {
+		e.section(tagFlash, f.id[:], f.data)
+	}
+	for _, v := range st.values {
+		e.value(v)
+	}
+	return e.buf
+}
+
+// encodedSize is an upper bound that spares encodeData from growing its buffer.
+func encodedSize(st *state) int {
+	n := 256 + 96*len(st.ident.retired) + 16*(len(st.forms)+len(st.csrf)) + len(st.remote) + len(st.agent)
+	for _, f := range st.flashes {
+		n += len(f.data) + 24
+	}
+	for _, v := range st.values {
+		n += len(v.key) + len(v.data) + 24
+	}
+	return n
+}
+
+type encoder struct{ buf []byte }
+
+func (e *encoder) section(tag byte, parts ...[]byte) {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	e.buf = binary.AppendUvarint(append(e.buf, tag), uint64(n))
+	for _, p := range parts {
+		e.buf = append(e.buf, p...)
+	}
+}
+
+func (e *encoder) optional(tag byte, part []byte) {
+	if len(part) > 0 {
+		e.section(tag, part)
+	}
+}
+
+func (e *encoder) value(v value) {
+	var length [binary.MaxVarintLen64]byte
+	key := length[:binary.PutUvarint(length[:], uint64(len(v.key)))]
+	e.buf = binary.AppendUvarint(append(e.buf, tagValue), uint64(len(key)+len(v.key)+len(v.data)))
+	e.buf = append(append(append(e.buf, key...), v.key...), v.data...)
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// timeBytes keeps the zero time apart as 0.
+func timeBytes(t time.Time) []byte {
+	if t.IsZero() {
+		return make([]byte, 8)
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(microTime(t)))
+}
+
+func bytesTime(b []byte) time.Time {
+	µs := int64(binary.BigEndian.Uint64(b))
+	if µs == 0 {
+		return time.Time{}
+	}
+	return timeMicro(µs)
+}
+
+func markBytes(list []mark) []byte {
+	b := make([]byte, 0, 16*len(list))
+	for _, m := range list {
+		b = append(b, m[:]...)
+	}
+	return b
+}
+
+// decodeRecord takes a record apart. The state's values share rec.Data.
+// Anything but what encodeData writes is an error that shows no data.
+func decodeRecord(rec Record) (*state, error) {
+	st := &state{id: rec.ID, version: rec.Version, user: rec.User,
+		created: rec.Created, accessed: rec.Accessed, expires: rec.Expires}
+	if err := decodeData(st, rec.Data); err != nil {
+		return nil, opError("decode", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
+	}
+	return st, nil
+}
+
+var errFormat = errors.New("malformed data")
+
+func decodeData(st *state, data []byte) error {
+	if len(data) == 0 || data[0] != dataFormat {
+		return errors.New("data of an unknown format")
+	}
+	// One string for all keys: each key is a part of it and costs nothing.
+	text := string(data)
+	var seen uint32
+	for at := 1; at < len(data); {
+		tag := data[at]
+		n, width := binary.Uvarint(data[at+1:])
+		from := at + 1 + width
+		if width <= 0 || n > uint64(len(data)-from) {
+			return errFormat
+		}
+		at = from + int(n)
+		single := tag != tagRetired && tag != tagFlash && tag != tagValue
+		if tag == 0 || tag > tagValue || single && seen&(1<<tag) != 0 {
+			return fmt.Errorf("data with an unexpected section %d", tag)
+		}
+		seen |= 1 << tag
+		if err := st.decodeSection(tag, data[from:at:at], text[from:at]); err != nil {
+			return err
+		}
+	}
+	if seen&(1<<tagIdentity) == 0 {
+		return errFormat
+	}
+	return nil
+}
+
+func (st *state) decodeSection(tag byte, b []byte, text string) error {
+	switch tag {
+	case tagValue:
+		return st.decodeValue(b, text)
+	case tagFlash:
+		return st.decodeFlash(b)
+	case tagIdentity:
+		return st.ident.decode(b)
+	case tagRetired:
+		return st.ident.decodeRetired(b)
+	case tagVersions:
+		return st.decodeVersions(b)
+	case tagCSRF:
+		return decodeMarks(&st.csrf, b, maxCSRF)
+	case tagForms:
+		return decodeMarks(&st.forms, b, maxForms)
+	case tagRemote:
+		st.remote = text
+	case tagAgent:
+		st.agent = text
+	case tagLifetime:
+		return st.decodeLifetime(b)
+	case tagPersistent:
+		return st.decodePersistent(b)
+	}
+	return nil
+}
+
+func (st *state) decodeValue(b []byte, text string) error {
+	n, width := binary.Uvarint(b)
+	if width <= 0 || n > uint64(len(b)-width) {
+		return errFormat
+	}
+	from := width + int(n)
+	v := value{key: text[width:from], data: b[from:]}
+	if k := len(st.values); k > 0 && st.values[k-1].key >= v.key {
+		return errFormat
+	}
+	if st.values == nil {
+		st.values = make([]value, 0, 12)
+	}
+	st.values = append(st.values, v)
+	return nil
+}
+
+func (st *state) decodeFlash(b []byte) error {
+	var f flash
+	if len(b) < len(f.id) {
+		return errFormat
+	}
+	copy(f.id[:], b)
+	f.data = b[len(f.id):]
+	st.flashes = append(st.flashes, f)
+	return nil
+}
+
+func (i *identity) decode(b []byte) error {
+	if len(b) != len(i.hash)+8 {
+		return errFormat
+	}
+	copy(i.hash[:], b)
+	i.since = bytesTime(b[len(i.hash):])
+	return nil
+}
+
+func (i *identity) decodeRetired(b []byte) error {
+	var r retired
+	if len(b) != len(r.hash)+len(r.nonce)+1+8+8 || len(i.retired) == maxRetired {
+		return errFormat
+	}
+	b = b[copy(r.hash[:], b):]
+	b = b[copy(r.nonce[:], b):]
+	if b[0] > 1 {
+		return errFormat
+	}
+	r.login, r.at, r.seen = b[0] == 1, bytesTime(b[1:]), bytesTime(b[9:])
+	i.retired = append(i.retired, r)
+	return nil
+}
+
+func (st *state) decodeVersions(b []byte) error {
+	if len(b)%8 != 0 || len(b) > 8*maxVersions {
+		return errFormat
+	}
+	st.versions = make([]Version, 0, len(b)/8)
+	for ; len(b) > 0; b = b[8:] {
+		st.versions = append(st.versions, Version(binary.BigEndian.Uint64(b)))
+	}
+	return nil
+}
+
+func decodeMarks(list *[]mark, b []byte, limit int) error {
+	if len(b)%16 != 0 || len(b) > 16*limit {
+		return errFormat
+	}
+	for ; len(b) > 0; b = b[16:] {
+		*list = append(*list, mark(b[:16]))
+	}
+	return nil
+}
+
+func (st *state) decodeLifetime(b []byte) error {
+	if len(b) != 8 {
+		return errFormat
+	}
+	st.lifetime = time.Duration(binary.BigEndian.Uint64(b))
+	if st.lifetime <= 0 {
+		return errFormat
+	}
+	return nil
+}
+
+func (st *state) decodePersistent(b []byte) error {
+	if len(b) != 1 || b[0] != byte(persistYes) && b[0] != byte(persistNo) {
+		return errFormat
+	}
+	st.persistent = persistence(b[0])
+	return nil
+}

@@ -1,0 +1,77 @@
+package session2
+
+import (
+	"context"
+	"log/slog"
+)
+
+// EventKind says what happened to a session.
+type EventKind int
+
+// The events. Each is one call of Config.OnEvent and one log record.
+const (
+	EventCreated    EventKind = iota + 1 // a session was stored for the first time
+	EventRenewed                         // its token was replaced, by a login, Renew or RenewEvery
+	EventDestroyed                       // it was ended by Destroy, or because it came to hold nothing
+	EventExpired                         // a token was presented whose session's time is over
+	EventRevoked                         // it was ended from outside, by Revoke, RevokeUser or RevokeOthers
+	EventConflict                        // a commit met a concurrent one: Err is ErrConflict if it was replayed; otherwise it says why its changes were dropped
+	EventUnknown                         // a well-formed token that opens nothing: no such session, or no longer its token
+	EventMalformed                       // a cookie that is no token, or several that contradict one another
+	EventReuse                           // a token that was replaced by RenewEvery and whose time is over: somebody else holds the cookie
+	EventCorrupt                         // a record or a value in it could not be read
+	EventStoreError                      // the store failed
+)
+
+var eventNames = [...]string{"", "created", "renewed", "destroyed", "expired", "revoked", "conflict",
+	"unknown", "malformed", "reuse", "corrupt", "store error"}
+
+// String returns the kind in lower case, such as "created".
+func (k EventKind) String() string {
+	if k <= 0 || int(k) >= len(eventNames) {
+		return "event"
+	}
+	return eventNames[k]
+}
+
+// level keeps the log of a busy site quiet: the life of a session is for
+// debugging, what an operator should know of is not.
+func (k EventKind) level() slog.Level {
+	switch k {
+	case EventReuse:
+		return slog.LevelWarn
+	case EventCorrupt, EventStoreError:
+		return slog.LevelError
+	}
+	return slog.LevelDebug
+}
+
+// Event is something that happened to a session (ASVS 16.2.1, 16.3.1). It
+// holds no secret. ID is zero where no session is known, User is empty where
+// nobody is signed in, and Err is nil where nothing failed.
+type Event struct {
+	Kind EventKind
+	ID   ID
+	User string
+	Err  error
+}
+
+// emit logs an event and hands it to the application.
+func (m *Manager) emit(ctx context.Context, e Event) {
+	if log, level := m.cfg.Logger, e.Kind.level(); log.Enabled(ctx, level) {
+		attrs := make([]slog.Attr, 0, 3)
+		if e.ID != (ID{}) {
+			attrs = append(attrs, slog.String("session", e.ID.String()))
+		}
+		if e.User != "" {
+			attrs = append(attrs, slog.String("user", e.User))
+		}
+		if e.Err != nil {
+			attrs = append(attrs, slog.String("error", e.Err.Error()))
+		}
+		log.LogAttrs(ctx, level, "session2: "+e.Kind.String(), attrs...)
+	}
+	if m.cfg.OnEvent != nil {
+		m.cfg.OnEvent(ctx, e)
+	}
+}

@@ -1,0 +1,198 @@
+package session2
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// Flash leaves a message for the next page that asks for [Session.Flashes]. It
+// is encoded as Set does.
+func (s *Session) Flash(v any) {
+	data, err := encodeAny(s.m.cfg.Codec, v)
+	if err != nil {
+		s.refuse(fmt.Errorf("session2: flash: %w", err))
+		return
+	}
+	f := flash{data: data}
+	rand.Read(f.id[:])
+	s.change(func(st *state) error {
+		st.flashes = append(slices.Clip(st.flashes), f)
+		return nil
+	})
+}
+
+// Flashes returns the messages left by Flash, oldest first, and removes them.
+func (s *Session) Flashes() []any {
+	taken := s.takeFlashes()
+	list := make([]any, 0, len(taken))
+	for _, f := range taken {
+		v, err := decodeAny(s.m.cfg.Codec, f.data)
+		if err != nil {
+			s.undecodable("flash", err)
+			continue
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// takeFlashes removes the messages that are there now, and none that another
+// request leaves meanwhile.
+func (s *Session) takeFlashes() []flash {
+	s.look()
+	defer s.mu.Unlock()
+	taken := s.work.flashes
+	if len(taken) > 0 {
+		s.apply(func(st *state) error {
+			st.flashes = slices.DeleteFunc(slices.Clone(st.flashes), func(f flash) bool {
+				return slices.ContainsFunc(taken, func(t flash) bool { return t.id == f.id })
+			})
+			return nil
+		})
+	}
+	return taken
+}
+
+func newMark() (m mark) {
+	rand.Read(m[:])
+	return m
+}
+
+func (m mark) encode() string { return strict64.EncodeToString(m[:]) }
+
+func parseMark(s string) (m mark, ok bool) {
+	if len(s) != strict64.EncodedLen(len(m)) {
+		return mark{}, false
+	}
+	n, err := strict64.Decode(m[:], []byte(s))
+	return m, err == nil && n == len(m)
+}
+
+// holds looks for m without telling by the time it takes how near it came.
+func holds(list []mark, m mark) bool {
+	found := 0
+	for i := range list {
+		found |= subtle.ConstantTimeCompare(list[i][:], m[:])
+	}
+	return found == 1
+}
+
+// FormToken returns a new token to hide in a form; [Session.UseFormToken]
+// accepts it once. A session remembers its latest 16.
+func (s *Session) FormToken() string {
+	m := newMark()
+	s.change(func(st *state) error {
+		st.forms = addMark(st.forms, m, maxForms)
+		return nil
+	})
+	return m.encode()
+}
+
+// HasFormToken reports whether the token is there and not used yet. To act on
+// it, ask UseFormToken: of two requests at once, both may be told true here.
+func (s *Session) HasFormToken(token string) bool {
+	s.look()
+	defer s.mu.Unlock()
+	m, ok := parseMark(token)
+	return ok && holds(s.work.forms, m)
+}
+
+// errSpent ends a transaction whose form token is not there.
+var errSpent = errors.New("session2: no such form token")
+
+// UseFormToken uses the token up, by a Save of its own, before it answers true:
+// of two submits at once, one is told true. The rest of the request's changes
+// wait for its commit as ever; if the request fails, the token stays used. An
+// unknown token is false and no error.
+func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) {
+	m, ok := parseMark(token)
+	if !ok {
+		return false, nil
+	}
+	use := func(st *state) error {
+		if !holds(st.forms, m) {
+			return errSpent
+		}
+		st.forms = slices.DeleteFunc(slices.Clone(st.forms), func(f mark) bool { return f == m })
+		return nil
+	}
+	if s.useDrawn(m, use) {
+		return true, nil
+	}
+	err := s.spend(ctx, use)
+	if errors.Is(err, errSpent) || errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// useDrawn uses up a token that this request has drawn itself, and that nobody
+// else can know of yet.
+func (s *Session) useDrawn(m mark, use op) bool {
+	s.look()
+	defer s.mu.Unlock()
+	drawn := holds(s.work.forms, m) && !holds(s.life.base.forms, m)
+	if drawn {
+		s.apply(use)
+	}
+	return drawn
+}
+
+// CSRFToken returns the session's token against cross-site requests, for a form
+// field csrf_token or a header X-CSRF-Token. It stays the same until a login or
+// Renew. The first call stores it, and with it the session.
+func (s *Session) CSRFToken() string {
+	s.look()
+	defer s.mu.Unlock()
+	if len(s.work.csrf) == 0 {
+		m := newMark()
+		s.apply(func(st *state) error {
+			st.csrf = addMark(st.csrf, m, maxCSRF)
+			return nil
+		})
+	}
+	return s.work.csrf[0].encode()
+}
+
+// ValidCSRFToken reports whether r carries the session's CSRF token, in the
+// header X-CSRF-Token or else in the form field csrf_token of its body, which
+// is then parsed. The URL is not looked at.
+func (s *Session) ValidCSRFToken(r *http.Request) bool {
+	text := r.Header.Get("X-CSRF-Token")
+	if text == "" {
+		text = r.PostFormValue("csrf_token")
+	}
+	m, ok := parseMark(text)
+	s.look()
+	defer s.mu.Unlock()
+	return ok && holds(s.work.csrf, m)
+}
+
+// spend makes one change by a Save of its own, which must find the session
+// stored. The changes that wait for the request's commit are left as they are.
+func (s *Session) spend(ctx context.Context, o op) error {
+	s.look()
+	s.mu.Unlock()
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	s.mu.Lock()
+	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s}
+	err := firstError(s.broken, s.wrong)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	err = t.run(ctx)
+	if late := errors.Is(err, errLanded); err == nil || late {
+		s.adopt(ctx, t, nil, late)
+		return nil
+	}
+	return err
+}

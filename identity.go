@@ -1,0 +1,118 @@
+package session2
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"time"
+)
+
+// maxRetired bounds the verifiers that a record remembers. One that is
+// forgotten counts as never issued: it opens nothing, and raises no alarm.
+const maxRetired = 32
+
+// identity is the part of a record that tells who may use it. All of its
+// methods are pure: what they decide follows from the record, the token and
+// the times they are given.
+type identity struct {
+	hash    [sha256.Size]byte // of the current verifier
+	since   time.Time         // when it became the current one
+	retired []retired         // those before it, oldest first
+}
+
+// retired is a verifier that was replaced. Its successor is derived from it
+// and nonce; the chain of successors ends in the current verifier.
+type retired struct {
+	hash  [sha256.Size]byte
+	nonce nonce
+	login bool      // replaced by a login or Renew, and dead; else periodically
+	at    time.Time // when
+	seen  time.Time // when the successor was first presented; zero: not yet
+}
+
+// standing is what a presented verifier is to a record.
+type standing int
+
+const (
+	unknown    standing = iota // never issued, or dead for longer than the grace
+	current                    // the one that the client should have
+	replaced                   // periodically, and still good
+	superseded                 // by a login or Renew within the grace: reads as anonymous
+	reused                     // replaced periodically, and its time is over: somebody else has the cookie
+)
+
+// verdict is a judgement on a presented verifier.
+type verdict struct {
+	standing standing
+	secret   verifier // the current verifier, unless standing is unknown
+	unseen   bool     // replaced, and nobody has presented the successor yet
+}
+
+// opens reports whether the verifier opens the session.
+func (v verdict) opens() bool { return v.standing == current || v.standing == replaced }
+
+// judge says what the verifier is to the record, for a request that arrived at
+// the given time: how long its handler took to look makes no thief of it.
+func (i *identity) judge(v verifier, arrived time.Time, grace time.Duration) verdict {
+	hash := v.hash()
+	if subtle.ConstantTimeCompare(hash[:], i.hash[:]) == 1 {
+		return verdict{standing: current, secret: v}
+	}
+	for k := len(i.retired) - 1; k >= 0; k-- {
+		if subtle.ConstantTimeCompare(hash[:], i.retired[k].hash[:]) == 1 {
+			return judgeRetired(v, i.retired[k:], arrived, grace)
+		}
+	}
+	return verdict{}
+}
+
+// judgeRetired judges a verifier by the chain of replacements from it to the
+// current one. The first login in the chain decides, whatever came before.
+func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Duration) verdict {
+	first := chain[0]
+	for _, r := range chain {
+		v = v.successor(r.nonce)
+	}
+	for _, r := range chain {
+		if r.login {
+			if arrived.After(r.at.Add(grace)) {
+				return verdict{}
+			}
+			return verdict{standing: superseded, secret: v}
+		}
+	}
+	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
+		return verdict{standing: reused, secret: v}
+	}
+	return verdict{standing: replaced, secret: v, unseen: first.seen.IsZero()}
+}
+
+// rotate returns the identity whose current verifier is the successor of v,
+// the one until now, and that successor. It is one Save on the same record.
+func (i identity) rotate(v verifier, n nonce, login bool, now time.Time) (identity, verifier) {
+	next := v.successor(n)
+	list := append(make([]retired, 0, len(i.retired)+1), i.retired...)
+	list = append(list, retired{hash: v.hash(), nonce: n, login: login, at: now})
+	if len(list) > maxRetired {
+		list = list[len(list)-maxRetired:]
+	}
+	return identity{hash: next.hash(), since: now, retired: list}, next
+}
+
+// due reports whether it is time for a periodic rotation.
+func (i *identity) due(every time.Duration, now time.Time) bool {
+	return every > 0 && !now.Before(i.since.Add(every))
+}
+
+// unseen reports whether the current verifier, if it came by a periodic
+// rotation, has yet to be noted as presented.
+func (i *identity) unseen() bool {
+	n := len(i.retired)
+	return n > 0 && !i.retired[n-1].login && i.retired[n-1].seen.IsZero()
+}
+
+// markSeen notes that the current verifier was presented.
+func (i identity) markSeen(now time.Time) identity {
+	i.retired = append([]retired(nil), i.retired...)
+	i.retired[len(i.retired)-1].seen = now
+	return i
+}

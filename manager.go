@@ -1,0 +1,264 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"sync"
+	"time"
+)
+
+// Manager drives a Store for the handlers that it wraps. It is safe for
+// concurrent use, holds no session in memory and starts no goroutine.
+type Manager struct {
+	store Store
+	cfg   Config
+}
+
+// NewManager returns a Manager over store. It refuses a configuration that is
+// unsafe or contradicts itself, and a store without what cfg.Require asks for,
+// with an error that names every bad field.
+func NewManager(store Store, cfg Config) (*Manager, error) {
+	if store == nil {
+		return nil, errors.New("session2: NewManager: the store is nil")
+	}
+	cfg = cfg.withDefaults()
+	have := capabilities(store)
+	if err := errors.Join(cfg.check(), cfg.Require.missing(have)); err != nil {
+		return nil, err
+	}
+	if !have.ThreadSafe {
+		store = &serialStore{store: store}
+	}
+	m := &Manager{store: store, cfg: cfg}
+	if m.cfg.ErrorHandler == nil {
+		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler
+	}
+	return m, nil
+}
+
+// Open returns the session that token opens, for a transport other than
+// net/http, or a new one if token is "". Its changes are stored by
+// [Session.Commit], and [Session.Token] is what the client must present next
+// time. A token that opens nothing is ErrNotFound; one replaced by a login
+// within RenewGrace is ErrStale as well.
+func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
+	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: token}
+	s.loadOnce.Do(func() { s.load(ctx) })
+	switch {
+	case s.broken != nil:
+		return nil, s.broken
+	case token != "" && !s.life.base.stored():
+		return nil, errors.Join(fmt.Errorf("session2: open: %w", ErrNotFound), s.note)
+	}
+	return s, nil
+}
+
+// Revoke ends a session from outside, such as a list of a user's devices. A
+// session that is not there is no error.
+func (m *Manager) Revoke(ctx context.Context, id ID) error {
+	if err := m.store.Delete(ctx, id); err != nil {
+		return err
+	}
+	m.emit(ctx, Event{Kind: EventRevoked, ID: id})
+	return nil
+}
+
+// RevokeUser ends all sessions of user and returns their number (ASVS 7.4.2).
+// A login that commits at the same time is either ended or comes after. For
+// "", who is nobody, it ends none. A store that is neither a [UserStore] nor an
+// [IterStore] answers errors.ErrUnsupported.
+func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
+	return m.revokeUser(ctx, user, ID{})
+}
+
+// RevokeOthers ends all other sessions of the user of s and returns their
+// number (ASVS 7.4.3). It is RevokeUser in everything else.
+func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
+	return m.revokeUser(ctx, s.User(), s.ID())
+}
+
+func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, err error) {
+	if user == "" {
+		return 0, nil
+	}
+	for rec, err := range m.iterUser(ctx, user) {
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			continue // nobody can use it
+		case err != nil:
+			return n, err
+		case rec.ID == keep:
+			continue
+		}
+		if err := m.store.Delete(ctx, rec.ID); err != nil {
+			return n, err
+		}
+		m.emit(ctx, Event{Kind: EventRevoked, ID: rec.ID, User: user})
+		n++
+	}
+	return n, nil
+}
+
+// iterUser lists a user's records by the store's index, or by looking at all
+// of them where it has none.
+func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+	if u, ok := m.store.(UserStore); ok {
+		return u.IterUser(ctx, user)
+	}
+	return func(yield func(Record, error) bool) {
+		for rec, err := range iterAll(ctx, m.store) {
+			if (err != nil || rec.User == user) && !yield(rec, err) {
+				return
+			}
+		}
+	}
+}
+
+// iterAll lists all records of a store that can.
+func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
+	if it, ok := store.(IterStore); ok {
+		return it.Iter(ctx)
+	}
+	return func(yield func(Record, error) bool) {
+		yield(Record{}, fmt.Errorf("session2: iter: %w", errors.ErrUnsupported))
+	}
+}
+
+// Cleanup deletes what has expired, at once and then every so often, until ctx
+// ends, whose error it returns: run it in a goroutine of your own. A store that
+// fails is an event, and is asked again at the next turn; one without DeleteOld
+// is errors.ErrUnsupported at once. Several instances may run it.
+func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
+	if every <= 0 {
+		return fmt.Errorf("session2: cleanup: an interval of %v", every)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		_, err := deleteOld(ctx, m.store, math.MaxInt64) // no age: what is expired says so itself
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errors.ErrUnsupported):
+			return err
+		case err != nil:
+			m.emit(ctx, Event{Kind: EventStoreError, Err: err})
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// deleteOld sweeps a store that can.
+func deleteOld(ctx context.Context, store Store, age time.Duration) (int, error) {
+	if d, ok := store.(DeleteOldStore); ok {
+		return d.DeleteOld(ctx, age)
+	}
+	return 0, fmt.Errorf("session2: delete old: %w", errors.ErrUnsupported)
+}
+
+// touch notes an access, where the store can.
+func touch(ctx context.Context, store Store, id ID, accessed, expires time.Time) error {
+	if t, ok := store.(TouchStore); ok {
+		return t.Touch(ctx, id, accessed, expires)
+	}
+	return fmt.Errorf("session2: touch: %w", errors.ErrUnsupported)
+}
+
+// serialStore lends a mutex to a store that is not safe for concurrent use.
+type serialStore struct {
+	mu    sync.Mutex
+	store Store
+}
+
+var (
+	_ DeleteOldStore = (*serialStore)(nil)
+	_ IterStore      = (*serialStore)(nil)
+	_ TouchStore     = (*serialStore)(nil)
+	_ UserStore      = (*serialStore)(nil)
+)
+
+func (s *serialStore) Load(ctx context.Context, id ID) (Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Load(ctx, id)
+}
+
+func (s *serialStore) Save(ctx context.Context, rec Record, prev Version) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Save(ctx, rec, prev)
+}
+
+func (s *serialStore) Delete(ctx context.Context, id ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Delete(ctx, id)
+}
+
+func (s *serialStore) Has(ctx context.Context, id ID) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Has(ctx, id)
+}
+
+func (s *serialStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return deleteOld(ctx, s.store, age)
+}
+
+func (s *serialStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return touch(ctx, s.store, id, accessed, expires)
+}
+
+func (s *serialStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
+	return s.each(iterAll(ctx, s.store))
+}
+
+func (s *serialStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+	inner := &Manager{store: s.store}
+	return s.each(inner.iterUser(ctx, user))
+}
+
+func (s *serialStore) DeleteUser(ctx context.Context, user string) (int, error) {
+	u, ok := s.store.(UserStore)
+	if !ok {
+		return 0, fmt.Errorf("session2: delete user: %w", errors.ErrUnsupported)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return u.DeleteUser(ctx, user)
+}
+
+// each takes the lock for each step and not for the loop's body, which may
+// call the store.
+func (s *serialStore) each(seq iter.Seq2[Record, error]) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		next, stop := iter.Pull2(seq)
+		locked := func() (Record, error, bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return next()
+		}
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			stop()
+		}()
+		for {
+			rec, err, ok := locked()
+			if !ok || !yield(rec, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,260 @@
+package session2
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"time"
+)
+
+// contextKey finds the innermost manager's session in a context.
+type contextKey struct{}
+
+// FromContext returns the session of the innermost manager that wraps the
+// handler; nil outside of any.
+func FromContext(ctx context.Context) *Session {
+	s, _ := ctx.Value(contextKey{}).(*Session)
+	return s
+}
+
+// Session returns this manager's session of the request; nil outside of Wrap.
+func (m *Manager) Session(r *http.Request) *Session {
+	s, _ := r.Context().Value(m).(*Session)
+	return s
+}
+
+// Wrap returns a handler that serves next with a session in each request's
+// context. What next changes is committed just before the response's first byte
+// leaves, or when next returns, and not at all if it panics or answers with a
+// status of 500 or above.
+//
+// It does no store work for a request that does not look at its session. Inside
+// another Wrap of the same manager it is next itself. The ResponseWriter that
+// next is given keeps what the server's can do: flush, hijack, push, sendfile,
+// deadlines, and http.ResponseController's methods.
+func (m *Manager) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.Session(r) != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		x := &exchange{Context: r.Context(), w: w, r: r}
+		x.session.m = m
+		x.session.ctx = x.Context
+		x.session.request = r
+		x.session.arrived = time.Now()
+		if h := w.Header(); len(h) > 0 {
+			x.outer = h.Clone()
+		}
+		defer x.end()
+		next.ServeHTTP(x.writer(), r.WithContext(x))
+		x.returned = true
+	})
+}
+
+// exchange is one request and its response: the context that holds the session,
+// and the writer that commits it. It is one piece of memory.
+type exchange struct {
+	context.Context // the request's
+	session         Session
+	w               http.ResponseWriter
+	r               *http.Request
+	outer           http.Header // what was set before the handler; it survives a failed commit
+	begun           bool        // the first byte has left, or is about to
+	returned        bool        // the handler did
+	refused         bool        // its status was 500 or above
+	failed          error       // the commit did: the response is the error handler's
+}
+
+// Value finds the session by its manager, and the innermost one by contextKey.
+func (x *exchange) Value(key any) any {
+	switch key := key.(type) {
+	case contextKey:
+		return &x.session
+	case *Manager:
+		if key == x.session.m {
+			return &x.session
+		}
+	}
+	return x.Context.Value(key)
+}
+
+// begin commits the session, once, before the first byte of a response with
+// the given status. It returns the error for which the handler's response is
+// replaced by the error handler's.
+func (x *exchange) begin(status int) error {
+	if x.begun {
+		return x.failed
+	}
+	s := &x.session
+	if status >= http.StatusInternalServerError {
+		x.refused = true
+		s.Discard()
+	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
+		x.fail(err)
+		return err
+	}
+	x.begun = true
+	x.header()
+	return nil
+}
+
+// header writes what the session has to say into the response's header.
+func (x *exchange) header() {
+	s := &x.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = true
+	if s.work == nil {
+		return
+	}
+	h := x.w.Header()
+	vary(h)
+	if cookie := s.setCookie(); cookie != "" {
+		h.Add("Set-Cookie", cookie)
+		if h.Get("Cache-Control") == "" {
+			h.Set("Cache-Control", "no-store")
+		}
+	}
+}
+
+// fail answers the request by the error handler: nothing of the handler's
+// header is left, but for the cookie of what was committed before.
+func (x *exchange) fail(err error) {
+	x.begun, x.failed = true, err
+	h := x.w.Header()
+	clear(h)
+	maps.Copy(h, x.outer)
+	x.header()
+	x.session.m.cfg.ErrorHandler(x.w, x.r, err)
+}
+
+// end commits what is left to commit when the handler has returned, or drops it
+// if it has panicked.
+func (x *exchange) end() {
+	s := &x.session
+	switch {
+	case !x.returned, x.refused:
+		s.Discard()
+	case !x.begun:
+		x.begin(http.StatusOK)
+	case x.failed == nil:
+		s.commit(x.Context) // a failure is an event and in Err: the response has left
+	}
+}
+
+// writer returns the ResponseWriter for the handler, with the optional methods
+// that the server's has and no others.
+func (x *exchange) writer() http.ResponseWriter {
+	switch {
+	case can[http.Hijacker](x.w):
+		return hijackWriter{(*writer)(x)}
+	case can[http.Pusher](x.w):
+		return pushWriter{(*writer)(x)}
+	}
+	return (*writer)(x)
+}
+
+// can reports whether w, or what it wraps, is a T.
+func can[T any](w http.ResponseWriter) bool {
+	for {
+		if _, ok := w.(T); ok {
+			return true
+		}
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return false
+		}
+		w = u.Unwrap()
+	}
+}
+
+// writer is the exchange as its handler sees it. Every method that lets bytes
+// out begins the response first.
+type writer exchange
+
+func (w *writer) begin(status int) error { return (*exchange)(w).begin(status) }
+
+// Unwrap is for http.ResponseController.
+func (w *writer) Unwrap() http.ResponseWriter { return w.w }
+
+func (w *writer) Header() http.Header {
+	if w.failed != nil {
+		return http.Header{} // the response is no longer the handler's
+	}
+	return w.w.Header()
+}
+
+// WriteHeader begins the response, unless status is an informational one, of
+// which only 101 is final (RFC 9110, 15.2).
+func (w *writer) WriteHeader(status int) {
+	informational := status >= 100 && status <= 199 && status != http.StatusSwitchingProtocols
+	if w.failed != nil || !informational && w.begin(status) != nil {
+		return
+	}
+	w.w.WriteHeader(status)
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	if err := w.begin(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
+}
+
+func (w *writer) WriteString(text string) (int, error) {
+	if err := w.begin(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.WriteString(w.w, text)
+}
+
+// ReadFrom lets the server send files as it does best.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) {
+	if err := w.begin(http.StatusOK); err != nil {
+		return 0, err
+	}
+	return io.Copy(w.w, r)
+}
+
+func (w *writer) Flush() { w.FlushError() }
+
+func (w *writer) FlushError() error {
+	if err := w.begin(http.StatusOK); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.w).Flush()
+}
+
+type hijackWriter struct{ *writer }
+
+// Hijack commits before it hands over the connection. What the handler then
+// writes is its own, header included, so a commit that needs a cookie fails. One
+// that an earlier [Session.Commit] needs is in Header, for the handler to send.
+func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s := &w.session
+	if !w.begun {
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+	}
+	if err := w.begin(http.StatusSwitchingProtocols); err != nil {
+		return nil, nil, err
+	}
+	return http.NewResponseController(w.w).Hijack()
+}
+
+type pushWriter struct{ *writer }
+
+// Push is http.Pusher's.
+func (w pushWriter) Push(target string, opts *http.PushOptions) error {
+	for u := w.w; ; u = u.(interface{ Unwrap() http.ResponseWriter }).Unwrap() {
+		if p, ok := u.(http.Pusher); ok {
+			return p.Push(target, opts)
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package session2
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"time"
+)
+
+// Codec encodes the values that are of no basic kind. Implementations must be
+// safe for concurrent use. Unmarshal must not keep data, and must return an
+// error for data it did not write; it is never given another codec's.
+type Codec interface {
+	Marshal(v any) ([]byte, error)
+	Unmarshal(data []byte, v any) error
+}
+
+// Gob is the default codec, encoding/gob. A value given to Session.Set must
+// have its type registered with gob.Register; one set through a [Key] need not.
+type Gob struct{}
+
+// Marshal implements Codec.
+func (Gob) Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	err := gob.NewEncoder(&b).Encode(v)
+	return b.Bytes(), err
+}
+
+// Unmarshal implements Codec.
+func (Gob) Unmarshal(data []byte, v any) error {
+	return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
+}
+
+// JSON is the codec encoding/json: readable by other languages, and without
+// registration. What Session.Set was given comes back from Session.Get as
+// JSON's own types (map[string]any, []any, float64); a [Key] keeps the type.
+type JSON struct{}
+
+// Marshal implements Codec.
+func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+// Unmarshal implements Codec.
+func (JSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+// An encoded value starts with its kind. Basic kinds have an encoding of their
+// own; the two others are followed by the codec's mark and what it wrote.
+const (
+	kindNil byte = iota
+	kindFalse
+	kindTrue
+	kindString
+	kindBytes
+	kindTime
+	kindDuration
+	kindInt
+	kindInt8
+	kindInt16
+	kindInt32
+	kindInt64
+	kindUint
+	kindUint8
+	kindUint16
+	kindUint32
+	kindUint64
+	kindFloat32
+	kindFloat64
+	kindAny   // from Set: the codec wrote the type with the value, if it can
+	kindTyped // from a Key: whoever reads it names the type
+)
+
+// codecMark tells codecs apart, so that no codec reads what another wrote.
+func codecMark(c Codec) byte {
+	switch c.(type) {
+	case Gob:
+		return 'g'
+	case JSON:
+		return 'j'
+	}
+	return 'c'
+}
+
+// encodeBasic encodes a value of a basic kind.
+func encodeBasic(v any) ([]byte, bool) {
+	switch v := v.(type) {
+	case nil:
+		return []byte{kindNil}, true
+	case bool:
+		return []byte{kindFalse + boolByte(v)}, true
+	case string:
+		return append(append(make([]byte, 0, 1+len(v)), kindString), v...), true
+	case []byte:
+		if v == nil {
+			v = []byte{}
+		}
+		return append(append(make([]byte, 0, 1+len(v)), kindBytes), v...), true
+	case time.Time:
+		b, err := v.AppendBinary([]byte{kindTime})
+		return b, err == nil
+	case time.Duration:
+		return encodeInt(kindDuration, int64(v)), true
+	case float32:
+		return binary.BigEndian.AppendUint32([]byte{kindFloat32}, math.Float32bits(v)), true
+	case float64:
+		return binary.BigEndian.AppendUint64([]byte{kindFloat64}, math.Float64bits(v)), true
+	}
+	return encodeInteger(v)
+}
+
+func encodeInteger(v any) ([]byte, bool) {
+	switch v := v.(type) {
+	case int:
+		return encodeInt(kindInt, int64(v)), true
+	case int8:
+		return encodeInt(kindInt8, int64(v)), true
+	case int16:
+		return encodeInt(kindInt16, int64(v)), true
+	case int32:
+		return encodeInt(kindInt32, int64(v)), true
+	case int64:
+		return encodeInt(kindInt64, v), true
+	case uint:
+		return encodeUint(kindUint, uint64(v)), true
+	case uint8:
+		return encodeUint(kindUint8, uint64(v)), true
+	case uint16:
+		return encodeUint(kindUint16, uint64(v)), true
+	case uint32:
+		return encodeUint(kindUint32, uint64(v)), true
+	case uint64:
+		return encodeUint(kindUint64, v), true
+	}
+	return nil, false
+}
+
+func encodeInt(kind byte, v int64) []byte {
+	return binary.AppendVarint(append(make([]byte, 0, 8), kind), v)
+}
+
+func encodeUint(kind byte, v uint64) []byte {
+	return binary.AppendUvarint(append(make([]byte, 0, 8), kind), v)
+}
+
+// encodeAny encodes what Set was given.
+func encodeAny(c Codec, v any) ([]byte, error) {
+	if b, ok := encodeBasic(v); ok {
+		return b, nil
+	}
+	b, err := c.Marshal(&v) // a pointer to the interface: gob then writes the type's name
+	return tagged(kindAny, c, b), err
+}
+
+// encodeTyped encodes what a Key was given: by its type alone, which the
+// reader will name again.
+func encodeTyped[T any](c Codec, v T) ([]byte, error) {
+	if b, ok := encodeBasic(any(v)); ok {
+		return b, nil
+	}
+	switch r := reflect.ValueOf(&v).Elem(); {
+	case r.Kind() == reflect.Interface:
+		return encodeAny(c, v)
+	case r.Kind() == reflect.Pointer && r.IsNil():
+		return []byte{kindNil}, nil // which gob has no way to say
+	}
+	b, err := c.Marshal(v)
+	return tagged(kindTyped, c, b), err
+}
+
+func tagged(kind byte, c Codec, b []byte) []byte {
+	return append(append(make([]byte, 0, 2+len(b)), kind, codecMark(c)), b...)
+}
+
+var errValue = errors.New("malformed value")
+
+// untag returns what codec c wrote into an encoded value.
+func untag(c Codec, b []byte) ([]byte, error) {
+	if len(b) < 2 {
+		return nil, errValue
+	}
+	if b[1] != codecMark(c) {
+		return nil, errors.New("value written by another codec")
+	}
+	return b[2:], nil
+}
+
+// decodeAny decodes a value whose reader does not name a type.
+func decodeAny(c Codec, b []byte) (any, error) {
+	if len(b) == 0 {
+		return nil, errValue
+	}
+	if b[0] < kindAny {
+		return decodeBasic(b[0], b[1:])
+	}
+	if b[0] > kindTyped {
+		return nil, fmt.Errorf("value of an unknown kind %d", b[0])
+	}
+	data, err := untag(c, b)
+	if err != nil {
+		return nil, err
+	}
+	var v any
+	err = c.Unmarshal(data, &v)
+	return v, err
+}
+
+// decodeTyped decodes a value whose reader expects a T.
+func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
+	if len(b) > 0 && b[0] == kindTyped {
+		data, err := untag(c, b)
+		if err != nil {
+			return v, err
+		}
+		err = c.Unmarshal(data, &v)
+		return v, err
+	}
+	got, err := decodeAny(c, b)
+	if err != nil {
+		return v, err
+	}
+	if v, ok := got.(T); ok || got == nil {
+		return v, nil
+	}
+	return v, fmt.Errorf("value is a %T, not a %v", got, reflect.TypeFor[T]())
+}
+
+func decodeBasic(kind byte, b []byte) (any, error) {
+	switch kind {
+	case kindNil, kindFalse, kindTrue:
+		if len(b) != 0 {
+			return nil, errValue
+		}
+		if kind == kindNil {
+			return nil, nil
+		}
+		return kind == kindTrue, nil
+	case kindString:
+		return string(b), nil
+	case kindBytes:
+		return bytes.Clone(b), nil
+	case kindTime:
+		var t time.Time
+		err := t.UnmarshalBinary(b)
+		return t, err
+	case kindFloat32, kindFloat64:
+		return decodeFloat(kind, b)
+	case kindUint, kindUint8, kindUint16, kindUint32, kindUint64:
+		return decodeUint(kind, b)
+	}
+	return decodeInt(kind, b)
+}
+
+func decodeFloat(kind byte, b []byte) (any, error) {
+	switch {
+	case kind == kindFloat32 && len(b) == 4:
+		return math.Float32frombits(binary.BigEndian.Uint32(b)), nil
+	case kind == kindFloat64 && len(b) == 8:
+		return math.Float64frombits(binary.BigEndian.Uint64(b)), nil
+	}
+	return nil, errValue
+}
+
+func decodeInt(kind byte, b []byte) (any, error) {
+	v, n := binary.Varint(b)
+	if n != len(b) || n <= 0 {
+		return nil, errValue
+	}
+	switch kind {
+	case kindDuration:
+		return time.Duration(v), nil
+	case kindInt:
+		return int(v), fits(int64(int(v)) == v)
+	case kindInt8:
+		return int8(v), fits(int64(int8(v)) == v)
+	case kindInt16:
+		return int16(v), fits(int64(int16(v)) == v)
+	case kindInt32:
+		return int32(v), fits(int64(int32(v)) == v)
+	}
+	return v, nil
+}
+
+func decodeUint(kind byte, b []byte) (any, error) {
+	v, n := binary.Uvarint(b)
+	if n != len(b) || n <= 0 {
+		return nil, errValue
+	}
+	switch kind {
+	case kindUint:
+		return uint(v), fits(uint64(uint(v)) == v)
+	case kindUint8:
+		return uint8(v), fits(uint64(uint8(v)) == v)
+	case kindUint16:
+		return uint16(v), fits(uint64(uint16(v)) == v)
+	case kindUint32:
+		return uint32(v), fits(uint64(uint32(v)) == v)
+	}
+	return v, nil
+}
+
+// fits is the answer to a number that its type cannot hold, such as an int
+// written by a 64-bit machine and read by a 32-bit one.
+func fits(ok bool) error {
+	if ok {
+		return nil
+	}
+	return errValue
+}
