@@ -163,7 +163,10 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 	}
 	var err error
 	damage := guardBolt(func() {
-		err = b.db.View(func(tx *bolt.Tx) error { return f(&boltTx{tx: tx}) })
+		err = b.db.View(func(tx *bolt.Tx) error {
+			t := &boltTx{tx: tx}
+			return cmp.Or(f(t), t.err)
+		})
 	})
 	return cmp.Or(damage, boltClosed(err))
 }
