@@ -32,7 +32,11 @@ const (
 // root before its leaves would lose the database, not just that commit.
 //
 // The file grows to what the largest number of records took and never shrinks;
-// space of deleted records is used again.
+// space of deleted records is used again. A record that was damaged on the disk
+// is an error of its own. But bbolt keeps no checksums of its pages: where one
+// of those is damaged, what lies beyond it is lost, and calls that meet it
+// answer an error or, where bbolt relies on a wrong length, take much memory
+// first.
 type BoltStore struct {
 	db      *bolt.DB
 	update  func(func(*bolt.Tx) error) error // db.Update, but for tests

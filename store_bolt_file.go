@@ -193,7 +193,8 @@ func (b *BoltStore) transact(f func(t *boltTx)) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	var applied, err error
+	var err error
+	applied := errBoltNothing // until a transaction began
 	b.broken = guardBolt(func() {
 		err = b.update(func(tx *bolt.Tx) error {
 			applied = applyBolt(tx, f)
