@@ -1,0 +1,165 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// calling holds the clauses on contexts and on Close.
+var calling = []clause{
+	{says: "A call whose context is done on entry answers the context's error and changes nothing", check: contextDone},
+	{says: "A sweep whose context is done on entry answers the context's error and changes nothing", needs: sweeps, check: sweepContextDone},
+	{says: "Touch with a context that is done on entry answers the context's error and changes nothing", needs: touches, check: touchContextDone},
+	{says: "Iter with a context that is done on entry yields the context's error alone", needs: lists, check: iterContextDone},
+	{says: "IterUser and DeleteUser with a context that is done on entry answer the context's error and change nothing", needs: users, check: userContextDone},
+	{says: "Setup with a context that is done on entry answers the context's error", needs: setsUp, check: setupContextDone},
+	{says: "Close may be called twice", needs: closes, check: closeTwice},
+	{says: "A call after Close is an error that does not pass for an absent record", needs: closes, check: useAfterClose},
+}
+
+// doneContexts are the two ways for a context to be done.
+func (e *exam) doneContexts() []context.Context {
+	cancelled, cancel := context.WithCancel(e.ctx())
+	cancel()
+	late, cancel := context.WithDeadline(e.ctx(), time.Now().Add(-time.Hour))
+	e.Cleanup(cancel)
+	return []context.Context{cancelled, late}
+}
+
+// stopped wants the error of a context that is done.
+func (e *exam) stopped(what string, ctx context.Context, err error) {
+	e.Helper()
+	if !errors.Is(err, ctx.Err()) {
+		e.Fatalf("%s: got %v, want %v", what, err, ctx.Err())
+	}
+}
+
+func contextDone(e *exam) {
+	rec, absent := e.record(), e.record()
+	e.save(rec, 0)
+	for _, ctx := range e.doneContexts() {
+		_, err := e.store.Load(ctx, rec.ID)
+		e.stopped("Load", ctx, err)
+		_, err = e.store.Load(ctx, absent.ID)
+		e.stopped("Load of an absent record", ctx, err)
+		_, err = e.store.Has(ctx, rec.ID)
+		e.stopped("Has", ctx, err)
+		e.stopped("Save that creates", ctx, e.store.Save(ctx, absent, 0))
+		e.stopped("Save that replaces", ctx, e.store.Save(ctx, e.next(rec), rec.Version))
+		e.stopped("Save that conflicts", ctx, e.store.Save(ctx, e.next(rec), e.version()))
+		e.stopped("Save asked again", ctx, e.store.Save(ctx, rec, 0))
+		e.stopped("Delete", ctx, e.store.Delete(ctx, rec.ID))
+		e.stopped("Delete of an absent record", ctx, e.store.Delete(ctx, absent.ID))
+	}
+	e.holds(rec)
+	e.lacks(absent.ID)
+}
+
+func sweepContextDone(e *exam) {
+	rec := e.record()
+	rec.Expires = rec.Created
+	e.save(rec, 0)
+	for _, ctx := range e.doneContexts() {
+		n, err := e.store.(session2.DeleteOldStore).DeleteOld(ctx, time.Hour)
+		e.stopped("DeleteOld", ctx, err)
+		if n != 0 {
+			e.Fatalf("DeleteOld: got %d, want 0", n)
+		}
+	}
+	e.holds(rec)
+}
+
+func touchContextDone(e *exam) {
+	rec := e.record()
+	e.save(rec, 0)
+	for _, ctx := range e.doneContexts() {
+		err := e.store.(session2.TouchStore).Touch(ctx, rec.ID, rec.Accessed.Add(time.Hour), rec.Expires.Add(time.Hour))
+		e.stopped("Touch", ctx, err)
+	}
+	e.holds(rec)
+}
+
+func iterContextDone(e *exam) {
+	e.create(e.records(3)...)
+	for _, ctx := range e.doneContexts() {
+		recs, err := collect(e.store.(session2.IterStore).Iter(ctx))
+		e.stopped("Iter", ctx, err)
+		if len(recs) != 0 {
+			e.Fatalf("Iter: got %d records before the error, want none", len(recs))
+		}
+	}
+}
+
+func userContextDone(e *exam) {
+	recs := e.recordsOf("alice", 3)
+	e.create(recs...)
+	for _, ctx := range e.doneContexts() {
+		got, err := collect(e.store.(session2.UserStore).IterUser(ctx, "alice"))
+		e.stopped("IterUser", ctx, err)
+		if len(got) != 0 {
+			e.Fatalf("IterUser: got %d records before the error, want none", len(got))
+		}
+		_, err = e.store.(session2.UserStore).DeleteUser(ctx, "alice")
+		e.stopped("DeleteUser", ctx, err)
+	}
+	e.holds(recs...)
+}
+
+func setupContextDone(e *exam) {
+	for _, ctx := range e.doneContexts() {
+		e.stopped("Setup", ctx, e.store.(session2.SetupStore).Setup(ctx))
+	}
+}
+
+func closeTwice(e *exam) {
+	e.save(e.record(), 0)
+	e.close()
+	e.close()
+}
+
+func useAfterClose(e *exam) {
+	rec := e.recordsOf("alice", 1)[0]
+	e.save(rec, 0)
+	e.close()
+	_, err := e.store.Load(e.ctx(), rec.ID)
+	e.fails("Load", err)
+	_, err = e.store.Has(e.ctx(), rec.ID)
+	e.fails("Has", err)
+	e.fails("Save that creates", e.store.Save(e.ctx(), e.record(), 0))
+	e.fails("Save that replaces", e.store.Save(e.ctx(), e.next(rec), rec.Version))
+	e.fails("Delete", e.store.Delete(e.ctx(), rec.ID))
+	e.optionalAfterClose(rec)
+	if e.has&reopens != 0 {
+		e.reopen()
+		e.holds(rec)
+	}
+}
+
+// optionalAfterClose calls the optional methods that the store has.
+func (e *exam) optionalAfterClose(rec session2.Record) {
+	e.Helper()
+	ctx := e.ctx()
+	if e.has&sweeps != 0 {
+		_, err := e.store.(session2.DeleteOldStore).DeleteOld(ctx, 0)
+		e.fails("DeleteOld", err)
+	}
+	if e.has&lists != 0 {
+		_, err := collect(e.store.(session2.IterStore).Iter(ctx))
+		e.fails("Iter", err)
+	}
+	if e.has&touches != 0 {
+		e.fails("Touch", e.store.(session2.TouchStore).Touch(ctx, rec.ID, rec.Accessed, rec.Expires.Add(time.Hour)))
+	}
+	if e.has&users != 0 {
+		_, err := collect(e.store.(session2.UserStore).IterUser(ctx, rec.User))
+		e.fails("IterUser", err)
+		_, err = e.store.(session2.UserStore).DeleteUser(ctx, rec.User)
+		e.fails("DeleteUser", err)
+	}
+	if e.has&setsUp != 0 {
+		e.fails("Setup", e.store.(session2.SetupStore).Setup(ctx))
+	}
+}
