@@ -16,10 +16,10 @@ type Entry[V any] struct {
 // not safe for concurrent use: the caller locks. Get, Len, User, Due and IDs
 // only read, so that callers of these may share a lock.
 //
-// Get costs one map look-up. The times are kept in two heaps, in which a new
-// or a freshly touched entry belongs at the end, where most entries are: Put
-// and Touch take a few steps whatever the size, and log n at worst. A deleted
-// entry is gone at once; only the map's own buckets stay for the next ones.
+// Get costs one map look-up. The times are kept in two heaps, where a new
+// entry belongs at the end and is put in a few steps; moving the oldest there,
+// the worst case of Put and Touch, takes log n. A deleted entry is gone at
+// once; only its slot in the map stays, for the next one.
 type Index[V any] struct {
 	nodes map[[16]byte]*node[V]
 	users map[string]*node[V] // the first of each user's nodes
