@@ -137,7 +137,10 @@ func (s *GobStore) prepare() error {
 func (s *GobStore) create() error {
 	info, err := s.fs.Lstat(s.path)
 	if err == nil {
-		return checkGobFile(info)
+		if err := fsys.PrivateFile(info); err != nil {
+			return fmt.Errorf("refusing %s: %w", s.path, err)
+		}
+		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

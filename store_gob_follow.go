@@ -3,6 +3,7 @@ package session2
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,6 +30,18 @@ func gobPath(fsy fsys.FS, path string) (string, error) {
 		}
 	}
 	return path, checkGobFolder(fsy, filepath.Dir(path))
+}
+
+// checkGobFolder refuses a folder in which somebody else could replace files.
+func checkGobFolder(fsy fsys.FS, dir string) error {
+	info, err := fsy.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if err := fsys.Private(info); err != nil {
+		return fmt.Errorf("refusing %s: %w", dir, err)
+	}
+	return nil
 }
 
 // refresh brings the index up to date with what other processes have done.
