@@ -42,12 +42,12 @@ import (
 type GobStore struct {
 	path   string // absolute, with no symbolic links
 	noSync bool
-	log    *slog.Logger
+	logger *slog.Logger
 	fs     fsys.FS
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
 	batch  *batch.Batcher[*gobJob]
 	enc    goblog.Encoder // of whoever leads the batch
-	slack  int64          // dead bytes that do not matter
+	slack  int64          // dead bytes that do not matter; of whoever leads the batch
 
 	mu     sync.RWMutex
 	shelf  *gobShelf
@@ -92,9 +92,9 @@ func openGobStore(fsy fsys.FS, path string, opts *GobOptions) (*GobStore, error)
 	if opts == nil {
 		opts = new(GobOptions)
 	}
-	s := &GobStore{noSync: opts.NoSync, log: opts.Logger, fs: fsy, slack: gobSlack}
-	if s.log == nil {
-		s.log = slog.Default()
+	s := &GobStore{noSync: opts.NoSync, logger: opts.Logger, fs: fsy, slack: gobSlack}
+	if s.logger == nil {
+		s.logger = slog.Default()
 	}
 	var err error
 	if s.path, err = gobPath(fsy, path); err != nil {

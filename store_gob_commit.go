@@ -123,8 +123,17 @@ func (s *GobStore) tidy() error {
 	if err := s.follow(true); err != nil {
 		return err
 	}
-	if s.shelf.log.IsSuspect() || s.shelf.wasteful(s.slack) {
+	if s.shelf.log.IsSuspect() {
 		return s.rewrite()
+	}
+	if !s.shelf.wasteful(s.slack) {
+		return nil
+	}
+	if err := s.rewrite(); err != nil {
+		// Not a reason to refuse changes, as long as they can be appended. The
+		// next attempt comes when as much again is dead.
+		s.slack = max(2*s.shelf.log.End(), gobSlack)
+		s.logger.Error("session2: gob store: cannot compact", "path", s.path, "err", err)
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (s *GobStore) replay(shelf *gobShelf, locked bool) error {
 		}
 	})
 	if cut > 0 && err == nil {
-		s.log.Warn("session2: gob store: cut off an incomplete change, which was not acknowledged",
+		s.logger.Warn("session2: gob store: cut off an incomplete change, which was not acknowledged",
 			"path", s.path, "offset", shelf.log.End(), "bytes", cut)
 	}
 	if err == nil && shelf.judge() {
@@ -152,6 +152,6 @@ func (s *GobStore) reportDamage(e goblog.Entry) {
 	if e.Kind != 0 {
 		id = ID(e.ID).String()
 	}
-	s.log.Error("session2: gob store: "+e.Damage, "path", s.path,
+	s.logger.Error("session2: gob store: "+e.Damage, "path", s.path,
 		"offset", e.Off, "bytes", e.Len, "id", id, "recovered", e.Whole)
 }
