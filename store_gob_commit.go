@@ -100,19 +100,14 @@ func (s *GobStore) commitLocked(jobs []*gobJob, errs []error) error {
 	if err := s.tidy(); err != nil {
 		return err
 	}
-	if err := s.append(jobs, errs); err != nil {
+	log, must, release, err := s.append(jobs, errs)
+	if err != nil {
 		return err
 	}
-	// Nobody else replaces the shelf while this goroutine has the lock. It is
-	// held, as others may close the store.
-	s.mu.RLock()
-	shelf := s.shelf
-	_, release := shelf.log.Hold()
-	s.mu.RUnlock()
 	defer release()
 	durable := slices.ContainsFunc(jobs, func(j *gobJob) bool { return j.durable })
-	if durable && shelf.must > shelf.log.Durable() {
-		return shelf.log.Sync()
+	if durable && must > log.Durable() {
+		return log.Sync()
 	}
 	return nil
 }
@@ -139,12 +134,12 @@ func (s *GobStore) tidy() error {
 }
 
 // append runs the jobs and appends what they plan. The index changes only after
-// the file has.
-func (s *GobStore) append(jobs []*gobJob, errs []error) error {
+// the file has. It returns the log, held, and up to where it must be durable.
+func (s *GobStore) append(jobs []*gobJob, errs []error) (log *goblog.Log, must int64, release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.catchUp(true); err != nil { // has the store been closed?
-		return err
+		return nil, 0, nil, err
 	}
 	p := &gobPlan{s: s, shelf: s.shelf, next: make(map[ID]gobNext)}
 	for i, j := range jobs {
@@ -152,6 +147,15 @@ func (s *GobStore) append(jobs []*gobJob, errs []error) error {
 			errs[i] = j.run(p)
 		}
 	}
+	if err := s.carryOut(p); err != nil {
+		return nil, 0, nil, err
+	}
+	_, release = p.shelf.log.Hold()
+	return p.shelf.log, p.shelf.must, release, nil
+}
+
+// carryOut appends what is planned. The caller has s.mu.
+func (s *GobStore) carryOut(p *gobPlan) error {
 	if len(p.frames) == 0 {
 		return nil
 	}

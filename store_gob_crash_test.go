@@ -246,6 +246,11 @@ func TestGobStoreSharedCompaction(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	info, err := fsys.OS.Lstat(path)
+	mustGob(t, err)
+	if info.Size() > 8192 { // without compaction it would have 75 KB
+		t.Errorf("the file has %d bytes, want at most 8192", info.Size())
+	}
 }
 
 // Touches alone must not let the file grow without bounds.

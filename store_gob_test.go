@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,7 +17,7 @@ var ctxGob = context.Background()
 
 func openGob(t testing.TB, path string) *session2.GobStore {
 	t.Helper()
-	s, err := session2.OpenGobStore(path, nil)
+	s, err := session2.OpenGobStore(path, &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
