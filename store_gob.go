@@ -28,9 +28,10 @@ import (
 // Concurrent changes share one append and one fsync. When more than half of the
 // file is dead, the process that notices writes the live rest to a new file,
 // which takes the old one's place. Until then changes wait, in all processes
-// (some 9 seconds for a million records), and a second index is in memory; readers go on, and those of other processes
-// then read the new file once. On Windows, where an open file cannot be
-// replaced, the file is not compacted, and grows.
+// (some 9 seconds for a million records), and a second index is in memory;
+// readers go on, and those of other processes then read the new file once. On
+// Windows, where an open file cannot be replaced, the file is not compacted,
+// and grows.
 //
 // A flipped byte costs at most the one record that it is in, which then
 // answers [ErrCorrupt]. If it is in a change that may not have been durable
