@@ -81,12 +81,12 @@ func (t *txn) run(ctx context.Context) (err error) {
 			return err
 		}
 		err = t.write(ctx, now)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
 			return err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
-		if !errors.Is(err, ErrNotFound) {
+		if !absent(err) {
 			t.emit(ctx, EventConflict, err)
 		}
 		if try > 0 {
@@ -174,7 +174,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		err := t.s.m.store.Save(ctx, rec, prev)
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
+		case err == nil, absent(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
 			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
 			return err
 		}
