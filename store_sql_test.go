@@ -1,0 +1,82 @@
+package session2_test
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"os"
+	"testing"
+
+	_ "github.com/lib/pq"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/storetest"
+)
+
+// sqlTable returns the name of a table for the data that dir names.
+func sqlTable(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return fmt.Sprintf("t_%x", sum[:12])
+}
+
+// sqlServer returns the data source name of the server to test with.
+func sqlServer(t testing.TB, env string) string {
+	t.Helper()
+	dsn := os.Getenv(env)
+	switch {
+	case dsn != "":
+	case os.Getenv("SESSION2_REQUIRE_DB") == "1":
+		t.Fatalf("%s names no server, and SESSION2_REQUIRE_DB is set", env)
+	default:
+		t.Skipf("%s names no server", env)
+	}
+	return dsn
+}
+
+func openSQL(t testing.TB, driver, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func openPostgres(t testing.TB, dsn string, opts session2.SQLOptions) *session2.PostgresStore {
+	t.Helper()
+	store, err := session2.NewPostgresStore(openSQL(t, "postgres", dsn), &opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func TestPostgresStore(t *testing.T) {
+	dsn := sqlServer(t, "SESSION2_POSTGRES")
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		return openPostgres(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
+	}, nil)
+}
+
+func openMySQL(t testing.TB, dsn string, opts session2.SQLOptions) *session2.MySQLStore {
+	t.Helper()
+	store, err := session2.NewMySQLStore(openSQL(t, "mysql", dsn), &opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func TestMySQLStore(t *testing.T) {
+	dsn := sqlServer(t, "SESSION2_MYSQL")
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		return openMySQL(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
+	}, nil)
+}
