@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	attempts = 5
-	pause    = 5 * time.Millisecond // before the second attempt; then twice that, and so on
+	attempts = 10
+	pause    = 4 * time.Millisecond // before the second attempt; then twice that, up to 16 times
 )
 
 // errMoved says that a record changed between two statements.
@@ -57,7 +57,7 @@ func (s *Store) retry(ctx context.Context, f func(ctx context.Context) error) er
 		case i == attempts-1:
 			return fmt.Errorf("%w: %w", ErrTooMany, err)
 		}
-		if err := wait(ctx, pause<<i); err != nil {
+		if err := wait(ctx, pause<<min(i, 4)); err != nil {
 			return err
 		}
 	}

@@ -30,7 +30,7 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 		if f := s.fault(err); ctx.Err() != nil || f != Duplicate && f != Aborted && f != Broken {
 			return err
 		}
-		if err := wait(ctx, 4*pause<<i); err != nil {
+		if err := wait(ctx, 4*pause<<min(i, 4)); err != nil {
 			return err
 		}
 	}
