@@ -4,8 +4,10 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"net"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/lib/pq"
@@ -42,6 +44,7 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	if err != nil {
 		return nil, errors.Join(append(o.errs, errSQLURL)...)
 	}
+	connector.Dialer(boundedDialer{timeout: opts.wait()})
 	return openSQL(o, connector, conns, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewPostgresStore(db, &opts)
 		if err != nil {
@@ -104,4 +107,40 @@ func openSQL(o *openOptions, c driver.Connector, conns int, open func(*sql.DB) (
 	}
 	s.owned = db.Close
 	return store, nil
+}
+
+// boundedDialer makes connections whose reads end in time. lib/pq stops for a
+// context only when the server answers its request to cancel, so that a server
+// that hangs would hold up the call for good.
+type boundedDialer struct {
+	net.Dialer
+	timeout time.Duration
+}
+
+// Dial implements [pq.Dialer].
+func (d boundedDialer) Dial(network, addr string) (net.Conn, error) {
+	return d.DialTimeout(network, addr, max(d.timeout, 0))
+}
+
+// DialTimeout implements [pq.Dialer].
+func (d boundedDialer) DialTimeout(network, addr string, timeout time.Duration) (net.Conn, error) {
+	d.Timeout = timeout
+	c, err := d.Dialer.Dial(network, addr)
+	if err != nil || d.timeout <= 0 {
+		return c, err
+	}
+	return boundedConn{c, d.timeout}, nil
+}
+
+type boundedConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+// Read implements [io.Reader].
+func (c boundedConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
 }

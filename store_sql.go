@@ -36,7 +36,9 @@ type SQLOptions struct {
 
 	// Timeout bounds each statement, with its retries and its wait for a free
 	// connection, so that a server that hangs holds up nobody for longer. By
-	// default 5 seconds; negative: none but the caller's context.
+	// default 5 seconds; negative: none but the caller's context. Over lib/pq a
+	// server that hangs is given up in time only by a store of [Open], as that
+	// driver itself waits on.
 	Timeout time.Duration
 }
 
@@ -51,9 +53,7 @@ func (o *SQLOptions) fill() (opts SQLOptions, names []string, err error) {
 	if opts.Table == "" {
 		opts.Table = "session2_sessions"
 	}
-	if opts.Timeout == 0 {
-		opts.Timeout = 5 * time.Second
-	}
+	opts.Timeout = opts.wait()
 	names = strings.Split(opts.Table, ".")
 	ok := len(names) <= 2
 	for _, name := range names {
@@ -63,6 +63,14 @@ func (o *SQLOptions) fill() (opts SQLOptions, names []string, err error) {
 		return opts, nil, fmt.Errorf("session2: %q is no name for a table: want letters, digits and underscores, at most 40", opts.Table)
 	}
 	return opts, names, nil
+}
+
+// wait returns the timeout, or its default.
+func (o *SQLOptions) wait() time.Duration {
+	if o.Timeout == 0 {
+		return 5 * time.Second
+	}
+	return o.Timeout
 }
 
 // sqlStore is what both SQL stores are, but for their SQL.

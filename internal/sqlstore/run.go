@@ -52,6 +52,8 @@ func (s *Store) retry(ctx context.Context, f func(ctx context.Context) error) er
 		switch {
 		case err == nil:
 			return nil
+		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case !s.passes(ctx, err):
 			return s.explain(err)
 		case i == attempts-1:
