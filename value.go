@@ -238,12 +238,7 @@ func decodeAny(c Codec, b []byte) (any, error) {
 // decodeTyped decodes a value whose reader expects a T.
 func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
 	if len(b) > 0 && b[0] == kindTyped {
-		data, err := untag(c, b)
-		if err != nil {
-			return v, err
-		}
-		err = c.Unmarshal(data, &v)
-		return v, err
+		return unmarshalTyped[T](c, b)
 	}
 	got, err := decodeAny(c, b)
 	if err != nil {
@@ -253,6 +248,17 @@ func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
 		return v, nil
 	}
 	return v, fmt.Errorf("value is a %T, not a %v", got, reflect.TypeFor[T]())
+}
+
+// unmarshalTyped is by itself so that the basic kinds do not pay for a T whose
+// address is taken.
+func unmarshalTyped[T any](c Codec, b []byte) (v T, err error) {
+	data, err := untag(c, b)
+	if err != nil {
+		return v, err
+	}
+	err = c.Unmarshal(data, &v)
+	return v, err
 }
 
 func decodeBasic(kind byte, b []byte) (any, error) {
