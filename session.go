@@ -137,6 +137,9 @@ func (s *Session) Token() string {
 		return ""
 	}
 	s.draw()
+	if s.life.token.secret == (verifier{}) { // replaced by a login: what comes after it is known to the commit alone
+		return ""
+	}
 	return s.life.token.encode()
 }
 
