@@ -39,7 +39,23 @@ func (s *Session) commit(ctx context.Context) error {
 	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
 		err = t.bury(ctx, doomed)
 	}
+	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
+		if failed := t.bury(ctx, doomed); failed != nil {
+			err = failed
+		} else {
+			s.buried(ctx, doomed)
+			doomed = nil
+		}
+	}
 	return s.settle(ctx, t, doomed, err)
+}
+
+// buried notes that the session that Destroy ended is deleted.
+func (s *Session) buried(ctx context.Context, doomed *life) {
+	s.mu.Lock()
+	s.doomed = nil
+	s.mu.Unlock()
+	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing

@@ -807,3 +807,25 @@ func TestGoroutinesOfOneRequest(t *testing.T) {
 		}
 	})
 }
+
+// A logout in a stream wins, also where what follows it would need a cookie.
+func TestLogoutInAStream(t *testing.T) {
+	for name, after := range map[string]func(*session2.Session){
+		"logout":           func(*session2.Session) {},
+		"and then a set":   func(s *session2.Session) { s.Set("x", 1) },
+		"and then a login": func(s *session2.Session) { s.SetUser("bob") },
+	} {
+		store, book := newBrittle(), &logBook{}
+		st := newSite(t, store, session2.Config{Logger: book.logger()})
+		b := &browser{}
+		st.login(b)
+		st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			s.Destroy()
+			after(s)
+		})
+		if n := len(records(t, store)); n != 0 || st.events.count(session2.EventDestroyed) != 1 {
+			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.events.count(session2.EventDestroyed))
+		}
+	}
+}
