@@ -228,7 +228,8 @@ func TestHijack(t *testing.T) {
 	store, book := newBrittle(), &logBook{}
 	st := newSite(t, store, session2.Config{Logger: book.logger()})
 	var sessionErr atomic.Value
-	srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	ended := make(chan struct{}, 3) // the server does not wait for a handler that hijacked
+	h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/login" {
 			s.SetUser("alice")
 			return
@@ -248,6 +249,10 @@ func TestHijack(t *testing.T) {
 		fmt.Fprint(rw, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		rw.Flush()
 		s.Set("size", "large") // committed at the end
+	})
+	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		ended <- struct{}{}
 	}), false)
 
 	res, body := get(t, srv, &browser{}, "/")
@@ -262,7 +267,9 @@ func TestHijack(t *testing.T) {
 	if _, body := get(t, srv, b, "/"); body != "ok" {
 		t.Errorf("hijacked answer %q, want ok", body)
 	}
-	srv.Close() // waits for the handler's end
+	for range cap(ended) {
+		<-ended
+	}
 	if st.stored(b, "color") != "green" || st.stored(b, "size") != "large" {
 		t.Error("what a hijacking handler set is not stored")
 	}
