@@ -30,9 +30,6 @@ func (s *Session) commit(ctx context.Context) error {
 	if t == nil {
 		return err
 	}
-	if doomed == nil && t.idle() {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
@@ -74,21 +71,11 @@ func (s *Session) start() (*txn, *life, error) {
 	}
 	a := attempt{cfg: &s.m.cfg, life: s.life, log: s.log[:len(s.log):len(s.log)],
 		login: s.work.login, user: s.work.user, cookie: !s.begun}
-	t := &txn{attempt: a, s: s}
-	t.behind = s.life.standing == superseded || s.life.unseen && len(s.log) == 0 && !s.begun
-	return t, s.doomed, nil
-}
-
-// idle reports whether a commit would do nothing at all, as most do.
-func (t *txn) idle() bool {
-	switch {
-	case len(t.log) > 0:
-		return false
-	case t.behind:
-		return t.life.standing == superseded
+	if s.doomed == nil && a.idle(microNow()) {
+		return nil, nil, nil
 	}
-	p, err := t.decide(microNow(), nonce{})
-	return err == nil && p.todo == doNothing && p.cookie == keepCookie
+	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
+	return &txn{attempt: a, s: s, behind: behind}, s.doomed, nil
 }
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
@@ -110,21 +97,21 @@ func (t *txn) run(ctx context.Context) (err error) {
 			return err
 		}
 		err = t.write(ctx, now)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
 			return err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
-		if !errors.Is(err, ErrNotFound) {
+		if !absent(err) {
 			t.emit(ctx, EventConflict, err)
 		}
 		if try > 0 {
-			if err := sleep(ctx, rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))); err != nil {
-				return err
+			if sleep(ctx, rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))) != nil {
+				break
 			}
 		}
 	}
-	return fmt.Errorf("session2: save %v: %d replays: %w", t.life.token.id, maxReplays, ErrConflict)
+	return fmt.Errorf("session2: save %v: others were faster each time: %w", t.life.token.id, ErrConflict)
 }
 
 // reload bases the attempt on the record as it is now.
@@ -203,7 +190,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		err := t.s.m.store.Save(ctx, rec, prev)
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
+		case err == nil, absent(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
 			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
 			return err
 		}

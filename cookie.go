@@ -14,7 +14,7 @@ func (s *Session) setCookie() string {
 		c.Value = s.life.token.encode()
 		st := s.life.base
 		if st.persistent == persistYes || st.persistent == persistDefault && s.m.cfg.Cookie.Persistent {
-			c.MaxAge = maxAge(s.m.cfg.limit(st).Sub(time.Now()))
+			c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
 		}
 	case revokeCookie:
 		c.MaxAge = -1

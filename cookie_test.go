@@ -75,7 +75,7 @@ func TestMaxAgeShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: time.Hour, IdleTimeout: -1})
 		b := &browser{}
-		st.login(b)
+		st.begin(b)
 		time.Sleep(20 * time.Minute)
 		line := setCookieLine(t, st.do(b, func(s *session2.Session) { s.SetPersistent(true) }))
 		if !strings.Contains(line, "; Max-Age=2400;") {
@@ -108,7 +108,7 @@ func TestPresentedCookies(t *testing.T) {
 	store := newBrittle()
 	st := newSite(t, store, session2.Config{})
 	alice, bob := &browser{}, &browser{}
-	st.login(alice)
+	st.begin(alice)
 	st.do(bob, func(s *session2.Session) { s.SetUser("bob") })
 	a, b := alice.token(), bob.token()
 	id, secret, _ := strings.Cut(a, ".")
@@ -174,7 +174,7 @@ func TestUnknownIsNotAdopted(t *testing.T) {
 	planted := session2.EncodeToken(session2.ID{1, 2, 3}, [32]byte{4, 5, 6})
 	b := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: planted}}
 	st.do(b, func(s *session2.Session) { s.Set("color", "green") })
-	list := records(t, store)
+	list := recordsOf(t, store)
 	if len(list) != 1 || list[0].ID == (session2.ID{1, 2, 3}) || b.token() == planted {
 		t.Errorf("%d records; the planted token was adopted", len(list))
 	}

@@ -71,6 +71,38 @@ const (
 	doEnd          // it came to hold nothing: Save it expired, then Delete
 )
 
+// idle reports whether there is nothing to do, as for most requests.
+func (a *attempt) idle(now time.Time) bool {
+	st := a.life.base
+	switch {
+	case len(a.log) > 0:
+		return false
+	case !st.stored():
+		return true
+	}
+	return st.hasInfo() && !a.resend() && !a.noteSeen(st) && !a.periodic(st, now) && !a.accessed(st, now)
+}
+
+// resend reports whether the answer with the token's successor was lost, or is
+// under way: then the same successor goes out again.
+func (a *attempt) resend() bool { return a.life.unseen && a.cookie }
+
+// noteSeen reports whether the current token has come for the first time, which
+// starts the grace of the one before it.
+func (a *attempt) noteSeen(st *state) bool {
+	return a.life.standing == current && st.ident.unseen()
+}
+
+// periodic reports whether it is time to replace the current token.
+func (a *attempt) periodic(st *state, now time.Time) bool {
+	return a.life.standing == current && a.cookie && st.ident.due(a.cfg.RenewEvery, now)
+}
+
+// accessed reports whether the access is to be written.
+func (a *attempt) accessed(st *state, now time.Time) bool {
+	return now.Sub(st.accessed) >= a.cfg.AccessResolution
+}
+
 // decide makes the plan.
 func (a *attempt) decide(now time.Time, n nonce) (plan, error) {
 	next := *a.life.base
@@ -110,24 +142,22 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 		p.cookie = setCookie
 	case p.next.renew:
 		p.rotate(n, true, now)
-	case a.life.standing == current:
-		a.decidePeriodic(p, now, n)
-	case a.life.unseen && a.cookie: // the answer with its successor was lost, or is under way: the same one again
+	case a.resend():
 		p.cookie = setCookie
+	default:
+		a.decidePeriodic(p, now, n)
 	}
-	if p.todo == doNothing && now.Sub(p.next.accessed) >= a.cfg.AccessResolution {
+	if p.todo == doNothing && a.accessed(p.next, now) {
 		p.todo = doTouch
 	}
 }
 
-// decidePeriodic notes that the current token was presented, which starts the
-// grace of the one before it, and replaces it when it is time to.
 func (a *attempt) decidePeriodic(p *plan, now time.Time, n nonce) {
-	if p.next.ident.unseen() {
+	if a.noteSeen(p.next) {
 		p.next.ident = p.next.ident.markSeen(now)
 		p.todo = doSave
 	}
-	if a.cookie && p.next.ident.due(a.cfg.RenewEvery, now) {
+	if a.periodic(p.next, now) {
 		p.rotate(n, false, now)
 	}
 }

@@ -180,16 +180,19 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	s.mu.Unlock()
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
-	t, _, err := s.start()
+	s.mu.Lock()
+	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s}
+	err := firstError(s.broken, s.wrong)
+	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	t.log, t.spend, t.login = []op{o}, true, false
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	if err := t.run(ctx); err != nil {
-		return err
+	err = t.run(ctx)
+	if late := errors.Is(err, errLanded); err == nil || late {
+		s.adopt(ctx, t, nil, late)
+		return nil
 	}
-	s.adopt(ctx, t, nil, false)
-	return nil
+	return err
 }

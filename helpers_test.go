@@ -63,8 +63,8 @@ func (b *brittleStore) Touch(ctx context.Context, id session2.ID, accessed, expi
 	return b.MemoryStore.Touch(ctx, id, accessed, expires)
 }
 
-// records returns all that a store holds.
-func records(t testing.TB, store session2.IterStore) []session2.Record {
+// recordsOf returns all that a store holds.
+func recordsOf(t testing.TB, store session2.IterStore) []session2.Record {
 	t.Helper()
 	var list []session2.Record
 	for rec, err := range store.Iter(context.Background()) {
@@ -135,8 +135,8 @@ func get(t testing.TB, srv *httptest.Server, b *browser, path string) (*http.Res
 	return res, string(body)
 }
 
-// login gives b a session of alice's with color=green.
-func (st *site) login(b *browser) {
+// begin gives b a session of alice's with color=green.
+func (st *site) begin(b *browser) {
 	st.t.Helper()
 	st.do(b, func(s *session2.Session) {
 		s.SetUser("alice")

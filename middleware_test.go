@@ -453,7 +453,7 @@ func TestFailedLoadFailsClosed(t *testing.T) {
 		store := newBrittle()
 		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, Logger: (&logBook{}).logger()})
 		b := &browser{}
-		st.login(b)
+		st.begin(b)
 		token := b.token()
 		store.failLoad.Store(true)
 		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
@@ -501,8 +501,8 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 				store := newBrittle()
 				st := newSite(t, store, session2.Config{})
 				b := &browser{}
-				st.login(b)
-				before, token, saves := records(t, store)[0], b.token(), store.saves.Load()
+				st.begin(b)
+				before, token, saves := recordsOf(t, store)[0], b.token(), store.saves.Load()
 				done := make(chan struct{})
 				go func() { // of its own, for Goexit
 					defer close(done)
@@ -516,7 +516,7 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 					}
 				}()
 				<-done
-				after := records(t, store)
+				after := recordsOf(t, store)
 				if len(after) != 1 || after[0].Version != before.Version || store.saves.Load() != saves || b.token() != token {
 					t.Errorf("a trace: %d records, %d saves", len(after), store.saves.Load()-saves)
 				}
@@ -559,7 +559,7 @@ func TestClientGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
 			b := &browser{}
-			st.login(b)
+			st.begin(b)
 			ctx, cancel := context.WithCancel(t.Context())
 			r := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
 			b.send(r)
@@ -587,7 +587,7 @@ func TestStream(t *testing.T) {
 	book := &logBook{}
 	st := newSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.logger()})
 	b := &browser{}
-	st.login(b)
+	st.begin(b)
 	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		s.Set("step", 1)
@@ -612,7 +612,7 @@ func TestStream(t *testing.T) {
 		book := &logBook{}
 		st := newSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.logger()})
 		b := &browser{}
-		st.login(b)
+		st.begin(b)
 		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(200)
 			change(s)
@@ -639,7 +639,7 @@ func TestNewSessionInAStream(t *testing.T) {
 		w.WriteHeader(200)
 		s.Set("color", "green")
 	})
-	if n := len(records(t, store)); n != 0 || !strings.Contains(book.String(), "changes lost") {
+	if n := len(recordsOf(t, store)); n != 0 || !strings.Contains(book.String(), "changes lost") {
 		t.Errorf("%d records, log %q", n, book)
 	}
 }
@@ -739,7 +739,7 @@ func TestLazy(t *testing.T) {
 	store := newBrittle()
 	st := newSite(t, store, session2.Config{})
 	b := &browser{}
-	st.login(b)
+	st.begin(b)
 	bad := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: "../../etc/passwd"}}
 	read := func(s *session2.Session) {
 		s.User()
@@ -785,7 +785,7 @@ func TestLazy(t *testing.T) {
 func TestGoroutinesOfOneRequest(t *testing.T) {
 	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
 	b := &browser{}
-	st.login(b)
+	st.begin(b)
 	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		var wg sync.WaitGroup
 		for i := range 16 {
@@ -825,13 +825,13 @@ func TestLogoutInAStream(t *testing.T) {
 		store, book := newBrittle(), &logBook{}
 		st := newSite(t, store, session2.Config{Logger: book.logger()})
 		b := &browser{}
-		st.login(b)
+		st.begin(b)
 		st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(200)
 			s.Destroy()
 			after(s)
 		})
-		if n := len(records(t, store)); n != 0 || st.events.count(session2.EventDestroyed) != 1 {
+		if n := len(recordsOf(t, store)); n != 0 || st.events.count(session2.EventDestroyed) != 1 {
 			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.events.count(session2.EventDestroyed))
 		}
 	}

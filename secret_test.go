@@ -58,7 +58,7 @@ func printed(book *logBook, v any) string {
 func TestSupersededHasNoToken(t *testing.T) {
 	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
 	b := &browser{}
-	st.login(b)
+	st.begin(b)
 	old := b.clone()
 	st.do(b, (*session2.Session).Renew)
 	st.do(old, func(s *session2.Session) {

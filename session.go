@@ -191,12 +191,18 @@ func renew(st *state) error {
 // cannot be decoded reads as nil, and is in Err.
 func (s *Session) Get(key string) any {
 	data, ok := s.raw(key)
+	return s.decode(key, data, ok)
+}
+
+// decode returns the value of key from its encoding, nil if there is none.
+func (s *Session) decode(key string, data []byte, ok bool) any {
 	if !ok {
 		return nil
 	}
 	v, err := decodeAny(s.m.cfg.Codec, data)
 	if err != nil {
 		s.undecodable(key, err)
+		return nil
 	}
 	return v
 }
@@ -264,14 +270,7 @@ func (s *Session) Delete(key string) { s.take(key) }
 // Pop returns the value of key and removes it; nil if there is none.
 func (s *Session) Pop(key string) any {
 	data, ok := s.take(key)
-	if !ok {
-		return nil
-	}
-	v, err := decodeAny(s.m.cfg.Codec, data)
-	if err != nil {
-		s.undecodable(key, err)
-	}
-	return v
+	return s.decode(key, data, ok)
 }
 
 // take removes key and returns what it was.

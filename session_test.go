@@ -2,15 +2,10 @@ package session2_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/session2/session2"
 )
@@ -168,9 +163,3 @@ func Test64Increments(t *testing.T) {
 		}
 	})
 }
-
-var _ = errors.Is
-var _ = fmt.Sprint
-var _ = io.EOF
-var _ = strings.ToLower
-var _ = time.Now

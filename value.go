@@ -237,7 +237,8 @@ func decodeAny(c Codec, b []byte) (any, error) {
 
 // decodeTyped decodes a value whose reader expects a T.
 func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
-	if len(b) > 0 && b[0] == kindTyped {
+	self := len(b) > 1 && b[0] == kindAny && b[1] != 'g' // of these, gob alone wrote the type as well
+	if len(b) > 0 && b[0] == kindTyped || self {
 		return unmarshalTyped[T](c, b)
 	}
 	got, err := decodeAny(c, b)

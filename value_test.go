@@ -191,8 +191,8 @@ func TestUnencodable(t *testing.T) {
 				t.Errorf("%s: Err = %v, want %q in it and no value", name, err, c.says)
 			}
 		})
-		if res.StatusCode != 503 || len(records(t, store)) != 0 || len(res.Cookies()) != 0 {
-			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(records(t, store)), res.Cookies())
+		if res.StatusCode != 503 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
+			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(recordsOf(t, store)), res.Cookies())
 		}
 		if strings.Contains(book.String(), secretText) {
 			t.Errorf("%s: the log shows the value", name)
@@ -275,8 +275,8 @@ func TestUnreadableRecord(t *testing.T) {
 		store, book := newBrittle(), &logBook{}
 		st := newSite(t, store, session2.Config{Logger: book.logger()})
 		b := &browser{}
-		st.login(b)
-		rec := records(t, store)[0]
+		st.begin(b)
+		rec := recordsOf(t, store)[0]
 		prev := rec.Version
 		rec.Version, rec.Data = 7, damage(bytes.Clone(rec.Data))
 		if err := store.MemoryStore.Save(t.Context(), rec, prev); err != nil {
@@ -389,7 +389,7 @@ func FuzzDecodeData(f *testing.F) {
 		if res := st.do(b, change); res.StatusCode != http.StatusOK {
 			f.Fatal(res.Status)
 		}
-		for _, rec := range records(f, store) {
+		for _, rec := range recordsOf(f, store) {
 			f.Add(rec.Data)
 		}
 	}

@@ -61,7 +61,10 @@ type Options struct {
 // ends the process, so whatever precedes it in the test happens once more.
 func Run(t *testing.T, open func(t testing.TB, dir string) session2.Store, opts *Options) {
 	t.Helper()
-	s := newSuite(open, opts)
+	s := newSuite(t.Name(), open, opts)
+	if s.serve(t) {
+		return
+	}
 	t.Logf("storetest: seed %d", s.Seed)
 	has := s.traitsOf(t)
 	for _, c := range clauses() {
@@ -86,7 +89,7 @@ func clauses() []clause {
 	for _, subject := range [][]clause{
 		saving, keeping, calling, capable, settingUp,
 		touching, listing, owning, sweeping,
-		sharing,
+		sharing, processing, damaging,
 	} {
 		all = append(all, subject...)
 	}
@@ -96,12 +99,13 @@ func clauses() []clause {
 // A suite is one call of Run.
 type suite struct {
 	Options
+	test  string // that called Run
 	open  func(t testing.TB, dir string) session2.Store
 	limit time.Duration // of one clause: a store that hangs fails by the clause's name
 }
 
-func newSuite(open func(t testing.TB, dir string) session2.Store, opts *Options) *suite {
-	s := &suite{open: open, limit: 2 * time.Minute}
+func newSuite(test string, open func(t testing.TB, dir string) session2.Store, opts *Options) *suite {
+	s := &suite{test: test, open: open, limit: 2 * time.Minute}
 	if opts != nil {
 		s.Options = *opts
 	}

@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/session2/session2"
@@ -149,29 +151,49 @@ func touchAtOnce(e *exam) {
 	e.holds(rec)
 }
 
+// touchBesideSave saves on until the touches have had their chance to meet it: a
+// save in memory is over before another goroutine wakes up.
 func touchBesideSave(e *exam) {
-	const saves = 50
+	const saves, most, meetings = 50, 5_000, 20
 	rec := e.record()
 	e.save(rec, 0)
-	chain := []session2.Record{rec}
-	for i := range saves {
-		chain = append(chain, e.next(chain[i]))
-	}
+	last, version := rec, versions(e.version())
+	var met atomic.Int64
+	done := make(chan struct{})
 	e.together(3, func(worker int) error {
 		if worker > 0 {
-			return e.touchOften(rec, 2*saves)
+			return e.touchUntil(done, rec, &met)
 		}
-		for i, next := range chain[1:] {
-			if err := e.store.Save(e.ctx(), next, chain[i].Version); err != nil {
+		defer close(done)
+		for i := 0; i < saves || i < most && met.Load() < meetings; i++ {
+			prev := last.Version
+			last.Version = version()
+			last.Data = binary.BigEndian.AppendUint64(nil, uint64(i))
+			if err := e.store.Save(e.ctx(), last, prev); err != nil {
 				return fmt.Errorf("save %d beside touches: %w", i, err)
 			}
 		}
 		return nil
 	})
-	got, want := e.load(rec.ID), chain[saves]
-	want.Accessed, want.Expires = got.Accessed, got.Expires
-	if d := diff(got, want); d != "" {
+	got := e.load(rec.ID)
+	last.Accessed, last.Expires = got.Accessed, got.Expires
+	if d := diff(got, last); d != "" {
 		e.Fatalf("after the last Save: %s", d)
+	}
+}
+
+// touchUntil touches the record until done, each time a little later.
+func (e *exam) touchUntil(done <-chan struct{}, rec session2.Record, touched *atomic.Int64) error {
+	for i := time.Duration(1); ; i++ {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		if err := e.touchIn(e.store, rec.ID, rec.Accessed.Add(i*time.Second), rec.Expires.Add(i*time.Second)); err != nil {
+			return fmt.Errorf("touch %d: %w", i, err)
+		}
+		touched.Add(1)
 	}
 }
 

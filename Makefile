@@ -1,0 +1,38 @@
+# make test runs everything that must hold before a change lands. It installs
+# what is missing where it can, and otherwise says what to install.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
+FUZZTIME ?= 5s
+
+.PHONY: test tools lint unit fuzz bench cover
+
+test: tools lint unit fuzz bench
+
+tools:
+	@.ci/tools
+
+lint:
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+	go run $(STATICCHECK) ./...
+
+unit:
+	go test -race -shuffle=on -timeout 15m ./...
+
+# Each fuzz target for a short while: the seeds and a little more.
+fuzz:
+	@for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "go test -run='^$$' -fuzz='^$$target\$$' -fuzztime=$(FUZZTIME) $$pkg"; \
+			go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+# Each benchmark once, so that none can rot.
+bench:
+	go test -run='^$$' -bench=. -benchtime=1x ./...
+
+cover:
+	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1

@@ -1,0 +1,64 @@
+// Package session2 keeps sessions on the server for net/http: a [Manager] wraps
+// handlers and drives a [Store] of four methods.
+//
+//	m, err := session2.NewManager(store, session2.Config{})
+//	...
+//	http.ListenAndServe(addr, m.Wrap(mux))
+//
+// and in a handler
+//
+//	s := session2.FromContext(r.Context())
+//	s.SetUser("alice")           // signs in, and replaces the token
+//	s.Set("color", "green")
+//	cart.Update(s, addBook)      // a typed key; runs again if another request was faster
+//	s.Destroy()                  // signs out
+//
+// Each request is a transaction on its session. It loads the session when it
+// first looks at it, and not at all if it does not. Its changes are committed by
+// one conditional Save just before the first byte of the response leaves: a
+// client never sees a success for a change that was not stored, concurrent
+// requests merge their changes and lose none, and no request brings back a
+// session that was ended while it ran. A request that panics, or answers with
+// 500 or above, leaves no trace.
+//
+// # Concurrency
+//
+// A [Manager] and every [Store] of this package may be shared by goroutines; a
+// store that is not [Capabilities].ThreadSafe is serialised by its manager. A
+// [Session] belongs to one request, whose goroutines may share it. No lock is
+// held during a handler, and requests for one session run side by side. When two
+// change it at once, the later one's changes are applied again to what the
+// earlier one stored: different keys merge, [Key.Update] runs again on the fresh
+// value, and of two plain Sets of one key one wins whole. A session's end wins
+// over everything. Nothing of this depends on which process or machine the
+// requests run on, if the store may be shared there.
+//
+// No constructor starts a goroutine: run [Manager.Cleanup] in one of your own.
+//
+// # Security
+//
+// The cookie holds selector.verifier. The selector is the record's [ID], which
+// is public; the verifier is 256 random bits, of which the store has only a
+// SHA-256 hash, so that a stolen table opens no session (ASVS 7.2.3). The cookie
+// is __Host-session, Secure, HttpOnly and SameSite=Lax unless [CookieConfig]
+// says otherwise. A login ([Session.SetUser]) or [Session.Renew] replaces the
+// verifier and kills the old one at once, for running requests too (ASVS
+// 7.2.4). With Config.RenewEvery it is replaced periodically as well, and
+// whoever uses an old one too late gives the theft of a cookie away
+// ([EventReuse]). An unknown token opens nothing and is never adopted. Idle and
+// absolute limits hold by the manager's clock, swept or not (ASVS 7.3.1, 7.3.2).
+//
+// If the store fails, the request fails: a session that cannot be loaded reads
+// as nobody's, and the response is a 503 whatever the handler said to nobody.
+//
+// Cross-site requests are the application's to refuse: by http.CrossOriginProtection,
+// or by [Session.CSRFToken]. [Session.UseFormToken] keeps a form from being
+// submitted twice. No token and no value shows in an error, an event or the log.
+//
+// # Writing a store
+//
+// A [Store] has four methods, and one rule that matters: Save checks the version
+// and writes in one atomic step. [SetupStore], [DeleteOldStore], [IterStore],
+// [TouchStore], [UserStore] and [CapableStore] are optional. Package storetest
+// has the contract as tests, one for each clause; run it on yours.
+package session2

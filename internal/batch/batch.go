@@ -1,0 +1,152 @@
+// Package batch lets concurrent callers share one commit, such as one fsync.
+//
+// The first caller leads: it commits what is queued, its own item first, and
+// wakes the others with their results. What queued meanwhile is the next
+// commit, and one of those who wait for it leads it. So there is no goroutine
+// and no timer in here: a lone caller commits at once, and the larger the
+// crowd, the larger the batches.
+package batch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+)
+
+// ErrAborted is the answer to the items of a commit that panicked. It says
+// nothing about whether they took effect. The panic itself goes on in the
+// goroutine that led the commit.
+var ErrAborted = errors.New("commit aborted by a panic")
+
+// Batcher gathers items for a commit function. Goroutines share it.
+type Batcher[T any] struct {
+	limit  int
+	commit func([]T) []error
+
+	mu    sync.Mutex
+	led   bool // somebody leads or has been told to
+	queue []*call[T]
+}
+
+// call is an item and its caller, who waits.
+type call[T any] struct {
+	ctx   context.Context
+	item  T
+	leads bool      // told to lead; guarded by the batcher's mutex
+	wake  chan bool // gets true: lead now; or false: err is the answer
+	err   error     // written before false is sent
+}
+
+// New returns a Batcher that calls commit for at most limit items at a time, in
+// the order of their arrival and never twice at once. commit returns one error
+// for each item, in the same order. It runs in the goroutine of one of the
+// callers and must not call Do.
+func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
+	return &Batcher[T]{limit: max(limit, 1), commit: commit}
+}
+
+// Do has item committed, together with those of other callers, and returns its
+// error.
+//
+// A context that is done before the item's commit begins withdraws the item: Do
+// returns the context's error, and nothing has happened. From then on Do waits
+// for the outcome, whatever becomes of the context, so that its answer is never
+// a guess and the item is not in use after Do has returned. A caller whose turn
+// it is to lead does so for the others even if its own item is withdrawn.
+func (b *Batcher[T]) Do(ctx context.Context, item T) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := &call[T]{ctx: ctx, item: item, wake: make(chan bool, 1)}
+	if b.join(c) || b.wait(c) {
+		b.lead()
+	}
+	return c.err
+}
+
+// join queues c and reports whether its caller is to lead.
+func (b *Batcher[T]) join(c *call[T]) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queue = append(b.queue, c)
+	if b.led {
+		return false
+	}
+	b.led = true
+	return true
+}
+
+// wait returns when c has its answer (false) or is to lead (true).
+func (b *Batcher[T]) wait(c *call[T]) bool {
+	select {
+	case lead := <-c.wake:
+		return lead
+	case <-c.ctx.Done():
+	}
+	if b.withdraw(c) {
+		c.err = c.ctx.Err()
+		return false
+	}
+	return <-c.wake
+}
+
+// withdraw takes c off the queue, unless its commit has begun or others count
+// on it to lead.
+func (b *Batcher[T]) withdraw(c *call[T]) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.queue, c)
+	if i < 0 || c.leads {
+		return false
+	}
+	b.queue = slices.Delete(b.queue, i, i+1)
+	return true
+}
+
+// lead commits one batch, the leader's own item among it, and hands on.
+func (b *Batcher[T]) lead() {
+	batch := b.take()
+	defer b.settle(batch) // after a panic, too: nobody is left waiting
+	var live []*call[T]
+	var items []T
+	for _, c := range batch {
+		if c.err = c.ctx.Err(); c.err == nil {
+			c.err = ErrAborted // until commit returns
+			live, items = append(live, c), append(items, c.item)
+		}
+	}
+	if len(live) == 0 {
+		return
+	}
+	errs := b.commit(items)
+	for i, c := range live {
+		c.err = errs[i]
+	}
+}
+
+// take returns the head of the queue. Who leads is first in it.
+func (b *Batcher[T]) take() []*call[T] {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(b.queue), b.limit)
+	batch := slices.Clone(b.queue[:n])
+	b.queue = slices.Delete(b.queue, 0, n)
+	return batch
+}
+
+// settle wakes the callers of batch and lets the next in the queue lead. A
+// channel has room for its one message: a leader has taken out the one that
+// told it to lead.
+func (b *Batcher[T]) settle(batch []*call[T]) {
+	b.mu.Lock()
+	b.led = len(b.queue) > 0
+	if b.led {
+		b.queue[0].leads = true
+		b.queue[0].wake <- true
+	}
+	b.mu.Unlock()
+	for _, c := range batch {
+		c.wake <- false
+	}
+}

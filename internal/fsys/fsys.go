@@ -1,0 +1,103 @@
+// Package fsys is the seam through which the stores that keep files do all
+// that they do to a file system, so that a test can record it, delay it, make
+// it fail, cut it off and replay it as after a power cut.
+package fsys
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// An FS is a file system. Its methods are those of package os; SyncDir makes
+// durable what was created, renamed and removed in a folder.
+type FS interface {
+	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
+	Mkdir(name string, perm fs.FileMode) error
+	Rename(oldName, newName string) error
+	Remove(name string) error
+	Lstat(name string) (fs.FileInfo, error)
+	SyncDir(name string) error
+}
+
+// A File is an open file or folder; an [*os.File] is one.
+type File interface {
+	io.Reader
+	io.ReaderAt
+	io.Writer
+	io.WriterAt
+	io.Seeker
+	io.Closer
+	syscall.Conn // for locks
+	Name() string
+	Stat() (fs.FileInfo, error)
+	ReadDir(n int) ([]fs.DirEntry, error)
+	Truncate(size int64) error
+	Sync() error
+}
+
+// OS is the operating system's file system.
+var OS FS = osFS{}
+
+type osFS struct{}
+
+func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	f, err := openFile(name, flag, perm)
+	if err != nil {
+		return nil, err // not f: a nil *os.File in an interface is not nil
+	}
+	return f, nil
+}
+
+func (osFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, perm) }
+func (osFS) Rename(oldName, newName string) error      { return rename(oldName, newName) }
+func (osFS) Remove(name string) error                  { return remove(name) }
+func (osFS) Lstat(name string) (fs.FileInfo, error)    { return os.Lstat(name) }
+func (osFS) SyncDir(name string) error                 { return syncDir(name) }
+
+// Temp returns the name of the temporary that [WriteFile] uses for name. It is
+// always the same, so that the next writer reuses what a killed one left.
+func Temp(name string) string { return name + ".tmp" }
+
+// WriteFile replaces the file name by what write writes, so that a reader, and
+// whoever looks after a crash, sees all of the old or all of the new: it writes
+// a temporary in the same folder, renames it over name, and leaves none behind
+// when it fails. With sync, the file is durable before it gets its name, and
+// the name is when WriteFile returns; if only that last step fails, the new
+// file is in place. The caller holds the lock on name.
+func WriteFile(fsys FS, name string, sync bool, write func(io.Writer) error) error {
+	if err := writeTemp(fsys, Temp(name), sync, write); err != nil {
+		return err
+	}
+	if err := fsys.Rename(Temp(name), name); err != nil {
+		fsys.Remove(Temp(name))
+		return err
+	}
+	if !sync {
+		return nil
+	}
+	return fsys.SyncDir(filepath.Dir(name))
+}
+
+// writeTemp writes the temporary, or removes it.
+func writeTemp(fsys FS, temp string, sync bool, write func(io.Writer) error) (err error) {
+	f, err := fsys.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			fsys.Remove(temp)
+		}
+	}()
+	err = write(f)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -1,0 +1,227 @@
+// Package record is the binary form of a session record.
+//
+// What an access changes stands apart from the rest, so that it can be written
+// again without it. A body is, in big-endian order:
+//
+//	format   1 byte, 1
+//	ID      16 bytes
+//	version  8 bytes
+//	created  8 bytes, microseconds since 1970
+//	user     4 bytes of length, then that many
+//	data     4 bytes of length, then that many
+//	CRC-32C  4 bytes, of all before
+//
+// and an access is
+//
+//	accessed 8 bytes, microseconds since 1970
+//	expires  8 bytes, likewise
+//	CRC-32C  4 bytes, of both
+//
+// A record as a whole is two accesses and the body. [Record.Touch] writes one
+// of the accesses, so that the other one holds whatever becomes of that write.
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+)
+
+// Record is a session's record; times are microseconds since 1970.
+type Record struct {
+	ID      [16]byte
+	Version uint64
+	User    string
+	Created int64
+	Data    []byte
+	Access
+}
+
+// Access is the part of a record that Touch moves.
+type Access struct {
+	Accessed int64
+	Expires  int64
+}
+
+// ErrFormat says that a body is intact, but written in a format that this
+// package does not know, most likely by a newer one.
+var ErrFormat = errors.New("unknown record format")
+
+// ErrTooLong says that a record's user or data do not fit the format.
+var ErrTooLong = errors.New("record exceeds 4 GiB")
+
+var (
+	errAccess = errors.New("record access damaged")
+	errBody   = errors.New("record body damaged")
+)
+
+const (
+	format      = 1
+	sumSize     = 4
+	fixedSize   = 1 + 16 + 8 + 8 // what stands before the user
+	minBodySize = fixedSize + 4 + 4 + sumSize
+
+	// AccessSize is the length of an access.
+	AccessSize = 8 + 8 + sumSize
+
+	// HeadSize is the length of what stands before a whole record's body.
+	HeadSize = 2 * AccessSize
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Later returns the later of each of the two times.
+func (a Access) Later(b Access) Access {
+	return Access{max(a.Accessed, b.Accessed), max(a.Expires, b.Expires)}
+}
+
+// Append appends the whole record to dst.
+func Append(dst []byte, r *Record) ([]byte, error) {
+	dst = AppendAccess(AppendAccess(dst, r.Access), r.Access)
+	return AppendBody(dst, r)
+}
+
+// Decode reads a whole record. Its Data are part of b.
+func Decode(b []byte) (Record, error) {
+	a, err := DecodeHead(b)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := DecodeBody(b[HeadSize:])
+	r.Access = a
+	return r, err
+}
+
+// AppendAccess appends a to dst.
+func AppendAccess(dst []byte, a Access) []byte {
+	start := len(dst)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.Accessed))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.Expires))
+	return appendSum(dst, start)
+}
+
+// DecodeAccess reads an access, which must be all of b.
+func DecodeAccess(b []byte) (Access, error) {
+	if len(b) != AccessSize {
+		return Access{}, errAccess
+	}
+	b, ok := checkSum(b)
+	if !ok {
+		return Access{}, errAccess
+	}
+	return Access{
+		Accessed: int64(binary.BigEndian.Uint64(b)),
+		Expires:  int64(binary.BigEndian.Uint64(b[8:])),
+	}, nil
+}
+
+// DecodeHead reads the access of the whole record that b begins with: the
+// later times, since they move forward only, of what is intact.
+func DecodeHead(b []byte) (Access, error) {
+	if len(b) < HeadSize {
+		return Access{}, errAccess
+	}
+	first, err1 := DecodeAccess(b[:AccessSize])
+	second, err2 := DecodeAccess(b[AccessSize:HeadSize])
+	switch {
+	case err1 != nil:
+		return second, err2
+	case err2 != nil:
+		return first, nil
+	}
+	return first.Later(second), nil
+}
+
+// Touch returns what to write, and at which offset, to move the access of the
+// whole record that begins with head forward to a. Nothing moves back; write
+// is nil if nothing moves at all.
+func Touch(head []byte, a Access) (offset int64, write []byte, err error) {
+	now, err := DecodeHead(head)
+	if err != nil {
+		return 0, nil, err
+	}
+	next := now.Later(a)
+	if next == now {
+		return 0, nil, nil
+	}
+	// The one to keep is the one that says it all; there is one, because each
+	// write said it all at its time.
+	if first, err := DecodeAccess(head[:AccessSize]); err == nil && first == now {
+		offset = AccessSize
+	}
+	return offset, AppendAccess(nil, next), nil
+}
+
+// AppendBody appends to dst all of r but the access.
+func AppendBody(dst []byte, r *Record) ([]byte, error) {
+	if uint64(len(r.User)) > math.MaxUint32 || uint64(len(r.Data)) > math.MaxUint32 {
+		return dst, ErrTooLong
+	}
+	start := len(dst)
+	dst = append(dst, format)
+	dst = append(dst, r.ID[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, r.Version)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Created))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.User)))
+	dst = append(dst, r.User...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.Data)))
+	dst = append(dst, r.Data...)
+	return appendSum(dst, start), nil
+}
+
+// DecodeBody reads a body, which must be all of b. The record's Data are part
+// of b, not a copy; its Access is zero.
+func DecodeBody(b []byte) (Record, error) {
+	if len(b) < minBodySize {
+		return Record{}, errBody
+	}
+	// The sum goes first: a damaged format byte is damage, no other format.
+	rest, ok := checkSum(b)
+	if !ok {
+		return Record{}, errBody
+	}
+	if rest[0] != format {
+		return Record{}, fmt.Errorf("%w %d", ErrFormat, rest[0])
+	}
+	r := Record{
+		ID:      [16]byte(rest[1:17]),
+		Version: binary.BigEndian.Uint64(rest[17:]),
+		Created: int64(binary.BigEndian.Uint64(rest[25:])),
+	}
+	user, rest, ok := cutSized(rest[fixedSize:])
+	if !ok {
+		return Record{}, errBody
+	}
+	data, rest, ok := cutSized(rest)
+	if !ok || len(rest) != 0 {
+		return Record{}, errBody
+	}
+	r.User, r.Data = string(user), data
+	return r, nil
+}
+
+// cutSized cuts off a length and as many bytes.
+func cutSized(b []byte) (cut, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n, b := uint64(binary.BigEndian.Uint32(b)), b[4:]
+	if n > uint64(len(b)) {
+		return nil, nil, false
+	}
+	return b[:n:n], b[n:], true
+}
+
+// appendSum appends the checksum of what dst holds from start on.
+func appendSum(dst []byte, start int) []byte {
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+}
+
+// checkSum cuts the checksum off and reports whether it is right. A checksum
+// alone is not enough: that of no bytes is zero, so callers look at the length.
+func checkSum(b []byte) (rest []byte, ok bool) {
+	rest, sum := b[:len(b)-sumSize], b[len(b)-sumSize:]
+	return rest, crc32.Checksum(rest, castagnoli) == binary.BigEndian.Uint32(sum)
+}

@@ -1,0 +1,115 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Open opens the store that a URL names:
+//
+//	memory:
+//	file:sessions            a folder; also file:///var/lib/app/sessions
+//	bolt:sessions.db         a file
+//	gob:sessions.gob         a file
+//
+// Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the
+// names of FileOptions, BoltOptions and GobOptions in lower case; an unknown one
+// is refused. The store's Setup is the caller's to call, and its Close, if it
+// has one. No error repeats the URL, which may hold a password.
+func Open(ctx context.Context, rawURL string) (Store, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, errors.New("session2: open: not a URL")
+	}
+	path, err := storePath(u)
+	if err != nil {
+		return nil, err
+	}
+	o := &openOptions{query: u.Query()}
+	switch u.Scheme {
+	case "memory":
+		return opened(o, func() (*MemoryStore, error) { return NewMemoryStore(), nil })
+	case "file":
+		opts := FileOptions{NoSync: o.bool("nosync")}
+		return opened(o, func() (*FileStore, error) { return OpenFileStore(path, &opts) })
+	case "bolt":
+		opts := BoltOptions{NoSync: o.bool("nosync"), Timeout: o.duration("timeout")}
+		return opened(o, func() (*BoltStore, error) { return OpenBoltStore(path, &opts) })
+	case "gob":
+		opts := GobOptions{NoSync: o.bool("nosync")}
+		return opened(o, func() (*GobStore, error) { return OpenGobStore(path, &opts) })
+	}
+	return nil, fmt.Errorf("session2: open: no store has the URL scheme %q", u.Scheme)
+}
+
+// opened opens the store if all of its options were understood.
+func opened[S Store](o *openOptions, open func() (S, error)) (Store, error) {
+	if err := o.rest(); err != nil {
+		return nil, err
+	}
+	store, err := open()
+	if err != nil {
+		return nil, err // and no Store that holds a nil pointer
+	}
+	return store, nil
+}
+
+// storePath returns the path that the URL of an embedded store names.
+func storePath(u *url.URL) (string, error) {
+	path := u.Path
+	if u.Opaque != "" {
+		var err error
+		if path, err = url.PathUnescape(u.Opaque); err != nil {
+			return "", errors.New("session2: open: malformed path in the URL")
+		}
+	}
+	memory := u.Scheme == "memory"
+	switch {
+	case u.User != nil || u.Host != "" || u.Fragment != "" || memory && path != "":
+		return "", fmt.Errorf("session2: open: a URL of the scheme %[1]s is %[1]s: and a path, without host, user or fragment", u.Scheme)
+	case path == "" && !memory:
+		return "", errors.New("session2: open: the URL names no path")
+	}
+	return path, nil
+}
+
+// openOptions are taken one by one: what is left is what nobody knows.
+type openOptions struct {
+	query url.Values
+	errs  []error
+}
+
+func (o *openOptions) bool(name string) bool { return option(o, name, strconv.ParseBool) }
+
+func (o *openOptions) duration(name string) time.Duration {
+	return option(o, name, time.ParseDuration)
+}
+
+// option takes an option's value, the zero value if it is not there.
+func option[T any](o *openOptions, name string, parse func(string) (T, error)) (v T) {
+	list, ok := o.query[name]
+	if !ok {
+		return v
+	}
+	delete(o.query, name)
+	v, err := parse(list[0])
+	if err != nil || len(list) > 1 {
+		o.errs = append(o.errs, fmt.Errorf("session2: open: option %s: not one %T", name, v))
+	}
+	return v
+}
+
+// rest refuses the options that nobody took.
+func (o *openOptions) rest() error {
+	for name := range o.query {
+		o.errs = append(o.errs, fmt.Errorf("session2: open: unknown option %q", name))
+	}
+	return errors.Join(o.errs...)
+}

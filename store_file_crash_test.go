@@ -1,0 +1,343 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/fsys"
+)
+
+// A disk is a file system that can be stopped after a number of steps, and
+// that knows what of its state was synced. Nothing is really synced.
+type disk struct {
+	fsys.FS
+	mu    sync.Mutex
+	left  int                  // steps until it stops
+	nodes map[string]*diskNode // by path: what a process sees
+}
+
+// diskNode is a file or folder as the last sync left it.
+type diskNode struct {
+	dir   bool
+	data  []byte
+	names map[string]*diskNode
+}
+
+var errStopped = errors.New("the disk has stopped")
+
+// newDisk returns a disk that has the folder root, and stops after n steps.
+func newDisk(root string, n int) *disk {
+	return &disk{FS: fsys.OS, left: n, nodes: map[string]*diskNode{root: {dir: true}}}
+}
+
+// step does one step, with its effect on the nodes, unless the disk has stopped.
+func (d *disk) step(do func() error, note func()) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left <= 0 {
+		return errStopped
+	}
+	d.left--
+	err := do()
+	if err == nil {
+		note()
+	}
+	return err
+}
+
+func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (f fsys.File, err error) {
+	if _, err := d.FS.Lstat(name); err == nil || flag&os.O_CREATE == 0 || filepath.Base(filepath.Dir(name)) == "locks" {
+		return d.openOld(name, flag, perm)
+	}
+	err = d.step(func() error {
+		f, err = d.FS.OpenFile(name, flag, perm)
+		return err
+	}, func() {
+		if d.nodes[name] == nil {
+			d.nodes[name] = &diskNode{}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f, d}, nil
+}
+
+// openOld opens what is there, or a lock, which is no step: it changes nothing
+// that a crash could lose.
+func (d *disk) openOld(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left <= 0 {
+		return nil, errStopped
+	}
+	f, err := d.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f, d}, nil
+}
+
+func (d *disk) Mkdir(name string, perm fs.FileMode) error {
+	return d.step(func() error { return d.FS.Mkdir(name, perm) }, func() { d.nodes[name] = &diskNode{dir: true} })
+}
+
+func (d *disk) Rename(oldName, newName string) error {
+	return d.step(func() error { return d.FS.Rename(oldName, newName) }, func() {
+		d.nodes[newName] = d.nodes[oldName]
+		delete(d.nodes, oldName)
+	})
+}
+
+func (d *disk) Remove(name string) error {
+	return d.step(func() error { return d.FS.Remove(name) }, func() { delete(d.nodes, name) })
+}
+
+func (d *disk) SyncDir(name string) error {
+	return d.step(func() error { _, err := d.FS.Lstat(name); return err }, func() { d.nodes[name].names = d.list(name) })
+}
+
+// list returns what is in a folder.
+func (d *disk) list(dir string) map[string]*diskNode {
+	names := map[string]*diskNode{}
+	for path, node := range d.nodes {
+		if filepath.Dir(path) == dir && path != dir {
+			names[filepath.Base(path)] = node
+		}
+	}
+	return names
+}
+
+type diskFile struct {
+	fsys.File
+	d *disk
+}
+
+func (f diskFile) Write(b []byte) (n int, err error) {
+	err = f.d.step(func() error { n, err = f.File.Write(b); return err }, func() {})
+	return n, err
+}
+
+func (f diskFile) WriteAt(b []byte, off int64) (n int, err error) {
+	err = f.d.step(func() error { n, err = f.File.WriteAt(b, off); return err }, func() {})
+	return n, err
+}
+
+func (f diskFile) Sync() error {
+	return f.d.step(func() error { return nil }, func() {
+		f.d.nodes[f.Name()].data, _ = os.ReadFile(f.Name())
+	})
+}
+
+// restore writes what is left of the folder from into the folder to: of its
+// names all, or only the synced ones; of the files what was synced.
+func (d *disk) restore(t *testing.T, from, to string, node *diskNode, allNames bool) {
+	t.Helper()
+	names := node.names
+	if allNames {
+		names = d.list(from)
+	}
+	for name, node := range names {
+		path := filepath.Join(to, name)
+		var err error
+		if node.dir {
+			err = os.Mkdir(path, 0o700)
+			d.restore(t, filepath.Join(from, name), path, node, allNames)
+		} else {
+			err = os.WriteFile(path, node.data, 0o600)
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A crash is a way to die after the disk has stopped. It returns the folder in
+// which life goes on.
+type crash struct {
+	name string
+	die  func(t *testing.T, d *disk, root string) string
+}
+
+func crashes() []crash {
+	cut := func(allNames bool) func(t *testing.T, d *disk, root string) string {
+		return func(t *testing.T, d *disk, root string) string {
+			to := t.TempDir()
+			d.restore(t, root, to, d.nodes[root], allNames)
+			return to
+		}
+	}
+	return []crash{
+		{"power cut that loses names", cut(false)},
+		{"power cut that keeps names", cut(true)},
+		{"kill -9", func(_ *testing.T, _ *disk, root string) string { return root }}, // last: root is used up
+	}
+}
+
+// fileState is what is stored: versions by ID.
+type fileState map[session2.ID]session2.Version
+
+// fileStep is one call, and what it does to the state once it has returned.
+type fileStep struct {
+	name string
+	call func(s *session2.FileStore) error
+	then func(fileState)
+}
+
+// fileLife is a sequence of calls that takes the store through all of its
+// writes, with the indexes changing.
+func fileLife() []fileStep {
+	ctx := context.Background()
+	now := time.Now().Add(-15 * time.Minute) // all accesses are in the past, also the touch
+	var steps []fileStep
+	save := func(id byte, version, prev session2.Version, user string, expires time.Duration) {
+		rec := session2.Record{ID: session2.ID{id}, Version: version, User: user, Created: now, Accessed: now,
+			Expires: now.Add(15*time.Minute + expires), Data: []byte("data")}
+		steps = append(steps, fileStep{fmt.Sprintf("save %d version %d", id, version),
+			func(s *session2.FileStore) error { return s.Save(ctx, rec, prev) },
+			func(st fileState) { st[rec.ID] = version }})
+	}
+	remove := func(name string, call func(s *session2.FileStore) error, ids ...byte) {
+		steps = append(steps, fileStep{name, call, func(st fileState) {
+			for _, id := range ids {
+				delete(st, session2.ID{id})
+			}
+		}})
+	}
+	sweep := func(s *session2.FileStore) error { _, err := s.DeleteOld(ctx, 24*time.Hour); return err }
+
+	save(1, 11, 0, "ada", time.Hour)
+	save(2, 21, 0, "", time.Hour)
+	save(2, 22, 21, "ada", time.Hour)
+	remove("touch", func(s *session2.FileStore) error {
+		return s.Touch(ctx, session2.ID{1}, now.Add(time.Minute), now.Add(2*time.Hour))
+	})
+	save(1, 12, 11, "bob", time.Hour)
+	save(3, 31, 0, "ada", -time.Hour)
+	save(2, 23, 22, "ada", 2*time.Hour)
+	remove("sweep", sweep, 3)
+	save(2, 24, 23, "ada", -time.Minute)
+	remove("delete", func(s *session2.FileStore) error { return s.Delete(ctx, session2.ID{1}) }, 1)
+	save(1, 13, 0, "bob", time.Hour)
+	remove("sweep again", sweep, 2)
+	save(4, 41, 0, "bob", time.Hour)
+	remove("delete user", func(s *session2.FileStore) error { _, err := s.DeleteUser(ctx, "bob"); return err }, 1, 4)
+	save(5, 51, 0, "eve", time.Hour)
+	save(5, 52, 51, "", time.Hour)
+	return steps
+}
+
+// live goes through the calls until one fails, and returns the states before
+// and after that one.
+func live(d *disk, root string, steps []fileStep) (before, after fileState, at string) {
+	before, after = fileState{}, fileState{}
+	s, err := session2.OpenFileStoreFS(d, filepath.Join(root, "store"), nil)
+	if err != nil {
+		return before, after, "open"
+	}
+	for _, step := range steps {
+		step.then(after)
+		if step.call(s) != nil {
+			return before, after, step.name
+		}
+		step.then(before)
+	}
+	return before, after, ""
+}
+
+// A crash after any step of any call: what was acknowledged is there, the call
+// under way has happened to each record or not, and both indexes lead to all
+// that is stored.
+func TestFileStoreCrash(t *testing.T) {
+	n := 0
+	for ; !t.Failed(); n++ {
+		root := t.TempDir()
+		d := newDisk(root, n)
+		before, after, at := live(d, root, fileLife())
+		if at == "" {
+			break
+		}
+		for _, crash := range crashes() {
+			dir := filepath.Join(crash.die(t, d, root), "store")
+			if !checkAfterCrash(t, dir, before, after) {
+				t.Fatalf("%s after step %d, in %s", crash.name, n, at)
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("only %d steps: the disk was not asked", n)
+	}
+}
+
+func checkAfterCrash(t *testing.T, dir string, before, after fileState) bool {
+	t.Helper()
+	s := openFile(t, dir, &session2.FileOptions{NoSync: true})
+	ctx := t.Context()
+	users := map[string]map[session2.ID]bool{"ada": {}, "bob": {}, "eve": {}}
+	for user, ids := range users {
+		for rec, err := range s.IterUser(ctx, user) {
+			if err != nil || rec.User != user {
+				t.Errorf("IterUser(%q) yields a record of %q, %v", user, rec.User, err)
+			}
+			ids[rec.ID] = true
+		}
+	}
+	got := 0
+	for rec, err := range s.Iter(ctx) {
+		if err != nil {
+			t.Errorf("Iter: %v", err)
+			continue
+		}
+		got++
+		if rec.Version != before[rec.ID] && rec.Version != after[rec.ID] {
+			t.Errorf("record %v has version %d, want %d or %d", rec.ID, rec.Version, before[rec.ID], after[rec.ID])
+		}
+		if rec.User != "" && !users[rec.User][rec.ID] {
+			t.Errorf("record %v of %q is missing in the index by user", rec.ID, rec.User)
+		}
+		if string(rec.Data) != "data" {
+			t.Errorf("record %v has data %q", rec.ID, rec.Data)
+		}
+	}
+	for id, version := range before {
+		if _, err := s.Load(ctx, id); err != nil && after[id] != 0 {
+			t.Errorf("record %v, version %d acknowledged: %v", id, version, err)
+		}
+	}
+	checkSwept(t, s, dir, got, slices.Collect(maps.Keys(users)))
+	return !t.Failed()
+}
+
+// checkSwept deletes all records through the index by time, and looks for
+// leftovers.
+func checkSwept(t *testing.T, s *session2.FileStore, dir string, want int, users []string) {
+	t.Helper()
+	ctx := t.Context()
+	n, err := s.DeleteOld(ctx, 0)
+	if err != nil || n != want {
+		t.Errorf("DeleteOld = %d, %v; want %d", n, err, want)
+	}
+	for _, user := range users { // listing drops what leads nowhere
+		for rec := range s.IterUser(ctx, user) {
+			t.Errorf("IterUser(%q) still yields %v", user, rec.ID)
+		}
+	}
+	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && !strings.Contains(path, "locks") &&
+			!strings.Contains(path, "expires") { // whose entries wait for their time
+			t.Errorf("left behind: %s", path)
+		}
+		return err
+	})
+}

@@ -1,0 +1,223 @@
+package session2
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/session2/session2/internal/record"
+)
+
+// The index by time tells DeleteOld where to look. Its files hold entries, an
+// ID with two times, in three folders:
+//
+//	due/new/xx             entries announced by Save, by the ID's first byte
+//	due/accessed/BUCKET    entries whose Accessed falls into that stretch of time
+//	due/expires/BUCKET     likewise by Expires
+//
+// The rule: each record has an entry under due/new, or one in each of the other
+// two, whose times are not later than the record's. So an entry may lead to a
+// record too early, and to none, but no record is missed; and Touch and most
+// Saves, which move times forward, leave the index alone. DeleteOld takes the
+// announced entries over, visits the records whose entries have come due, and
+// files those again that live on. What it wrote is durable before it removes
+// what that came from: a crash leaves duplicates, which do no harm.
+//
+// A power cut may take back a Touch, which is not synced, after DeleteOld has
+// seen it. That record is swept by the touched times: later, but swept.
+
+// dueEntry leads to a record that had these times when the entry was made.
+type dueEntry struct {
+	id ID
+	record.Access
+}
+
+const (
+	dueEntrySize = len(ID{}) + record.AccessSize
+
+	// dueWidth is the stretch of time of one bucket, in microseconds: a month
+	// has 4320 buckets, and a sweep reads a tenth of a busy minute's entries in vain.
+	dueWidth = int64(10 * time.Minute / time.Microsecond)
+
+	// dueGroup is how many records at most a sweep handles while it holds a
+	// lock, with one sync for all of them; dueBatch, how many announced
+	// entries at least it takes over at once.
+	dueGroup = 32
+	dueBatch = 1 << 15
+)
+
+// dueTree is one of the two folders of buckets.
+type dueTree struct {
+	name  string
+	time  func(record.Access) int64
+	limit int64 // DeleteOld removes records whose time is not later
+}
+
+func dueTrees(now time.Time, age time.Duration) []dueTree {
+	return []dueTree{
+		{"accessed", func(a record.Access) int64 { return a.Accessed }, microTime(now.Add(-age))},
+		{"expires", func(a record.Access) int64 { return a.Expires }, microTime(now)},
+	}
+}
+
+// bucket returns the name of the bucket for a time. Names sort as times do.
+func (t dueTree) bucket(µs int64) string {
+	return fmt.Sprintf("%016x", max(µs, 0)/dueWidth)
+}
+
+// announce makes a durable entry for a record that is about to be written. The
+// caller holds the record's lock.
+func (s *FileStore) announce(id ID, a record.Access) error {
+	return s.appendEntries(s.path("due", "new"), hexByte(id[0]), []dueEntry{{id, a}})
+}
+
+// takenOver marks a file of announced entries that belongs to the sweep. Save
+// starts another one.
+const takenOver = ".old"
+
+// takeOver files the announced entries in the buckets: first those that an
+// earlier sweep took and did not finish.
+func (s *FileStore) takeOver(ctx context.Context, trees []dueTree) error {
+	dir := s.path("due", "new")
+	var names, left []string
+	err := s.eachName(dir, func(name string) {
+		if strings.HasSuffix(name, takenOver) {
+			left = append(left, name)
+		} else if len(name) == 2 {
+			names = append(names, name)
+		}
+	})
+	if err == nil {
+		err = s.takeFiles(trees, dir, left, func(name string) (string, error) { return name, nil })
+	}
+	if err == nil {
+		err = s.takeFiles(trees, dir, names, func(name string) (string, error) { return s.take(ctx, dir, name) })
+	}
+	return err
+}
+
+// take takes a file of announced entries over. Under the lock nobody is
+// between the entry and the record.
+func (s *FileStore) take(ctx context.Context, dir, name string) (taken string, err error) {
+	first, err := strconv.ParseUint(name, 16, 8)
+	if err != nil {
+		return "", nil // not ours
+	}
+	taken = name + takenOver
+	err = s.locked(ctx, ID{byte(first)}, func() error {
+		return s.fs.Rename(filepath.Join(dir, name), filepath.Join(dir, taken))
+	})
+	return taken, err
+}
+
+// takeFiles files the entries of the named files and removes these, in batches.
+func (s *FileStore) takeFiles(trees []dueTree, dir string, names []string, take func(name string) (string, error)) error {
+	var batch []dueEntry
+	var taken []string
+	for i, name := range names {
+		name, err := take(name)
+		if err != nil {
+			return err
+		}
+		if name != "" {
+			entries, err := s.readEntries(filepath.Join(dir, name))
+			if err != nil {
+				return err
+			}
+			batch, taken = append(batch, entries...), append(taken, name)
+		}
+		if len(batch) < dueBatch && i < len(names)-1 {
+			continue
+		}
+		for _, t := range trees {
+			if err := s.fileEntries(t, batch); err != nil {
+				return err
+			}
+		}
+		for _, name := range taken {
+			if err := s.fs.Remove(filepath.Join(dir, name)); err != nil {
+				return err
+			}
+		}
+		batch, taken = batch[:0], taken[:0]
+	}
+	return nil
+}
+
+// fileEntries appends entries to their buckets in a tree.
+func (s *FileStore) fileEntries(t dueTree, entries []dueEntry) error {
+	slices.SortStableFunc(entries, func(a, b dueEntry) int { return cmp.Compare(t.time(a.Access), t.time(b.Access)) })
+	for len(entries) > 0 {
+		bucket := t.bucket(t.time(entries[0].Access))
+		n := 1
+		for n < len(entries) && t.bucket(t.time(entries[n].Access)) == bucket {
+			n++
+		}
+		if err := s.appendEntries(s.path("due", t.name), bucket, entries[:n]); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// appendEntries makes entries durable at the end of a file. It writes over an
+// entry that a crash tore: all of them have one size. The caller keeps others
+// away from the file.
+func (s *FileStore) appendEntries(dir, name string, entries []dueEntry) error {
+	f, err := s.fs.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	end := info.Size() - info.Size()%int64(dueEntrySize)
+	if end == 0 { // the file may be new: with an entry in it, it has a durable name
+		if err := s.syncDir(dir); err != nil {
+			return err
+		}
+	}
+	if _, err := f.WriteAt(encodeEntries(entries), end); err != nil || !s.sync {
+		return err
+	}
+	return f.Sync()
+}
+
+// readEntries returns the entries of a file. What a crash left of an entry
+// that was never announced is skipped.
+func (s *FileStore) readEntries(name string) ([]dueEntry, error) {
+	f, err := s.fs.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := readAll(f)
+	if err != nil {
+		return nil, err
+	}
+	var entries []dueEntry
+	for chunk := range slices.Chunk(b, dueEntrySize) {
+		a, err := record.DecodeAccess(chunk[min(len(chunk), len(ID{})):])
+		if err == nil {
+			entries = append(entries, dueEntry{ID(chunk[:len(ID{})]), a})
+		}
+	}
+	return entries, nil
+}
+
+func encodeEntries(entries []dueEntry) []byte {
+	b := make([]byte, 0, len(entries)*dueEntrySize)
+	for _, e := range entries {
+		b = record.AppendAccess(append(b, e.id[:]...), e.Access)
+	}
+	return b
+}
