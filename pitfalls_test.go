@@ -176,4 +176,3 @@ func closeStore(t testing.TB, store session2.Store) {
 		}
 	}
 }
-
