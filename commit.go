@@ -36,7 +36,23 @@ func (s *Session) commit(ctx context.Context) error {
 	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
 		err = t.bury(ctx, doomed)
 	}
+	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
+		if failed := t.bury(ctx, doomed); failed != nil {
+			err = failed
+		} else {
+			s.buried(ctx, doomed)
+			doomed = nil
+		}
+	}
 	return s.settle(ctx, t, doomed, err)
+}
+
+// buried notes that the session that Destroy ended is deleted.
+func (s *Session) buried(ctx context.Context, doomed *life) {
+	s.mu.Lock()
+	s.doomed = nil
+	s.mu.Unlock()
+	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
@@ -81,12 +97,12 @@ func (t *txn) run(ctx context.Context) (err error) {
 			return err
 		}
 		err = t.write(ctx, now)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
 			return err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
-		if !errors.Is(err, ErrNotFound) {
+		if !absent(err) {
 			t.emit(ctx, EventConflict, err)
 		}
 		if try > 0 {
@@ -174,7 +190,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) error {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
 		err := t.s.m.store.Save(ctx, rec, prev)
 		switch {
-		case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
+		case err == nil, absent(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
 			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
 			return err
 		}

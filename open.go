@@ -42,6 +42,9 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	case "bolt":
 		opts := BoltOptions{NoSync: o.bool("nosync"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*BoltStore, error) { return OpenBoltStore(path, &opts) })
+	case "gob":
+		opts := GobOptions{NoSync: o.bool("nosync")}
+		return opened(o, func() (*GobStore, error) { return OpenGobStore(path, &opts) })
 	}
 	return nil, fmt.Errorf("session2: open: no store has the URL scheme %q", u.Scheme)
 }

@@ -137,6 +137,9 @@ func (s *Session) Token() string {
 		return ""
 	}
 	s.draw()
+	if s.life.token.secret == (verifier{}) { // replaced by a login: what comes after it is known to the commit alone
+		return ""
+	}
 	return s.life.token.encode()
 }
 
@@ -188,12 +191,18 @@ func renew(st *state) error {
 // cannot be decoded reads as nil, and is in Err.
 func (s *Session) Get(key string) any {
 	data, ok := s.raw(key)
+	return s.decode(key, data, ok)
+}
+
+// decode returns the value of key from its encoding, nil if there is none.
+func (s *Session) decode(key string, data []byte, ok bool) any {
 	if !ok {
 		return nil
 	}
 	v, err := decodeAny(s.m.cfg.Codec, data)
 	if err != nil {
 		s.undecodable(key, err)
+		return nil
 	}
 	return v
 }
@@ -207,18 +216,19 @@ func (s *Session) raw(key string) ([]byte, bool) {
 
 // valueError hides the text of its cause, which might show the value.
 type valueError struct {
-	key   string
+	what  string
 	cause error
 }
 
-func (e *valueError) Error() string {
-	return fmt.Sprintf("session2: get %q: the value cannot be decoded (%T)", e.key, e.cause)
-}
-
+func (e *valueError) Error() string { return fmt.Sprintf("%s (%T)", e.what, e.cause) }
 func (e *valueError) Unwrap() error { return e.cause }
 
+func getError(key string, err error) error {
+	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded", err})
+}
+
 func (s *Session) undecodable(key string, err error) {
-	err = &valueError{key, err}
+	err = getError(key, err)
 	s.mu.Lock()
 	s.note = firstError(s.note, err)
 	e := Event{Kind: EventCorrupt, ID: s.work.id, User: s.work.user, Err: err}
@@ -243,7 +253,9 @@ func (s *Session) put(key string, data []byte, err error) {
 	s.change(setOp(key, data))
 }
 
-func setError(key string, err error) error { return fmt.Errorf("session2: set %q: %w", key, err) }
+func setError(key string, err error) error {
+	return fmt.Errorf("session2: set %q: %w", key, err)
+}
 
 func setOp(key string, data []byte) op {
 	return func(st *state) error {
@@ -258,14 +270,7 @@ func (s *Session) Delete(key string) { s.take(key) }
 // Pop returns the value of key and removes it; nil if there is none.
 func (s *Session) Pop(key string) any {
 	data, ok := s.take(key)
-	if !ok {
-		return nil
-	}
-	v, err := decodeAny(s.m.cfg.Codec, data)
-	if err != nil {
-		s.undecodable(key, err)
-	}
-	return v
+	return s.decode(key, data, ok)
 }
 
 // take removes key and returns what it was.
@@ -468,8 +473,8 @@ func (s *Session) String() string {
 	return fmt.Sprintf("session2.Session(%v)", s.work.id)
 }
 
-// GoString is String: nothing prints what a session holds.
-func (s *Session) GoString() string { return s.String() }
+// Format is String with every verb: nothing prints what a session holds.
+func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue is String for package slog.
 func (s *Session) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -32,7 +32,11 @@ const (
 // root before its leaves would lose the database, not just that commit.
 //
 // The file grows to what the largest number of records took and never shrinks;
-// space of deleted records is used again.
+// space of deleted records is used again. A record that was damaged on the disk
+// is an error of its own. But bbolt keeps no checksums of its pages: where one
+// of those is damaged, what lies beyond it is lost, and calls that meet it
+// answer an error or, where bbolt relies on a wrong length, take much memory
+// first.
 type BoltStore struct {
 	db      *bolt.DB
 	update  func(func(*bolt.Tx) error) error // db.Update, but for tests
@@ -199,16 +203,14 @@ func (b *BoltStore) DeleteOld(ctx context.Context, age time.Duration) (int, erro
 		return 0, err
 	}
 	now := time.Now()
-	s := boltSweeper{accessed: microTime(now.Add(-age)), expires: microTime(now)}
+	s := newBoltAgeSweep(microTime(now.Add(-age)), microTime(now))
 	return b.inBatches(ctx, "delete old", s.step)
 }
 
 // DeleteUser ends all sessions of the user and returns their number. For the
 // empty user there are none.
 func (b *BoltStore) DeleteUser(ctx context.Context, user string) (int, error) {
-	return b.inBatches(ctx, "delete user", func(t *boltTx) (removed int, more bool) {
-		return t.removeUser(user)
-	})
+	return b.inBatches(ctx, "delete user", newBoltUserSweep(user).step)
 }
 
 // inBatches repeats step, each time in another transaction, as long as there is
@@ -232,26 +234,26 @@ func (b *BoltStore) inBatches(ctx context.Context, op string, step func(*boltTx)
 // Iter lists all records, in the order of their IDs. It reads a bounded number
 // at a time, and no transaction is open while the loop's body runs.
 func (b *BoltStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return b.each(ctx, "iter", boltCursor{bucket: boltSessions}, func(Record, error) bool { return true })
+	return b.each(ctx, "iter", boltRange{bucket: boltSessions}, func(Record, error) bool { return true })
 }
 
 // IterUser lists the user's records likewise. For the empty user there are
 // none.
 func (b *BoltStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return b.each(ctx, "iter user", boltCursor{bucket: boltByUser, prefix: boltUser(user), from: boltUser(user)},
+	return b.each(ctx, "iter user", boltRange{bucket: boltByUser, prefix: boltUser(user)},
 		func(rec Record, err error) bool {
 			// An index entry that names no record, or another user's, is none.
 			return err == nil && rec.User == user || errors.Is(err, ErrCorrupt) && rec.ID != ID{}
 		})
 }
 
-// each lists the records that the cursor c meets and that are meant.
-func (b *BoltStore) each(ctx context.Context, op string, c boltCursor, meant func(Record, error) bool) iter.Seq2[Record, error] {
+// each lists the records that the range leads to and that are meant.
+func (b *BoltStore) each(ctx context.Context, op string, r boltRange, meant func(Record, error) bool) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for c := c; !c.done; { // a copy: the sequence may be used again
+		for r := r; !r.done; { // a copy: the sequence may be used again
 			var page []boltHit
 			err := b.view(ctx, func(t *boltTx) error {
-				page = c.next(t)
+				page = t.page(&r)
 				return nil
 			})
 			if err != nil {

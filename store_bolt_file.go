@@ -163,7 +163,10 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 	}
 	var err error
 	damage := guardBolt(func() {
-		err = b.db.View(func(tx *bolt.Tx) error { return f(&boltTx{tx: tx}) })
+		err = b.db.View(func(tx *bolt.Tx) error {
+			t := &boltTx{tx: tx}
+			return cmp.Or(f(t), t.err)
+		})
 	})
 	return cmp.Or(damage, boltClosed(err))
 }
@@ -190,7 +193,8 @@ func (b *BoltStore) transact(f func(t *boltTx)) error {
 	if b.broken != nil {
 		return b.broken
 	}
-	var applied, err error
+	var err error
+	applied := errBoltNothing // until a transaction began
 	b.broken = guardBolt(func() {
 		err = b.update(func(tx *bolt.Tx) error {
 			applied = applyBolt(tx, f)

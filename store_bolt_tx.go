@@ -42,7 +42,7 @@ const (
 type boltTx struct {
 	tx    *bolt.Tx
 	wrote bool
-	err   error // of the first write that failed: nothing may be committed
+	err   error // of a write that failed, or damage: nothing may be committed
 }
 
 // boltHead is what a touch changes, and where the index entries are.
@@ -238,128 +238,6 @@ func (t *boltTx) fileUser(from, to string, id ID) {
 func (t *boltTx) putHead(id ID, h boltHead) {
 	b := make([]byte, 0, 2*record.AccessSize)
 	t.put(boltAccess, id[:], record.AppendAccess(record.AppendAccess(b, h.now), h.filed))
-}
-
-// removeUser removes records of the user, and says if there may be more.
-func (t *boltTx) removeUser(user string) (removed int, more bool) {
-	keys := t.keys(boltByUser, boltUser(user), nil)
-	for _, key := range keys {
-		t.del(boltByUser, key)
-		id, ok := boltKeyID(key, boltUserSize)
-		if !ok {
-			continue
-		}
-		// One that cannot be read goes, one of another user does not.
-		if r, found, err := t.body(id); found && (err != nil || r.User == user) {
-			t.remove(id)
-			removed++
-		}
-	}
-	return removed, len(keys) == boltSweep
-}
-
-// boltSweeper removes what is due: what was accessed or expires at those times
-// or before.
-type boltSweeper struct{ accessed, expires int64 }
-
-// step looks at a bounded number of records.
-func (s boltSweeper) step(t *boltTx) (removed int, more bool) {
-	for _, x := range []struct {
-		index []byte
-		until int64
-	}{{boltByExpiry, s.expires}, {boltByAccess, s.accessed}} {
-		keys := t.keys(x.index, nil, boltTimeKey(x.until, boltLastID))
-		for _, key := range keys {
-			if s.meet(t, x.index, key) {
-				removed++
-			}
-		}
-		more = more || len(keys) == boltSweep
-	}
-	return removed, more
-}
-
-// meet deals with an early index entry, which it deletes: it removes the
-// record, if that is due, and files it again if it is not.
-func (s boltSweeper) meet(t *boltTx, index, key []byte) (removed bool) {
-	t.del(index, key)
-	id, ok := boltKeyID(key, boltTimeSize)
-	if !ok {
-		return false
-	}
-	h, found, err := t.head(id)
-	if !found || err != nil || h.now.Accessed <= s.accessed || h.now.Expires <= s.expires {
-		return t.remove(id) // or what is left of it
-	}
-	at, filed := h.now.Accessed, &h.filed.Accessed
-	if bytes.Equal(index, boltByExpiry) {
-		at, filed = h.now.Expires, &h.filed.Expires
-	}
-	t.del(index, boltTimeKey(*filed, id)) // this key, unless the index is damaged
-	t.put(index, boltTimeKey(at, id), []byte{})
-	*filed = at
-	t.putHead(id, h)
-	return false
-}
-
-// keys returns copies of the first keys with the prefix, up to last unless it
-// is nil; copies, since bbolt's cursors do not survive changes.
-func (t *boltTx) keys(bucket, prefix, last []byte) [][]byte {
-	var keys [][]byte
-	c := t.tx.Bucket(bucket).Cursor()
-	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix) && len(keys) < boltSweep; k, _ = c.Next() {
-		if last != nil && bytes.Compare(k, last) > 0 {
-			break
-		}
-		keys = append(keys, bytes.Clone(k))
-	}
-	return keys
-}
-
-// boltCursor goes through the records whose keys in a bucket have a prefix and
-// end in the ID. It outlives transactions.
-type boltCursor struct {
-	bucket, prefix []byte
-	from           []byte // where to go on: the prefix or, if it was seen, a key
-	seen           bool
-	done           bool
-}
-
-// boltHit is what a cursor found: a record, or an ID and why there is none.
-type boltHit struct {
-	rec Record
-	err error
-}
-
-// next returns copies of the next records, a bounded number of them.
-func (c *boltCursor) next(t *boltTx) []boltHit {
-	var page []boltHit
-	size := 0
-	cursor := t.tx.Bucket(c.bucket).Cursor()
-	k, _ := cursor.Seek(c.from)
-	if c.seen && bytes.Equal(k, c.from) {
-		k, _ = cursor.Next()
-	}
-	for ; k != nil && bytes.HasPrefix(k, c.prefix); k, _ = cursor.Next() {
-		if len(page) == boltPage || size >= boltPageMem {
-			return page
-		}
-		c.from, c.seen = bytes.Clone(k), true
-		h := t.hit(k, len(c.prefix))
-		page, size = append(page, h), size+len(h.rec.Data)
-	}
-	c.done = true
-	return page
-}
-
-// hit reads the record that a key names behind its prefix.
-func (t *boltTx) hit(key []byte, prefix int) boltHit {
-	id, ok := boltKeyID(key, prefix)
-	if !ok {
-		return boltHit{err: corrupt(fmt.Errorf("key of %d bytes", len(key)))}
-	}
-	rec, err := t.record(id)
-	return boltHit{rec, err}
 }
 
 // boltUser returns the key prefix of a user.

@@ -12,18 +12,15 @@ import (
 var visits = session2.NewKey[int]("visits")
 
 func main() {
-	store, err := session2.OpenFileStore("sessions", nil)
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Cookie: session2.CookieConfig{Insecure: true}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	m, err := session2.NewManager(store, session2.Config{Cookie: session2.CookieConfig{Insecure: true}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := session2.FromContext(r.Context())
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
 		visits.Update(s, func(n int) int { return n + 1 })
 		n, _ := visits.Get(s)
 		fmt.Fprintf(w, "Visit number %d.\n", n)
-	}))))
+	})
+	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(http.DefaultServeMux)))
 }

@@ -15,3 +15,11 @@ func Private(info fs.FileInfo) error {
 	}
 	return nil
 }
+
+// PrivateFile is Private for a regular file.
+func PrivateFile(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	return nil
+}

@@ -16,6 +16,19 @@ func Private(info fs.FileInfo) error {
 	if !info.IsDir() {
 		return errors.New("not a folder")
 	}
+	return guarded(info)
+}
+
+// PrivateFile is Private for a regular file.
+func PrivateFile(info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	return guarded(info)
+}
+
+// guarded returns an error if anybody but this process's user may write.
+func guarded(info fs.FileInfo) error {
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("others may write to it (mode %v)", info.Mode())
 	}

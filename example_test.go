@@ -1,0 +1,469 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// manager is a Manager for an example.
+func manager(cfg session2.Config) *session2.Manager {
+	m, err := session2.NewManager(session2.NewMemoryStore(), cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return m
+}
+
+// client sends requests to h over TLS, and keeps cookies as a browser does.
+func client(h http.Handler) (get func(path string), stop func()) {
+	server := httptest.NewTLSServer(h)
+	c := server.Client()
+	c.Jar, _ = cookiejar.New(nil)
+	return func(path string) {
+		res, err := c.Get(server.URL + path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		res.Body.Close()
+		fmt.Println(path, res.StatusCode)
+	}, server.Close
+}
+
+func ExampleManager() {
+	m := manager(session2.Config{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") })
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { m.Session(r).Destroy() })
+	mux.HandleFunc("/account", func(w http.ResponseWriter, r *http.Request) {
+		if m.Session(r).User() == "" {
+			http.Error(w, "please log in", http.StatusUnauthorized)
+		}
+	})
+	get, stop := client(m.Wrap(mux))
+	defer stop()
+	get("/account")
+	get("/login")
+	get("/account")
+	get("/logout")
+	get("/account")
+	// Output:
+	// /account 401
+	// /login 200
+	// /account 200
+	// /logout 200
+	// /account 401
+}
+
+func ExampleNewManager() {
+	_, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{
+		Lifetime: -time.Hour,
+		Cookie:   session2.CookieConfig{Name: "__Host-id", Domain: "example.com"},
+		Require:  session2.Capabilities{Durable: true},
+	})
+	fmt.Println(err)
+	// Output:
+	// session2: Config.Lifetime: -1h0m0s is negative
+	// session2: Config.Cookie.Domain: browsers refuse "__Host-id" with a Domain
+	// session2: Config.Require.Durable: the store is not
+}
+
+func ExampleManager_Open() {
+	ctx := context.Background()
+	m := manager(session2.Config{})
+	s, err := m.Open(ctx, "") // a new session, over a transport of your own
+	if err != nil {
+		log.Fatal(err)
+	}
+	s.SetUser("alice")
+	if err := s.Commit(ctx); err != nil {
+		log.Fatal(err)
+	}
+	token := s.Token() // for the client to keep
+
+	s, err = m.Open(ctx, token)
+	fmt.Println(s.User(), err)
+	// Output: alice <nil>
+}
+
+func ExampleManager_Cleanup() {
+	m := manager(session2.Config{})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	done := make(chan error)
+	go func() { done <- m.Cleanup(ctx, time.Minute) }() // for as long as the application runs
+	fmt.Println(<-done)
+	// Output: context deadline exceeded
+}
+
+func ExampleConfig() {
+	m := manager(session2.Config{
+		Lifetime:    12 * time.Hour,
+		IdleTimeout: 15 * time.Minute,
+		RenewEvery:  10 * time.Minute, // shows the theft of a cookie
+		Codec:       session2.JSON{},
+		OnEvent: func(_ context.Context, e session2.Event) {
+			fmt.Println(e.Kind, e.User)
+		},
+	})
+	get, stop := client(m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		session2.FromContext(r.Context()).SetUser("alice")
+	})))
+	defer stop()
+	get("/")
+	// Output:
+	// created alice
+	// / 200
+}
+
+func ExampleCookieConfig() {
+	m := manager(session2.Config{Cookie: session2.CookieConfig{SameSite: http.SameSiteStrictMode}})
+	w := httptest.NewRecorder()
+	m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.Session(r).SetUser("alice")
+	})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	name, rest, _ := strings.Cut(w.Header().Get("Set-Cookie"), "=")
+	_, attributes, _ := strings.Cut(rest, ";")
+	fmt.Println(name + attributes)
+	// Output: __Host-session Path=/; HttpOnly; Secure; SameSite=Strict
+}
+
+func ExampleSession() {
+	m := manager(session2.Config{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/save", func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
+		s.Set("color", "green")
+		s.Flash("Saved.")
+	})
+	mux.HandleFunc("/show", func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
+		fmt.Println(s.Get("color"), s.Flashes())
+	})
+	get, stop := client(m.Wrap(mux))
+	defer stop()
+	get("/save")
+	get("/show")
+	get("/show")
+	// Output:
+	// /save 200
+	// green [Saved.]
+	// /show 200
+	// green []
+	// /show 200
+}
+
+func ExampleSession_UseFormToken() {
+	ctx := context.Background()
+	m := manager(session2.Config{})
+	s, _ := m.Open(ctx, "")
+	token := s.FormToken() // hidden in the form
+	s.Commit(ctx)
+
+	for range 2 { // the form is submitted twice
+		s, _ := m.Open(ctx, s.Token())
+		fmt.Println(s.UseFormToken(ctx, token))
+	}
+	// Output:
+	// true <nil>
+	// false <nil>
+}
+
+func ExampleFromContext() {
+	m := manager(session2.Config{})
+	get, stop := client(m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session2.FromContext(r.Context())
+		fmt.Println(s.IsNew())
+	})))
+	defer stop()
+	get("/")
+	fmt.Println(session2.FromContext(context.Background()))
+	// Output:
+	// true
+	// / 200
+	// <nil>
+}
+
+// Cart is what a shop's sessions hold.
+type Cart struct{ Items []string }
+
+var cart = session2.NewKey[Cart]("cart")
+
+func ExampleKey() {
+	s, _ := manager(session2.Config{}).Open(context.Background(), "")
+	_, ok := cart.Get(s)
+	fmt.Println(ok)
+	cart.Update(s, func(c Cart) Cart {
+		c.Items = append(c.Items, "book")
+		return c
+	})
+	c, ok := cart.Get(s)
+	fmt.Println(c.Items, ok)
+	// Output:
+	// false
+	// [book] true
+}
+
+func ExampleNewKey() {
+	lastSeen := session2.NewKey[time.Time]("last seen")
+	s, _ := manager(session2.Config{}).Open(context.Background(), "")
+	lastSeen.Set(s, time.Date(2005, 5, 5, 0, 0, 0, 0, time.UTC))
+	t, _ := lastSeen.Get(s)
+	fmt.Println(t.Year())
+	// Output: 2005
+}
+
+func ExampleGob() {
+	s, _ := manager(session2.Config{Codec: session2.Gob{}}).Open(context.Background(), "")
+	s.Set("cart", Cart{}) // without gob.Register, and not by a Key
+	fmt.Println(s.Err())
+	// Output: session2: set "cart": a session2_test.Cart cannot be encoded: gob.Register it, or use a Key (*errors.errorString)
+}
+
+func ExampleJSON() {
+	s, _ := manager(session2.Config{Codec: session2.JSON{}}).Open(context.Background(), "")
+	s.Set("cart", Cart{Items: []string{"book"}})
+	fmt.Println(s.Get("cart"))
+	fmt.Println(cart.Get(s))
+	// Output:
+	// map[Items:[book]]
+	// {[book]} true
+}
+
+// upper is a Codec for strings of a named type, in capitals.
+type upper struct{}
+
+type shout string
+
+func (upper) Marshal(v any) ([]byte, error) { return []byte(strings.ToUpper(fmt.Sprint(v))), nil }
+
+func (upper) Unmarshal(data []byte, v any) error {
+	p, ok := v.(*shout)
+	if !ok {
+		return errors.New("not a shout")
+	}
+	*p = shout(data)
+	return nil
+}
+
+func ExampleCodec() {
+	s, _ := manager(session2.Config{Codec: upper{}}).Open(context.Background(), "")
+	motto := session2.NewKey[shout]("motto")
+	motto.Set(s, "no lost update")
+	fmt.Println(motto.Get(s))
+	// Output: NO LOST UPDATE true
+}
+
+func ExampleEvent() {
+	ctx := context.Background()
+	m := manager(session2.Config{OnEvent: func(_ context.Context, e session2.Event) {
+		fmt.Println(e.Kind, e.ID == session2.ID{}, e.Err)
+	}})
+	m.Open(ctx, "not a token")
+	m.Open(ctx, strings.Repeat("1", 32)+"."+strings.Repeat("A", 43))
+	// Output:
+	// malformed true <nil>
+	// unknown false <nil>
+}
+
+func ExampleEventKind() {
+	fmt.Println(session2.EventCreated, session2.EventReuse, session2.EventStoreError)
+	// Output: created reuse store error
+}
+
+func ExampleID() {
+	fmt.Println(session2.ID{0xab, 1})
+	// Output: ab010000000000000000000000000000
+}
+
+func ExampleParseID() {
+	id, err := session2.ParseID("ab010000000000000000000000000000")
+	fmt.Println(id[0], err)
+	_, err = session2.ParseID("../../etc/passwd")
+	fmt.Println(err)
+	// Output:
+	// 171 <nil>
+	// session2: an ID has 32 hexadecimal digits
+}
+
+func ExampleStore() {
+	ctx := context.Background()
+	var store session2.Store = session2.NewMemoryStore()
+	rec := session2.Record{ID: session2.ID{1}, Version: 7}
+	fmt.Println(store.Save(ctx, rec, 0)) // create
+	fmt.Println(store.Save(ctx, rec, 0)) // asked again: it landed before
+
+	rec.Version = 8
+	fmt.Println(errors.Is(store.Save(ctx, rec, 6), session2.ErrConflict))
+	fmt.Println(store.Save(ctx, rec, 7)) // replace
+	store.Delete(ctx, rec.ID)
+	rec.Version = 9
+	fmt.Println(errors.Is(store.Save(ctx, rec, 8), session2.ErrNotFound))
+	// Output:
+	// <nil>
+	// <nil>
+	// true
+	// <nil>
+	// true
+}
+
+func ExampleRecord() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	rec := session2.Record{ID: session2.ID{1}, Version: 1, User: "alice", Data: []byte("opaque")}
+	store.Save(ctx, rec, 0)
+	rec.Data[0] = 'O' // the store has a copy
+	rec, err := store.Load(ctx, rec.ID)
+	fmt.Printf("%s %s %v\n", rec.User, rec.Data, err)
+	// Output: alice opaque <nil>
+}
+
+func ExampleVersion() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	err := store.Save(ctx, session2.Record{ID: session2.ID{1}}, 0)
+	fmt.Println(err)
+	// Output: session2: save 01000000000000000000000000000000: a stored record's version is never zero
+}
+
+func ExampleCapabilities() {
+	fmt.Printf("%+v\n", session2.NewMemoryStore().Capabilities())
+	// Output: {ThreadSafe:true MultiprocessSafe:false MultihostSafe:false Durable:false}
+}
+
+func ExampleCapableStore() {
+	var store session2.Store = session2.NewMemoryStore()
+	if c, ok := store.(session2.CapableStore); !ok || !c.Capabilities().Durable {
+		fmt.Println("sessions end with the process")
+	}
+	// Output: sessions end with the process
+}
+
+func ExampleSetupStore() {
+	dir, err := os.MkdirTemp("", "sessions")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := session2.Open(context.Background(), "file:"+filepath.ToSlash(dir))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if s, ok := store.(session2.SetupStore); ok { // when the application starts
+		fmt.Println(s.Setup(context.Background()))
+	}
+	// Output: <nil>
+}
+
+func ExampleDeleteOldStore() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	now := time.Now()
+	store.Save(ctx, session2.Record{ID: session2.ID{1}, Version: 1, Accessed: now, Expires: now.Add(time.Hour)}, 0)
+	store.Save(ctx, session2.Record{ID: session2.ID{2}, Version: 1, Accessed: now.Add(-2 * time.Hour), Expires: now.Add(time.Hour)}, 0)
+	fmt.Println(store.DeleteOld(ctx, time.Hour))
+	// Output: 1 <nil>
+}
+
+func ExampleIterStore() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	store.Save(ctx, session2.Record{ID: session2.ID{1}, Version: 1, User: "alice"}, 0)
+	for rec, err := range store.Iter(ctx) {
+		fmt.Println(rec.User, err)
+	}
+	// Output: alice <nil>
+}
+
+func ExampleTouchStore() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	noon := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	store.Save(ctx, session2.Record{ID: session2.ID{1}, Version: 1, Accessed: noon}, 0)
+	store.Touch(ctx, session2.ID{1}, noon.Add(time.Minute), noon.Add(time.Hour))
+	store.Touch(ctx, session2.ID{1}, noon, noon) // too late: nothing moves back
+	rec, _ := store.Load(ctx, session2.ID{1})
+	fmt.Println(rec.Accessed.Format("15:04"), rec.Expires.Format("15:04"), rec.Version)
+	// Output: 12:01 13:00 1
+}
+
+func ExampleUserStore() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	store.Save(ctx, session2.Record{ID: session2.ID{1}, Version: 1, User: "alice"}, 0)
+	store.Save(ctx, session2.Record{ID: session2.ID{2}, Version: 1, User: "bob"}, 0)
+	for rec := range store.IterUser(ctx, "alice") {
+		fmt.Println(rec.ID)
+	}
+	fmt.Println(store.DeleteUser(ctx, "alice"))
+	// Output:
+	// 01000000000000000000000000000000
+	// 1 <nil>
+}
+
+func ExampleOpen() {
+	ctx := context.Background()
+	store, err := session2.Open(ctx, "memory:")
+	fmt.Printf("%T %v\n", store, err)
+	_, err = session2.Open(ctx, "bolt:sessions.db?color=green")
+	fmt.Println(err)
+	// Output:
+	// *session2.MemoryStore <nil>
+	// session2: open: unknown option "color"
+}
+
+// tempPath returns a path for an example's store.
+func tempPath() (path string, remove func()) {
+	dir, err := os.MkdirTemp("", "sessions")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return filepath.Join(dir, "store"), func() { os.RemoveAll(dir) }
+}
+
+func ExampleFileOptions() {
+	path, remove := tempPath()
+	defer remove()
+	store, err := session2.OpenFileStore(path, &session2.FileOptions{NoSync: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	fmt.Println(store.Capabilities().Durable)
+	// Output: false
+}
+
+func ExampleBoltOptions() {
+	path, remove := tempPath()
+	defer remove()
+	first, err := session2.OpenBoltStore(path, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer first.Close()
+	_, err = session2.OpenBoltStore(path, &session2.BoltOptions{Timeout: 10 * time.Millisecond})
+	fmt.Println(err != nil)
+	// Output: true
+}
+
+func ExampleGobOptions() {
+	path, remove := tempPath()
+	defer remove()
+	store, err := session2.OpenGobStore(path, &session2.GobOptions{NoSync: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	fmt.Println(store.Capabilities().Durable)
+	// Output: false
+}

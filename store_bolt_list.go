@@ -1,0 +1,164 @@
+package session2
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+)
+
+// boltRange is a walk through the keys of a bucket that have a prefix, up to
+// last unless that is nil. It goes on in one transaction where it was in the
+// one before, so that it ends, whatever comes, goes or cannot be deleted.
+type boltRange struct {
+	bucket, prefix, last []byte
+	after                []byte // the last key seen
+	done                 bool
+}
+
+// keys returns copies of the range's next keys, since bbolt's cursors do not
+// survive changes.
+func (t *boltTx) keys(r *boltRange, limit int) [][]byte {
+	var keys [][]byte
+	c := t.tx.Bucket(r.bucket).Cursor()
+	k, _ := c.Seek(r.start())
+	if r.after != nil && bytes.Equal(k, r.after) {
+		k, _ = c.Next()
+	}
+	for ; r.has(k); k, _ = c.Next() {
+		if len(keys) == limit {
+			return keys
+		}
+		if bytes.Compare(k, r.after) <= 0 { // pages that form a ring, say
+			t.err = cmp.Or(t.err, errors.New("bolt database damaged: keys out of order"))
+			break
+		}
+		r.after = bytes.Clone(k)
+		keys = append(keys, r.after)
+	}
+	r.done = true
+	return keys
+}
+
+func (r *boltRange) start() []byte {
+	if r.after != nil {
+		return r.after
+	}
+	return r.prefix
+}
+
+func (r *boltRange) has(key []byte) bool {
+	return key != nil && bytes.HasPrefix(key, r.prefix) && (r.last == nil || bytes.Compare(key, r.last) <= 0)
+}
+
+// boltHit is what a range leads to: a record, or an ID and why there is none.
+type boltHit struct {
+	rec Record
+	err error
+}
+
+// page returns copies of the range's next records.
+func (t *boltTx) page(r *boltRange) []boltHit {
+	var page []boltHit
+	for size := 0; size < boltPageMem && len(page) < boltPage && !r.done; {
+		for _, key := range t.keys(r, 1) {
+			h := t.hit(key, len(r.prefix))
+			page, size = append(page, h), size+len(h.rec.Data)
+		}
+	}
+	return page
+}
+
+// hit reads the record that a key names behind its prefix.
+func (t *boltTx) hit(key []byte, prefix int) boltHit {
+	id, ok := boltKeyID(key, prefix)
+	if !ok {
+		return boltHit{err: corrupt(fmt.Errorf("key of %d bytes", len(key)))}
+	}
+	rec, err := t.record(id)
+	if err == ErrNotFound && prefix == 0 { // the key is the record's own
+		err = corrupt(errors.New("record out of place"))
+	}
+	return boltHit{rec, err}
+}
+
+// boltUserSweep removes the records of a user.
+type boltUserSweep struct {
+	user string
+	boltRange
+}
+
+func newBoltUserSweep(user string) *boltUserSweep {
+	return &boltUserSweep{user, boltRange{bucket: boltByUser, prefix: boltUser(user)}}
+}
+
+// step looks at a bounded number of records. More says if that was not all.
+func (s *boltUserSweep) step(t *boltTx) (removed int, more bool) {
+	for _, key := range t.keys(&s.boltRange, boltSweep) {
+		t.del(boltByUser, key)
+		id, ok := boltKeyID(key, boltUserSize)
+		if !ok {
+			continue
+		}
+		// One that cannot be read goes, one of another user does not.
+		if r, found, err := t.body(id); found && (err != nil || r.User == s.user) {
+			t.remove(id)
+			removed++
+		}
+	}
+	return removed, !s.done
+}
+
+// boltAgeSweep removes the records that are due: last accessed or expiring at
+// those times or before.
+type boltAgeSweep struct {
+	accessed, expires int64
+	indexes           [2]boltRange
+}
+
+func newBoltAgeSweep(accessed, expires int64) *boltAgeSweep {
+	return &boltAgeSweep{accessed, expires, [2]boltRange{
+		{bucket: boltByExpiry, last: boltTimeKey(expires, boltLastID)},
+		{bucket: boltByAccess, last: boltTimeKey(accessed, boltLastID)},
+	}}
+}
+
+// step looks at a bounded number of records. More says if that was not all.
+func (s *boltAgeSweep) step(t *boltTx) (removed int, more bool) {
+	for i := range s.indexes {
+		r := &s.indexes[i]
+		if r.done {
+			continue
+		}
+		for _, key := range t.keys(r, boltSweep) {
+			if s.meet(t, r.bucket, key) {
+				removed++
+			}
+		}
+		return removed, true
+	}
+	return 0, false
+}
+
+// meet deals with an early index entry, which it deletes: it removes the
+// record if that is due, and files it again if it is not.
+func (s *boltAgeSweep) meet(t *boltTx, index, key []byte) (removed bool) {
+	t.del(index, key)
+	id, ok := boltKeyID(key, boltTimeSize)
+	if !ok {
+		return false
+	}
+	h, found, err := t.head(id)
+	if !found || err != nil || h.now.Accessed <= s.accessed || h.now.Expires <= s.expires {
+		return t.remove(id) // or what is left of it
+	}
+	at, filed := h.now.Accessed, &h.filed.Accessed
+	if bytes.Equal(index, boltByExpiry) {
+		at, filed = h.now.Expires, &h.filed.Expires
+	}
+	t.del(index, boltTimeKey(*filed, id)) // this key, unless the index is damaged
+	t.put(index, boltTimeKey(at, id), []byte{})
+	*filed = at
+	t.putHead(id, h)
+	return false
+}

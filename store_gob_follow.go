@@ -1,0 +1,157 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/goblog"
+)
+
+// gobPath checks the folder of a store's file, and returns the file's absolute
+// path with no symbolic link in it: to replace a link by a file is not what a
+// compaction should do.
+func gobPath(fsy fsys.FS, path string) (string, error) {
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, filepath.Base(path))
+	if info, err := fsy.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", err // a link to nowhere, too
+		}
+	}
+	return path, checkGobFolder(fsy, filepath.Dir(path))
+}
+
+// checkGobFolder refuses a folder in which somebody else could replace files.
+func checkGobFolder(fsy fsys.FS, dir string) error {
+	info, err := fsy.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if err := fsys.Private(info); err != nil {
+		return fmt.Errorf("refusing %s: %w", dir, err)
+	}
+	return nil
+}
+
+// refresh brings the index up to date with what other processes have done.
+func (s *GobStore) refresh(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if fresh, err := s.isFresh(); fresh || err != nil {
+		return err
+	}
+	err := s.follow(false)
+	if !errors.Is(err, goblog.ErrUnsure) {
+		return err
+	}
+	unlock, err := s.lock.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.follow(true)
+}
+
+// isFresh reports whether everything in the file is in the index.
+func (s *GobStore) isFresh() (bool, error) {
+	info, err := s.fs.Lstat(s.path)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return false, os.ErrClosed
+	}
+	if err != nil {
+		return false, err
+	}
+	return s.shelf.log.Covers(info), nil
+}
+
+func (s *GobStore) follow(locked bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catchUp(locked)
+}
+
+// catchUp reads what is new in the file, or all of a new file. The caller has
+// s.mu, and says whether it has the lock on the file, too.
+func (s *GobStore) catchUp(locked bool) error {
+	if s.closed {
+		return os.ErrClosed
+	}
+	info, err := s.fs.Lstat(s.path)
+	if err != nil {
+		return err
+	}
+	if !s.shelf.log.Is(info) {
+		return s.reload(locked)
+	}
+	if s.shelf.log.Covers(info) {
+		return nil
+	}
+	return s.replay(s.shelf, locked)
+}
+
+// reload opens and reads the file that is at the path now. The caller has s.mu.
+func (s *GobStore) reload(locked bool) error {
+	shelf, err := openGobShelf(s.fs, s.path)
+	if err != nil {
+		return err
+	}
+	if err := s.replay(shelf, locked); err != nil {
+		shelf.log.Close()
+		return err
+	}
+	s.replace(shelf)
+	return nil
+}
+
+// replace puts shelf in the place of the present one. The caller has s.mu.
+func (s *GobStore) replace(shelf *gobShelf) {
+	old := s.shelf
+	s.shelf = shelf
+	if old != nil {
+		old.log.Close()
+	}
+}
+
+// replay brings shelf up to date with its log. Damage is believed, and cut,
+// only with the lock on the file.
+func (s *GobStore) replay(shelf *gobShelf, locked bool) error {
+	cut, err := shelf.log.Read(locked, func(e goblog.Entry) {
+		shelf.apply(e)
+		if e.Damage != "" {
+			s.reportDamage(e)
+		}
+	})
+	if cut > 0 && err == nil {
+		s.logger.Warn("session2: gob store: cut off an incomplete change, which was not acknowledged",
+			"path", s.path, "offset", shelf.log.End(), "bytes", cut)
+	}
+	if err == nil && shelf.judge() {
+		shelf.log.Suspect(errGobRevived)
+	}
+	return err
+}
+
+var errGobRevived = errors.New("the log holds changes that were not durable when the machine went down")
+
+func (s *GobStore) reportDamage(e goblog.Entry) {
+	id := "unknown"
+	if e.Kind != 0 {
+		id = ID(e.ID).String()
+	}
+	s.logger.Error("session2: gob store: "+e.Damage, "path", s.path,
+		"offset", e.Off, "bytes", e.Len, "id", id, "recovered", e.Whole)
+}

@@ -1,0 +1,140 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/session2/session2/internal/goblog"
+)
+
+// DeleteOld implements [DeleteOldStore], in batches between which others have
+// their turn. It looks at each record again at the moment of the deletion.
+func (s *GobStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
+	if err := checkAge(age); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	n, err := s.deleteWhile(ctx, gobDue{microTime(now), microTime(now.Add(-age))})
+	if err != nil {
+		err = fmt.Errorf("session2: delete old: %w", err)
+	}
+	return n, err
+}
+
+// DeleteUser implements [UserStore].
+func (s *GobStore) DeleteUser(ctx context.Context, user string) (int, error) {
+	if user == "" {
+		return 0, ctx.Err()
+	}
+	n, err := s.deleteWhile(ctx, gobOwned(user))
+	if err != nil {
+		err = fmt.Errorf("session2: delete a user's sessions: %w", err)
+	}
+	return n, err
+}
+
+// gobPick says which records to delete.
+type gobPick interface {
+	some(*gobShelf) [][16]byte // a batch of candidates
+	is(gobEntry) bool          // the last word
+}
+
+type gobDue struct{ now, cutoff int64 }
+
+func (d gobDue) some(f *gobShelf) [][16]byte { return f.index.Due(d.now, d.cutoff, gobBatch) }
+func (d gobDue) is(e gobEntry) bool          { return e.Expires <= d.now || e.Accessed <= d.cutoff }
+
+type gobOwned string
+
+func (u gobOwned) some(f *gobShelf) [][16]byte {
+	ids := f.index.User(string(u))
+	return ids[:min(len(ids), gobBatch)]
+}
+func (u gobOwned) is(e gobEntry) bool { return e.User == string(u) }
+
+// deleteWhile deletes what pick picks, batch by batch, until there is no more
+// of it, and returns the number.
+func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick) (total int, err error) {
+	for {
+		n, more := 0, false
+		err := s.do(ctx, true, func(p *gobPlan) (err error) {
+			ids := pick.some(p.shelf)
+			more = len(ids) == gobBatch
+			n, err = p.deleteIf(ids, pick)
+			return err
+		})
+		if err != nil {
+			return total, err
+		}
+		total += n
+		if !more {
+			return total, nil
+		}
+	}
+}
+
+// deleteIf adds the deletion of those records that are still to be deleted.
+func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) (n int, err error) {
+	for _, id := range ids {
+		if e, found := p.get(id); !found || !pick.is(e) {
+			continue
+		}
+		if err := p.add(&goblog.Op{Kind: goblog.Delete, ID: id}); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// Iter implements [IterStore]. It takes down the IDs, 16 bytes each, and reads
+// the records one by one.
+func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		s.each(ctx, "list", yield, func(f *gobShelf) [][16]byte { return f.index.IDs() },
+			func(Record) bool { return true })
+	}
+}
+
+// IterUser implements [UserStore].
+func (s *GobStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		s.each(ctx, "list a user's sessions", yield, func(f *gobShelf) [][16]byte { return f.index.User(user) },
+			func(rec Record) bool { return rec.User == user })
+	}
+}
+
+// each yields the records that ids names, for as long as they are there and
+// belong. It holds no lock while the loop's body runs.
+func (s *GobStore) each(ctx context.Context, op string, yield func(Record, error) bool,
+	ids func(*gobShelf) [][16]byte, belongs func(Record) bool,
+) {
+	if err := s.refresh(ctx); err != nil {
+		yield(Record{}, fmt.Errorf("session2: %s: %w", op, err))
+		return
+	}
+	s.mu.RLock()
+	all := slices.Values(ids(s.shelf))
+	s.mu.RUnlock()
+	for id := range all {
+		rec, err := Record{}, s.refresh(ctx)
+		if err == nil {
+			rec, err = s.read(id)
+		}
+		switch {
+		case err == nil && belongs(rec):
+			if !yield(rec, nil) {
+				return
+			}
+		case err == nil, errors.Is(err, ErrNotFound):
+		default:
+			if !yield(Record{ID: id}, opError(op, id, err)) || !errors.Is(err, ErrCorrupt) {
+				return
+			}
+		}
+	}
+}
