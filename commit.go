@@ -19,6 +19,8 @@ type txn struct {
 	version Version // of what this commit writes, in whichever try: by it a try that landed is known
 	lost    bool    // the answer to a Save was lost
 	behind  bool    // what the attempt starts from is old: load before deciding
+	resets  int     // the session's, as the log was taken down
+	ends    int
 	plan    plan
 }
 
@@ -75,7 +77,7 @@ func (s *Session) start() (*txn, *life, error) {
 		return nil, nil, nil
 	}
 	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
-	return &txn{attempt: a, s: s, behind: behind}, s.doomed, nil
+	return &txn{attempt: a, s: s, behind: behind, resets: s.resets, ends: s.ends}, s.doomed, nil
 }
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

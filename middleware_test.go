@@ -41,7 +41,10 @@ var doors = map[string]func(w http.ResponseWriter, r *http.Request) error{
 		http.ServeContent(w, r, "a.txt", time.Time{}, strings.NewReader("content"))
 		return nil
 	},
-	"Redirect": func(w http.ResponseWriter, r *http.Request) error { http.Redirect(w, r, "#", http.StatusSeeOther); return nil },
+	"Redirect": func(w http.ResponseWriter, r *http.Request) error {
+		http.Redirect(w, r, "#", http.StatusSeeOther)
+		return nil
+	},
 }
 
 // A flush before the first write must not leave a row without a cookie: behind
@@ -476,8 +479,10 @@ func TestFailedLoadFailsClosed(t *testing.T) {
 // A failed request leaves no trace, logout included.
 func TestFailedRequestLeavesNoTrace(t *testing.T) {
 	ends := map[string]sessionHandler{
-		"500":         func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
-		"503 by door": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) { http.Error(w, "x", http.StatusServiceUnavailable) },
+		"500": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"503 by door": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "x", http.StatusServiceUnavailable)
+		},
 		"change after the 500": func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(500)
 			s.Set("color", "blue")

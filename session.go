@@ -39,6 +39,8 @@ type Session struct {
 	work   *state // life.base with log applied: what the handler sees; nil before the first look
 	log    []op   // what was changed and is not stored yet
 	gen    int    // counts the changes of work
+	resets int    // counts the calls of Destroy and Discard: each empties the log
+	ends   int    // counts those of Destroy
 	doomed *life  // ended by Destroy, not deleted yet
 	begun  bool   // the response has begun: no cookie can be sent any more
 	cookie cookieAction
@@ -417,6 +419,7 @@ func (s *Session) Destroy() {
 		s.doomed = &ended
 		s.life = life{base: s.newState()}
 	}
+	s.ends++
 	s.reset()
 }
 
@@ -437,6 +440,7 @@ func (s *Session) Discard() {
 // reset forgets the log.
 func (s *Session) reset() {
 	s.work, s.log, s.gen = s.life.base, nil, s.gen+1
+	s.resets++
 }
 
 // Commit stores the changes so far, where a handler must know that they are
