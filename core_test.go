@@ -520,3 +520,105 @@ func TestUpdateOfAValueThatCannotBeRead(t *testing.T) {
 		}
 	})
 }
+
+func TestLoginThatLandedLateAndWasOvertaken(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	twin := b.clone()
+	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		if err := save(); err != nil {
+			t.Error(err)
+		}
+		st.do(twin, func(s *session2.Session) { s.SetUser("alice") }) // is given the token of the first
+		st.do(twin, func(s *session2.Session) { s.Renew() })          // and a newer one
+		return errors.New("connection reset")
+	}
+	res := st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
+		t.Errorf("status %d, %d cookies: the browser holds a newer one", res.StatusCode, len(res.Cookies()))
+	}
+	if st.userOf(twin) != "alice" {
+		t.Error("the newer token is dead")
+	}
+}
+
+func TestSessionThatHeldAFormTokenOnly(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	var token string
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if ok, err := s.UseFormToken(r.Context(), token); !ok || err != nil {
+			t.Errorf("UseFormToken = %t, %v", ok, err)
+		}
+	})
+	if n := records(t, store); n != 0 || b.token() != "" {
+		t.Errorf("%d records, cookie %t, though the session holds nothing", n, b.token() != "")
+	}
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		id := s.ID()
+		s.UseFormToken(r.Context(), token)
+		s.Set("k", 1)
+		if s.ID() != id {
+			t.Error("a session that goes on has another ID")
+		}
+	})
+	st.do(b, func(s *session2.Session) {
+		if s.Get("k") != 1 {
+			t.Error("what was set beside the token is lost")
+		}
+	})
+}
+
+func TestFormTokenWhoseAnswerIsLost(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	var token string
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		if err := save(); err != nil {
+			t.Error(err)
+		}
+		st.do(b.clone(), func(s *session2.Session) { s.Set("other", 1) })
+		return errors.New("connection reset")
+	}
+	for i, want := range []bool{true, false} {
+		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			if ok, err := s.UseFormToken(r.Context(), token); ok != want || err != nil {
+				t.Errorf("use %d: %t, %v; want %t", i, ok, err, want)
+			}
+		})
+	}
+	ended := b.clone()
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(ended, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.User()
+		st.do(b, func(s *session2.Session) { s.Destroy() })
+		if ok, err := s.UseFormToken(r.Context(), token); ok || err != nil {
+			t.Errorf("in a session that has ended: %t, %v", ok, err)
+		}
+	})
+}
+
+func TestErrorHandlerHasTheSession(t *testing.T) {
+	store := newHookStore()
+	var told error
+	cfg := session2.Config{CommitTimeout: time.Millisecond}
+	cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		told = session2.FromContext(r.Context()).Err()
+		w.WriteHeader(http.StatusTeapot)
+	}
+	st := newSite(t, store, cfg)
+	broken := errors.New("disk on fire")
+	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
+	if res := st.do(&browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
+	}
+}

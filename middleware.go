@@ -43,7 +43,8 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), w: w, r: r}
+		x := &exchange{Context: r.Context(), w: w}
+		x.r = r.WithContext(x)
 		x.session.m = m
 		x.session.ctx = x.Context
 		x.session.request = r
@@ -52,7 +53,7 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 			x.outer = h.Clone()
 		}
 		defer x.end()
-		next.ServeHTTP(x.writer(), r.WithContext(x))
+		next.ServeHTTP(x.writer(), x.r)
 		x.returned = true
 	})
 }
