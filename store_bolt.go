@@ -93,7 +93,7 @@ func OpenBoltStore(path string, opts *BoltOptions) (*BoltStore, error) {
 	}
 	b, err := openBolt(path, o)
 	if err != nil {
-		return nil, fmt.Errorf("session2: open bolt %s: %w", path, err)
+		return nil, fmt.Errorf("session2: open bolt store %s: %w", path, err)
 	}
 	return b, nil
 }

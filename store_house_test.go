@@ -1,0 +1,190 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"iter"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// A houseStore is what every store of this package offers.
+type houseStore interface {
+	session2.Store
+	session2.DeleteOldStore
+	session2.IterStore
+	session2.TouchStore
+	session2.UserStore
+	session2.CapableStore
+	Close() error
+}
+
+// inEachStore runs a test over every store that needs no server.
+func inEachStore(t *testing.T, test func(t *testing.T, s houseStore)) {
+	open := map[string]func(dir string) (houseStore, error){
+		"memory": func(string) (houseStore, error) { return session2.NewMemoryStore(), nil },
+		"file":   func(dir string) (houseStore, error) { return session2.OpenFileStore(filepath.Join(dir, "s"), nil) },
+		"bolt":   func(dir string) (houseStore, error) { return session2.OpenBoltStore(filepath.Join(dir, "s"), nil) },
+		"gob":    func(dir string) (houseStore, error) { return session2.OpenGobStore(filepath.Join(dir, "s"), nil) },
+	}
+	for name, open := range open {
+		t.Run(name, func(t *testing.T) {
+			s, err := open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			test(t, s)
+		})
+	}
+}
+
+// houseRecord returns a record that is neither old nor expired.
+func houseRecord(n byte, user string) session2.Record {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return session2.Record{ID: session2.ID{n, 15: n}, Version: session2.Version(n) + 1, User: user,
+		Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data")}
+}
+
+// calls makes every call there is and returns its errors by what they must
+// begin with.
+func (h houseCalls) calls(ctx context.Context) map[string]error {
+	last := func(seq iter.Seq2[session2.Record, error]) (err error) {
+		for _, err = range seq {
+		}
+		return err
+	}
+	s, id := h.houseStore, h.rec.ID
+	loaded, load := s.Load(ctx, id)
+	if loaded.ID != (session2.ID{}) {
+		h.t.Errorf("Load: got a record of %v beside the error", loaded.ID)
+	}
+	_, has := s.Has(ctx, id)
+	_, old := s.DeleteOld(ctx, time.Hour)
+	_, user := s.DeleteUser(ctx, "alice")
+	_, nobody := s.DeleteUser(ctx, "")
+	return map[string]error{
+		"load " + id.String():   load,
+		"has " + id.String():    has,
+		"save " + id.String():   s.Save(ctx, h.rec, 0),
+		"delete " + id.String(): s.Delete(ctx, id),
+		"touch " + id.String():  s.Touch(ctx, id, h.rec.Accessed, h.rec.Expires),
+		"delete old":            old,
+		"delete user":           user,
+		"iter":                  last(s.Iter(ctx)),
+		"iter user":             last(s.IterUser(ctx, "alice")),
+		"delete user: ":         nobody,
+		"iter user: ":           last(s.IterUser(ctx, "")),
+	}
+}
+
+type houseCalls struct {
+	houseStore
+	t   *testing.T
+	rec session2.Record
+}
+
+// All stores say alike what was asked, once, and why it failed.
+func TestStoresFailAlike(t *testing.T) {
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	inEachStore(t, func(t *testing.T, s houseStore) {
+		h := houseCalls{s, t, houseRecord(1, "alice")}
+		if err := s.Save(t.Context(), h.rec, 0); err != nil {
+			t.Fatal(err)
+		}
+		check := func(ctx context.Context, when string, want error) {
+			for what, err := range h.calls(ctx) {
+				if !errors.Is(err, want) {
+					t.Errorf("%s, %s: got %v, want %v", what, when, err, want)
+				} else if text := err.Error(); !strings.HasPrefix(text, "session2: "+strings.TrimSuffix(what, ": ")+": ") ||
+					strings.Count(text, "session2: ") != 1 {
+					t.Errorf("%s, %s: got the text %q", what, when, text)
+				}
+			}
+		}
+		check(done, "a context done", context.Canceled)
+		s.Close()
+		check(t.Context(), "closed", fs.ErrClosed)
+		check(done, "closed, and a context done", context.Canceled)
+	})
+}
+
+// What is unusual comes back, is listed and is removed like the rest.
+func TestStoresTakeUnusualRecords(t *testing.T) {
+	users := []string{"\x00", "\xff\xfe", strings.Repeat("u", 1024), "../../x", "a\nb"}
+	inEachStore(t, func(t *testing.T, s houseStore) {
+		ctx := t.Context()
+		for i, user := range users { // the first has the zero ID
+			rec := houseRecord(byte(i), user)
+			if err := s.Save(ctx, rec, 0); err != nil {
+				t.Fatalf("Save for user %.10q: %v", user, err)
+			}
+			if got, err := s.Load(ctx, rec.ID); err != nil || got.User != user || got.ID != rec.ID {
+				t.Errorf("Load: got %v of %.10q, %v, want %v of %.10q", got.ID, got.User, err, rec.ID, user)
+			}
+			if n, err := s.DeleteUser(ctx, user[:len(user)-1]); n != 0 || err != nil {
+				t.Errorf("DeleteUser of a shorter user: got %d, %v, want 0", n, err)
+			}
+			if n, err := s.DeleteUser(ctx, user); n != 1 || err != nil {
+				t.Errorf("DeleteUser(%.10q): got %d, %v, want 1", user, n, err)
+			}
+		}
+	})
+}
+
+// Indexes by time are in the order of time, wherever in it a record is.
+func TestStoresSweepFarTimes(t *testing.T) {
+	far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	accessed := []time.Time{{}, time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), time.UnixMicro(-1), time.UnixMicro(0), time.UnixMicro(1), far}
+	inEachStore(t, func(t *testing.T, s houseStore) {
+		ctx := t.Context()
+		for i, at := range accessed {
+			rec := houseRecord(byte(i), "alice")
+			rec.Accessed, rec.Expires = at, far
+			if err := s.Save(ctx, rec, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, step := range []struct {
+			age  time.Duration
+			want int
+		}{{math.MaxInt64, 2}, {time.Since(time.UnixMicro(0)) + time.Hour, 0}, {time.Since(time.UnixMicro(0)) - time.Hour, 3}, {0, 0}} {
+			if n, err := s.DeleteOld(ctx, step.age); n != step.want || err != nil {
+				t.Errorf("DeleteOld(%v): got %d, %v, want %d", step.age, n, err, step.want)
+			}
+		}
+		if ok, err := s.Has(ctx, session2.ID{5, 15: 5}); !ok || err != nil {
+			t.Errorf("Has of the record of the year 9999: got %v, %v, want true", ok, err)
+		}
+	})
+}
+
+// A Save over its own version is asked again, whatever else it says.
+func TestStoresSaveOverOwnVersion(t *testing.T) {
+	inEachStore(t, func(t *testing.T, s houseStore) {
+		ctx, rec := t.Context(), houseRecord(1, "alice")
+		if err := s.Save(ctx, rec, rec.Version); !errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("Save over an absent record: got %v, want ErrNotFound", err)
+		}
+		if err := s.Save(ctx, rec, 0); err != nil {
+			t.Fatal(err)
+		}
+		other := rec
+		other.Data, other.User = []byte("other"), "bob"
+		for _, prev := range []session2.Version{rec.Version, 0, 99} {
+			if err := s.Save(ctx, other, prev); err != nil {
+				t.Errorf("Save again over %d: got %v, want nil", prev, err)
+			}
+		}
+		if got, err := s.Load(ctx, rec.ID); err != nil || string(got.Data) != "data" || got.User != "alice" {
+			t.Errorf("Load: got %q of %q, %v, want what was saved first", got.Data, got.User, err)
+		}
+	})
+}
