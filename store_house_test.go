@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/session2/session2"
 )
 
@@ -187,4 +189,76 @@ func TestStoresSaveOverOwnVersion(t *testing.T) {
 			t.Errorf("Load: got %q of %q, %v, want what was saved first", got.Data, got.User, err)
 		}
 	})
+}
+
+// A record that cannot be read is told by Save, is removed and counted by what
+// it is due for, and then leaves its ID free.
+func TestStoresTreatCorruptRecordsAlike(t *testing.T) {
+	stores := map[string]struct {
+		open   func(dir string) (houseStore, error)
+		damage func(dir string, id session2.ID)
+	}{
+		"file": {
+			func(dir string) (houseStore, error) { return session2.OpenFileStore(filepath.Join(dir, "s"), nil) },
+			func(dir string, id session2.ID) { flip(t, sessionFile(filepath.Join(dir, "s"), id), -1) },
+		},
+		"bolt": {
+			func(dir string) (houseStore, error) { return openBolt(t, dir), nil },
+			func(dir string, id session2.ID) {
+				editBolt(t, dir, func(tx *bolt.Tx) error { return damageBolt(tx, "sessions", id[:]) })
+			},
+		},
+		"gob": {
+			func(dir string) (houseStore, error) { return openGob(t, filepath.Join(dir, "s")), nil },
+			func(dir string, id session2.ID) { corruptGob(t, filepath.Join(dir, "s"), id) },
+		},
+	}
+	for name, store := range stores {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			damaged := func(check func(s houseStore, bad session2.Record)) {
+				dir := t.TempDir()
+				s, err := store.open(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad, last := houseRecord(1, "alice"), houseRecord(2, "bob")
+				bad.Expires = bad.Created.Add(-time.Minute)
+				for _, rec := range []session2.Record{bad, last} {
+					if err := s.Save(ctx, rec, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.Close()
+				store.damage(dir, bad.ID)
+				if s, err = store.open(dir); err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				check(s, bad)
+				if err := s.Save(ctx, bad, 0); err != nil {
+					t.Errorf("Save under the ID of a removed corrupt record: got %v, want nil", err)
+				}
+				if _, err := s.Load(ctx, last.ID); err != nil {
+					t.Errorf("Load of the other record: got %v, want nil", err)
+				}
+			}
+			damaged(func(s houseStore, bad session2.Record) {
+				next := bad
+				next.Version = 99
+				err := s.Save(ctx, next, bad.Version)
+				if !errors.Is(err, session2.ErrCorrupt) || strings.Count(err.Error(), bad.ID.String()) != 1 {
+					t.Errorf("Save: got %v, want ErrCorrupt with the ID, once", err)
+				}
+				if err := s.Delete(ctx, bad.ID); err != nil {
+					t.Errorf("Delete: got %v, want nil", err)
+				}
+			})
+			damaged(func(s houseStore, bad session2.Record) {
+				if n, err := s.DeleteOld(ctx, time.Hour); n != 1 || err != nil {
+					t.Errorf("DeleteOld: got %d, %v, want 1", n, err)
+				}
+			})
+		})
+	}
 }
