@@ -53,6 +53,7 @@ type GobStore struct {
 	mu     sync.RWMutex
 	shelf  *gobShelf
 	closed bool
+	torn   bool // a failed append of our own, which has its error, may have left half a frame
 }
 
 var (
