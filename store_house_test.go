@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
-	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -137,56 +136,6 @@ func TestStoresTakeUnusualRecords(t *testing.T) {
 			if n, err := s.DeleteUser(ctx, user); n != 1 || err != nil {
 				t.Errorf("DeleteUser(%.10q): got %d, %v, want 1", user, n, err)
 			}
-		}
-	})
-}
-
-// Indexes by time are in the order of time, wherever in it a record is.
-func TestStoresSweepFarTimes(t *testing.T) {
-	far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
-	accessed := []time.Time{{}, time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), time.UnixMicro(-1), time.UnixMicro(0), time.UnixMicro(1), far}
-	inEachStore(t, func(t *testing.T, s houseStore) {
-		ctx := t.Context()
-		for i, at := range accessed {
-			rec := houseRecord(byte(i), "alice")
-			rec.Accessed, rec.Expires = at, far
-			if err := s.Save(ctx, rec, 0); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, step := range []struct {
-			age  time.Duration
-			want int
-		}{{math.MaxInt64, 2}, {time.Since(time.UnixMicro(0)) + time.Hour, 0}, {time.Since(time.UnixMicro(0)) - time.Hour, 3}, {0, 0}} {
-			if n, err := s.DeleteOld(ctx, step.age); n != step.want || err != nil {
-				t.Errorf("DeleteOld(%v): got %d, %v, want %d", step.age, n, err, step.want)
-			}
-		}
-		if ok, err := s.Has(ctx, session2.ID{5, 15: 5}); !ok || err != nil {
-			t.Errorf("Has of the record of the year 9999: got %v, %v, want true", ok, err)
-		}
-	})
-}
-
-// A Save over its own version is asked again, whatever else it says.
-func TestStoresSaveOverOwnVersion(t *testing.T) {
-	inEachStore(t, func(t *testing.T, s houseStore) {
-		ctx, rec := t.Context(), houseRecord(1, "alice")
-		if err := s.Save(ctx, rec, rec.Version); !errors.Is(err, session2.ErrNotFound) {
-			t.Errorf("Save over an absent record: got %v, want ErrNotFound", err)
-		}
-		if err := s.Save(ctx, rec, 0); err != nil {
-			t.Fatal(err)
-		}
-		other := rec
-		other.Data, other.User = []byte("other"), "bob"
-		for _, prev := range []session2.Version{rec.Version, 0, 99} {
-			if err := s.Save(ctx, other, prev); err != nil {
-				t.Errorf("Save again over %d: got %v, want nil", prev, err)
-			}
-		}
-		if got, err := s.Load(ctx, rec.ID); err != nil || string(got.Data) != "data" || got.User != "alice" {
-			t.Errorf("Load: got %q of %q, %v, want what was saved first", got.Data, got.User, err)
 		}
 	})
 }
