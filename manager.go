@@ -105,16 +105,33 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, 
 // iterUser lists a user's records by the store's index, or by looking at all
 // of them where it has none.
 func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	if u, ok := m.store.(UserStore); ok {
-		return u.IterUser(ctx, user)
-	}
 	return func(yield func(Record, error) bool) {
+		if m.iterIndex(ctx, user, yield) {
+			return
+		}
 		for rec, err := range iterAll(ctx, m.store) {
 			if (err != nil || rec.User == user) && !yield(rec, err) {
 				return
 			}
 		}
 	}
+}
+
+// iterIndex lists them by the store's index. It reports false if there is none.
+func (m *Manager) iterIndex(ctx context.Context, user string, yield func(Record, error) bool) bool {
+	u, ok := m.store.(UserStore)
+	if !ok {
+		return false
+	}
+	for rec, err := range u.IterUser(ctx, user) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false // a wrapper's, around a store without one
+		}
+		if !yield(rec, err) {
+			break
+		}
+	}
+	return true
 }
 
 // iterAll lists all records of a store that can.
