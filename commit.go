@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -35,8 +36,10 @@ func (s *Session) commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
-	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
-		err = t.bury(ctx, doomed)
+	if doomed != nil && (err == nil || errors.Is(err, errLanded)) {
+		if failed := t.bury(ctx, doomed); failed != nil {
+			err = failed
+		}
 	}
 	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
 		if failed := t.bury(ctx, doomed); failed != nil {
@@ -87,6 +90,8 @@ func (t *txn) run(ctx context.Context) (err error) {
 	if t.life.standing == superseded && !t.login {
 		return &droppedError{t.life.token.id, ErrStale}
 	}
+	// One version has one content: a try that lands late stands for the next.
+	n := newNonce()
 	t.version = newVersion()
 	for try := range maxReplays {
 		if t.behind {
@@ -95,7 +100,7 @@ func (t *txn) run(ctx context.Context) (err error) {
 			}
 		}
 		now := microNow()
-		if t.plan, err = t.decide(now, newNonce()); err != nil {
+		if t.plan, err = t.decide(now, n); err != nil {
 			return err
 		}
 		err = t.write(ctx, now)
@@ -119,7 +124,8 @@ func (t *txn) run(ctx context.Context) (err error) {
 // reload bases the attempt on the record as it is now.
 func (t *txn) reload(ctx context.Context) error {
 	m, own := t.s.m, t.s.newLife()
-	if !t.life.base.stored() && t.life.standing == current && !t.lost {
+	creating := !t.life.base.stored() && t.life.standing == current
+	if creating && !t.lost {
 		t.life, t.behind = own, false // somebody else's record has the ID that was drawn: draw another
 		return nil
 	}
@@ -127,8 +133,11 @@ func (t *txn) reload(ctx context.Context) error {
 	switch {
 	case err != nil && !absent(err):
 		return err
-	case err != nil && t.lost && t.plan.todo == doEnd: // as it was meant to be
-		return errLanded
+	case err != nil && creating: // it did not land, or is gone before anybody had its token
+		t.life, t.behind, t.lost = own, false, false
+		return nil
+	case err != nil && t.lost && t.plan.todo == doEnd:
+		return t.ended(ctx, st)
 	case err != nil:
 		st = nil
 	case t.lost:
@@ -145,6 +154,26 @@ func (t *txn) reload(ctx context.Context) error {
 	t.behind = false
 	t.lost = t.lost && t.life.token.id != own.token.id
 	return err
+}
+
+// ended is for a session that is over, as was meant. st is what is left of it,
+// nil if nothing is: then another request may have ended it, and the browser may
+// hold a newer cookie.
+func (t *txn) ended(ctx context.Context, st *state) error {
+	if st == nil || !slices.Contains(st.versions, t.version) {
+		t.plan.cookie, t.plan.event = keepCookie, 0
+		return errLanded
+	}
+	t.remove(ctx, st.id)
+	return errLanded
+}
+
+// remove deletes a record that was saved as expired. If that fails, it will be
+// swept.
+func (t *txn) remove(ctx context.Context, id ID) {
+	if err := t.s.m.store.Delete(ctx, id); err != nil {
+		t.emit(ctx, EventStoreError, err)
+	}
 }
 
 // write carries out one try.
@@ -166,9 +195,7 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 	if err := t.save(ctx, rec, t.life.base.version); err != nil || t.plan.todo != doEnd {
 		return err
 	}
-	if err := t.s.m.store.Delete(ctx, rec.ID); err != nil {
-		t.emit(ctx, EventStoreError, err) // it has expired, and will be swept
-	}
+	t.remove(ctx, rec.ID)
 	return nil
 }
 

@@ -217,8 +217,8 @@ func (p *plan) record(cfg *Config, version Version, now time.Time) (Record, erro
 		next.accessed = now
 	}
 	next.expires = cfg.expiry(next)
-	if p.todo == doEnd {
-		next.expires = now
+	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
+		next.expires, next.lifetime = now, 1
 	}
 	data := encodeData(next)
 	if len(data) > cfg.MaxBytes && p.todo != doEnd {

@@ -3,6 +3,7 @@ package session2
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // settle takes over what a commit came to. It returns what the commit's caller
@@ -44,8 +45,7 @@ func (s *Session) fail(t *txn, err error) {
 	var dropped *droppedError
 	switch {
 	case errors.As(err, &dropped): // nothing can be stored for this token any more, but by a login
-		s.life = life{base: s.newState(), token: token{id: dropped.id}, shown: t.life.shown, standing: superseded}
-		s.life.base.id = dropped.id
+		s.life = s.shut(dropped.id, t.life.shown)
 		s.note, s.cookie = firstError(s.note, err), keepCookie
 		s.rework(t)
 	case errors.Is(err, errBegun):
@@ -58,6 +58,14 @@ func (s *Session) fail(t *txn, err error) {
 	default: // it may have landed: no second application
 		s.broken = err
 	}
+}
+
+// shut is what a request goes on with whose token opens its session no more:
+// nobody's.
+func (s *Session) shut(id ID, shown verifier) life {
+	st := s.newState()
+	st.id = id
+	return life{base: st, token: token{id: id}, shown: shown, standing: superseded}
 }
 
 // rework drops the changes of t, which are stored or lost, and applies what
@@ -87,10 +95,13 @@ func (s *Session) adopt(ctx context.Context, t *txn, doomed *life, late bool) {
 		s.life, s.doomed = life{base: s.newState()}, &next
 	}
 	s.rework(t)
+	if next.standing == superseded {
+		s.note = firstError(s.note, fmt.Errorf("session2: save %v: landed, but: %w", next.token.id, ErrStale))
+	}
 	switch {
 	case t.plan.cookie != keepCookie:
 		s.cookie = t.plan.cookie
-	case ended:
+	case doomed != nil:
 		s.cookie = revokeCookie
 	}
 	unrevoked := ended && s.begun
@@ -114,15 +125,20 @@ func (s *Session) adopt(ctx context.Context, t *txn, doomed *life, late bool) {
 }
 
 // adopted returns the session as the commit left it. A commit that was found to
-// have landed late leaves the cookie alone if its token has been replaced since.
+// have landed late leaves the cookie alone if its token has been replaced since;
+// by a login, and the session is another's.
 func (t *txn) adopted(late bool) life {
 	l := life{base: t.plan.next, token: t.plan.token, shown: t.life.shown, standing: t.life.standing}
+	l.unseen = t.life.unseen && t.plan.cookie == keepCookie
 	if t.plan.event != 0 || t.join {
 		l.shown, l.standing = l.token.secret, current
 	}
 	if late && t.plan.token.secret.hash() != t.plan.next.ident.hash {
 		t.plan.cookie = keepCookie
 		v := l.base.ident.judge(l.shown, t.s.arrived, t.cfg.RenewGrace)
+		if !v.opens() {
+			return t.s.shut(l.token.id, l.shown)
+		}
 		l.token.secret, l.standing, l.unseen = v.secret, v.standing, v.unseen
 	}
 	return l
