@@ -35,10 +35,7 @@ func (s *Session) commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
-	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
-		err = t.bury(ctx, doomed)
-	}
-	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
+	if doomed != nil && !failsRequest(err) {
 		if failed := t.bury(ctx, doomed); failed != nil {
 			err = failed
 		} else {
@@ -46,15 +43,14 @@ func (s *Session) commit(ctx context.Context) error {
 			doomed = nil
 		}
 	}
-	return s.settle(ctx, t, doomed, err)
+	return s.settle(ctx, t, doomed != nil, err)
 }
 
-// buried notes that the session that Destroy ended is deleted.
-func (s *Session) buried(ctx context.Context, doomed *life) {
-	s.mu.Lock()
-	s.doomed = nil
-	s.mu.Unlock()
-	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
+// failsRequest reports whether what became of a commit is a failure, and not
+// only less than was asked for.
+func failsRequest(err error) bool {
+	return err != nil && !errors.Is(err, errLanded) && !errors.Is(err, errQuiet) &&
+		!errors.Is(err, errBegun) && !errors.As(err, new(*droppedError))
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
