@@ -19,6 +19,8 @@ type txn struct {
 	version Version // of what this commit writes, in whichever try: by it a try that landed is known
 	lost    bool    // the answer to a Save was lost
 	behind  bool    // what the attempt starts from is old: load before deciding
+	resets  int     // the session's, as the log was taken down
+	ends    int
 	plan    plan
 }
 
@@ -36,7 +38,23 @@ func (s *Session) commit(ctx context.Context) error {
 	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
 		err = t.bury(ctx, doomed)
 	}
+	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
+		if failed := t.bury(ctx, doomed); failed != nil {
+			err = failed
+		} else {
+			s.buried(ctx, doomed)
+			doomed = nil
+		}
+	}
 	return s.settle(ctx, t, doomed, err)
+}
+
+// buried notes that the session that Destroy ended is deleted.
+func (s *Session) buried(ctx context.Context, doomed *life) {
+	s.mu.Lock()
+	s.doomed = nil
+	s.mu.Unlock()
+	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
@@ -59,7 +77,7 @@ func (s *Session) start() (*txn, *life, error) {
 		return nil, nil, nil
 	}
 	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
-	return &txn{attempt: a, s: s, behind: behind}, s.doomed, nil
+	return &txn{attempt: a, s: s, behind: behind, resets: s.resets, ends: s.ends}, s.doomed, nil
 }
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -181,7 +181,7 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	s.mu.Lock()
-	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s}
+	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s, resets: s.resets, ends: s.ends}
 	err := firstError(s.broken, s.wrong)
 	s.mu.Unlock()
 	if err != nil {

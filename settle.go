@@ -47,10 +47,10 @@ func (s *Session) fail(t *txn, err error) {
 		s.life = life{base: s.newState(), token: token{id: dropped.id}, shown: t.life.shown, standing: superseded}
 		s.life.base.id = dropped.id
 		s.note, s.cookie = firstError(s.note, err), keepCookie
-		s.rework(len(t.log))
+		s.rework(t)
 	case errors.Is(err, errBegun):
 		s.note = firstError(s.note, err)
-		s.rework(len(t.log))
+		s.rework(t)
 	case errors.Is(err, ErrStale):
 		s.broken, s.cookie = err, keepCookie
 	case !failedByStore(err): // until the handler makes it smaller, or Discard
@@ -60,11 +60,14 @@ func (s *Session) fail(t *txn, err error) {
 	}
 }
 
-// rework drops the first n changes, which are stored or lost, and applies the
-// others to the session as it is now.
-func (s *Session) rework(n int) {
-	log := s.log[n:]
-	s.reset()
+// rework drops the changes of t, which are stored or lost, and applies what
+// came after them to the session as it is now.
+func (s *Session) rework(t *txn) {
+	log := s.log
+	if !t.spend && s.resets == t.resets { // else they are no longer in the log
+		log = log[len(t.log):]
+	}
+	s.work, s.log, s.gen = s.life.base, nil, s.gen+1
 	for _, o := range log {
 		s.apply(o)
 	}
@@ -74,28 +77,31 @@ func (s *Session) rework(n int) {
 func (s *Session) adopt(ctx context.Context, t *txn, doomed *life, late bool) {
 	before := t.life.base
 	next := t.adopted(late)
+	ended := doomed != nil || t.plan.todo == doEnd
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}
 	}
 	s.life, s.doomed = next, nil
-	if !t.spend {
-		s.rework(len(t.log))
-	} else {
-		s.rework(0)
+	if s.ends != t.ends && next.base.stored() { // Destroy came while this commit ran: this is to end, too
+		s.life, s.doomed = life{base: s.newState()}, &next
 	}
-	ended := doomed != nil || t.plan.todo == doEnd
+	s.rework(t)
 	switch {
 	case t.plan.cookie != keepCookie:
 		s.cookie = t.plan.cookie
 	case ended:
 		s.cookie = revokeCookie
 	}
-	if ended && s.begun {
-		s.note = errBegun
+	unrevoked := ended && s.begun
+	if unrevoked {
+		s.note = firstError(s.note, errBegun)
 	}
 	s.mu.Unlock()
 
+	if unrevoked {
+		s.m.cfg.Logger.ErrorContext(ctx, "session2: cookie not revoked", "session", before.id.String(), "error", errBegun.Error())
+	}
 	if doomed != nil {
 		s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
 	}
