@@ -36,12 +36,7 @@ func (s *Session) commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
-	if doomed != nil && (err == nil || errors.Is(err, errLanded)) {
-		if failed := t.bury(ctx, doomed); failed != nil {
-			err = failed
-		}
-	}
-	if doomed != nil && errors.Is(err, errBegun) { // what came after the logout is lost; the logout is not
+	if doomed != nil && !failsRequest(err) {
 		if failed := t.bury(ctx, doomed); failed != nil {
 			err = failed
 		} else {
@@ -49,15 +44,14 @@ func (s *Session) commit(ctx context.Context) error {
 			doomed = nil
 		}
 	}
-	return s.settle(ctx, t, doomed, err)
+	return s.settle(ctx, t, doomed != nil, err)
 }
 
-// buried notes that the session that Destroy ended is deleted.
-func (s *Session) buried(ctx context.Context, doomed *life) {
-	s.mu.Lock()
-	s.doomed = nil
-	s.mu.Unlock()
-	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
+// failsRequest reports whether what became of a commit is a failure, and not
+// only less than was asked for.
+func failsRequest(err error) bool {
+	return err != nil && !errors.Is(err, errLanded) && !errors.Is(err, errQuiet) &&
+		!errors.Is(err, errBegun) && !errors.As(err, new(*droppedError))
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
@@ -137,7 +131,7 @@ func (t *txn) reload(ctx context.Context) error {
 		t.life, t.behind, t.lost = own, false, false
 		return nil
 	case err != nil && t.lost && t.plan.todo == doEnd:
-		return t.ended(ctx, st)
+		return t.gone(ctx, st)
 	case err != nil:
 		st = nil
 	case t.lost:
@@ -156,10 +150,10 @@ func (t *txn) reload(ctx context.Context) error {
 	return err
 }
 
-// ended is for a session that is over, as was meant. st is what is left of it,
+// gone is for a session that is over, as was meant. st is what is left of it,
 // nil if nothing is: then another request may have ended it, and the browser may
 // hold a newer cookie.
-func (t *txn) ended(ctx context.Context, st *state) error {
+func (t *txn) gone(ctx context.Context, st *state) error {
 	if st == nil || !slices.Contains(st.versions, t.version) {
 		t.plan.cookie, t.plan.event = keepCookie, 0
 		return errLanded

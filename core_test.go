@@ -300,6 +300,36 @@ func TestDestroyAndDiscardBesideACommit(t *testing.T) {
 	})
 }
 
+func TestDestroyBesideALostAnswer(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+			store.set(func() { store.onSave = nil })
+			if err := save(); err != nil {
+				t.Error(err)
+			}
+			if revoked { // the session that begins is ended from outside meanwhile
+				store.MemoryStore.Delete(t.Context(), rec.ID)
+			}
+			return fmt.Errorf("save: %w", session2.ErrUncertain)
+		}
+		res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+		if res.StatusCode != 200 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		for rec := range store.Iter(t.Context()) {
+			if rec.User == "alice" {
+				t.Error("the logout deleted nothing")
+			}
+		}
+		if n := st.events.count(session2.EventDestroyed); n != 1 {
+			t.Errorf("%d events of an end, want 1", n)
+		}
+	}
+}
+
 func TestClearKeepsTheUser(t *testing.T) {
 	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
 	b := st.login("alice")

@@ -191,7 +191,7 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	defer cancel()
 	err = t.run(ctx)
 	if late := errors.Is(err, errLanded); err == nil || late {
-		s.adopt(ctx, t, nil, late)
+		s.adopt(ctx, t, late)
 		return nil
 	}
 	return err

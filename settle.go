@@ -6,14 +6,14 @@ import (
 	"fmt"
 )
 
-// settle takes over what a commit came to. It returns what the commit's caller
-// is told.
-func (s *Session) settle(ctx context.Context, t *txn, doomed *life, err error) error {
+// settle takes over what a commit came to, and whether a logout has failed with
+// it. It returns what the commit's caller is told.
+func (s *Session) settle(ctx context.Context, t *txn, logout bool, err error) error {
 	if errors.Is(err, errQuiet) {
 		return nil
 	}
 	if err == nil || errors.Is(err, errLanded) {
-		s.adopt(ctx, t, doomed, err != nil)
+		s.adopt(ctx, t, err != nil)
 		return nil
 	}
 	var dropped *droppedError
@@ -25,7 +25,7 @@ func (s *Session) settle(ctx context.Context, t *txn, doomed *life, err error) e
 	case failedByStore(err):
 		t.emit(ctx, EventStoreError, err)
 	}
-	if len(t.log) == 0 && doomed == nil {
+	if len(t.log) == 0 && !logout {
 		return nil // housekeeping, for another time
 	}
 	s.fail(t, err)
@@ -82,15 +82,14 @@ func (s *Session) rework(t *txn) {
 }
 
 // adopt makes what was committed the base of what comes next.
-func (s *Session) adopt(ctx context.Context, t *txn, doomed *life, late bool) {
+func (s *Session) adopt(ctx context.Context, t *txn, late bool) {
 	before := t.life.base
 	next := t.adopted(late)
-	ended := doomed != nil || t.plan.todo == doEnd
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}
 	}
-	s.life, s.doomed = next, nil
+	s.life = next
 	if s.ends != t.ends && next.base.stored() { // Destroy came while this commit ran: this is to end, too
 		s.life, s.doomed = life{base: s.newState()}, &next
 	}
@@ -98,30 +97,41 @@ func (s *Session) adopt(ctx context.Context, t *txn, doomed *life, late bool) {
 	if next.standing == superseded {
 		s.note = firstError(s.note, fmt.Errorf("session2: save %v: landed, but: %w", next.token.id, ErrStale))
 	}
-	switch {
-	case t.plan.cookie != keepCookie:
-		s.cookie = t.plan.cookie
-	case doomed != nil:
-		s.cookie = revokeCookie
-	}
-	unrevoked := ended && s.begun
-	if unrevoked {
-		s.note = firstError(s.note, errBegun)
+	if t.plan.cookie == setCookie {
+		s.cookie = setCookie
 	}
 	s.mu.Unlock()
-
-	if unrevoked {
-		s.m.cfg.Logger.ErrorContext(ctx, "session2: cookie not revoked", "session", before.id.String(), "error", errBegun.Error())
-	}
-	if doomed != nil {
-		s.m.emit(ctx, Event{Kind: EventDestroyed, ID: doomed.base.id, User: doomed.base.user})
-	}
 	switch t.plan.event {
 	case EventDestroyed:
-		s.m.emit(ctx, Event{Kind: EventDestroyed, ID: before.id, User: before.user})
+		s.ended(ctx, before)
 	case EventCreated, EventRenewed:
 		s.m.emit(ctx, Event{Kind: t.plan.event, ID: t.plan.next.id, User: t.plan.next.user})
 	}
+}
+
+// buried notes that the session that Destroy ended is deleted.
+func (s *Session) buried(ctx context.Context, doomed *life) {
+	s.mu.Lock()
+	if s.doomed == doomed {
+		s.doomed = nil
+	}
+	s.mu.Unlock()
+	s.ended(ctx, doomed.base)
+}
+
+// ended revokes the cookie of a session that is no more.
+func (s *Session) ended(ctx context.Context, st *state) {
+	s.mu.Lock()
+	s.cookie = revokeCookie
+	begun := s.begun
+	if begun {
+		s.note = firstError(s.note, errBegun)
+	}
+	s.mu.Unlock()
+	if begun {
+		s.m.cfg.Logger.ErrorContext(ctx, "session2: cookie not revoked", "session", st.id.String(), "error", errBegun.Error())
+	}
+	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 }
 
 // adopted returns the session as the commit left it. A commit that was found to
