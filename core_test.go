@@ -66,6 +66,39 @@ func TestThreeLoginsAtOnce(t *testing.T) {
 	}
 }
 
+func TestATwinsTokensSurviveTheSecondLogin(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	late := b.clone()
+	var form, csrf string
+	st.do(b, func(s *session2.Session) {
+		s.SetUser("alice")
+		form, csrf = s.FormToken(), s.CSRFToken()
+	})
+	st.do(late, func(s *session2.Session) { s.SetUser("alice") })
+	st.do(b, func(s *session2.Session) {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("X-CSRF-Token", csrf)
+		if !s.HasFormToken(form) || !s.ValidCSRFToken(r) {
+			t.Error("the second click took the tokens of the page that the first one got")
+		}
+	})
+}
+
+func TestRevokeOthersWithoutASession(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	broken := errors.New("disk on fire")
+	store.onLoad = func(session2.ID) error { return broken }
+	st.do(b, func(s *session2.Session) {
+		if n, err := st.m.RevokeOthers(t.Context(), s); n != 0 || !errors.Is(err, broken) {
+			t.Errorf("RevokeOthers = %d, %v; want the load's error", n, err)
+		}
+	})
+}
+
 func TestLoginAfterTheGraceStartsASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()

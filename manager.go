@@ -77,7 +77,11 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 // RevokeOthers ends all other sessions of the user of s and returns their
 // number (ASVS 7.4.3). It is RevokeUser in everything else.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
-	return m.revokeUser(ctx, s.User(), s.ID())
+	user, keep := s.User(), s.ID()
+	if err := s.unusable(); err != nil {
+		return 0, err // it is not known whose the others are
+	}
+	return m.revokeUser(ctx, user, keep)
 }
 
 func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, err error) {

@@ -185,7 +185,10 @@ func (s *Session) SetUser(user string) {
 func (s *Session) Renew() { s.change(renew) }
 
 func renew(st *state) error {
-	st.csrf, st.forms, st.renew = nil, nil, true
+	if !st.joins { // else they are the twin's, from after its login
+		st.csrf, st.forms = nil, nil
+	}
+	st.renew = true
 	return nil
 }
 
@@ -342,6 +345,13 @@ func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return firstError(firstError(s.broken, s.wrong), s.note)
+}
+
+// unusable returns why the session could not be loaded or stored.
+func (s *Session) unusable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
 }
 
 // Created returns when the session began.

@@ -53,7 +53,7 @@ func (s *Session) fail(t *txn, err error) {
 		s.rework(t)
 	case errors.Is(err, ErrStale):
 		s.broken, s.cookie = err, keepCookie
-	case !failedByStore(err): // until the handler makes it smaller, or Discard
+	case !failedByStore(err): // until Discard
 		s.wrong = firstError(s.wrong, err)
 	default: // it may have landed: no second application
 		s.broken = err
