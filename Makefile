@@ -2,7 +2,7 @@
 # what is missing where it can, and otherwise says what to install.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
-FUZZTIME ?= 5s
+FUZZTIME ?= 10000x
 
 .PHONY: test tools lint unit fuzz bench cover
 
@@ -21,7 +21,8 @@ lint:
 unit:
 	go test -race -shuffle=on -timeout 15m ./...
 
-# Each fuzz target for a short while: the seeds and a little more.
+# Each fuzz target for a short while: the seeds and a little more. A number of
+# runs, for with a time `go test` can fail as the time runs out.
 fuzz:
 	@for pkg in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \

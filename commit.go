@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -19,6 +20,8 @@ type txn struct {
 	version Version // of what this commit writes, in whichever try: by it a try that landed is known
 	lost    bool    // the answer to a Save was lost
 	behind  bool    // what the attempt starts from is old: load before deciding
+	resets  int     // the session's, as the log was taken down
+	ends    int
 	plan    plan
 }
 
@@ -33,10 +36,22 @@ func (s *Session) commit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
-	if doomed != nil && (err == nil || errors.Is(err, errQuiet)) {
-		err = t.bury(ctx, doomed)
+	if doomed != nil && !failsRequest(err) {
+		if failed := t.bury(ctx, doomed); failed != nil {
+			err = failed
+		} else {
+			s.buried(ctx, doomed)
+			doomed = nil
+		}
 	}
-	return s.settle(ctx, t, doomed, err)
+	return s.settle(ctx, t, doomed != nil, err)
+}
+
+// failsRequest reports whether what became of a commit is a failure, and not
+// only less than was asked for.
+func failsRequest(err error) bool {
+	return err != nil && !errors.Is(err, errLanded) && !errors.Is(err, errQuiet) &&
+		!errors.Is(err, errBegun) && !errors.As(err, new(*droppedError))
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
@@ -59,7 +74,7 @@ func (s *Session) start() (*txn, *life, error) {
 		return nil, nil, nil
 	}
 	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
-	return &txn{attempt: a, s: s, behind: behind}, s.doomed, nil
+	return &txn{attempt: a, s: s, behind: behind, resets: s.resets, ends: s.ends}, s.doomed, nil
 }
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
@@ -69,6 +84,8 @@ func (t *txn) run(ctx context.Context) (err error) {
 	if t.life.standing == superseded && !t.login {
 		return &droppedError{t.life.token.id, ErrStale}
 	}
+	// One version has one content: a try that lands late stands for the next.
+	n := newNonce()
 	t.version = newVersion()
 	for try := range maxReplays {
 		if t.behind {
@@ -77,7 +94,7 @@ func (t *txn) run(ctx context.Context) (err error) {
 			}
 		}
 		now := microNow()
-		if t.plan, err = t.decide(now, newNonce()); err != nil {
+		if t.plan, err = t.decide(now, n); err != nil {
 			return err
 		}
 		err = t.write(ctx, now)
@@ -101,7 +118,8 @@ func (t *txn) run(ctx context.Context) (err error) {
 // reload bases the attempt on the record as it is now.
 func (t *txn) reload(ctx context.Context) error {
 	m, own := t.s.m, t.s.newLife()
-	if !t.life.base.stored() && t.life.standing == current && !t.lost {
+	creating := !t.life.base.stored() && t.life.standing == current
+	if creating && !t.lost {
 		t.life, t.behind = own, false // somebody else's record has the ID that was drawn: draw another
 		return nil
 	}
@@ -109,8 +127,11 @@ func (t *txn) reload(ctx context.Context) error {
 	switch {
 	case err != nil && !absent(err):
 		return err
-	case err != nil && t.lost && t.plan.todo == doEnd: // as it was meant to be
-		return errLanded
+	case err != nil && creating: // it did not land, or is gone before anybody had its token
+		t.life, t.behind, t.lost = own, false, false
+		return nil
+	case err != nil && t.lost && t.plan.todo == doEnd:
+		return t.gone(ctx, st)
 	case err != nil:
 		st = nil
 	case t.lost:
@@ -127,6 +148,26 @@ func (t *txn) reload(ctx context.Context) error {
 	t.behind = false
 	t.lost = t.lost && t.life.token.id != own.token.id
 	return err
+}
+
+// gone is for a session that is over, as was meant. st is what is left of it,
+// nil if nothing is: then another request may have ended it, and the browser may
+// hold a newer cookie.
+func (t *txn) gone(ctx context.Context, st *state) error {
+	if st == nil || !slices.Contains(st.versions, t.version) {
+		t.plan.cookie, t.plan.event = keepCookie, 0
+		return errLanded
+	}
+	t.remove(ctx, st.id)
+	return errLanded
+}
+
+// remove deletes a record that was saved as expired. If that fails, it will be
+// swept.
+func (t *txn) remove(ctx context.Context, id ID) {
+	if err := t.s.m.store.Delete(ctx, id); err != nil {
+		t.emit(ctx, EventStoreError, err)
+	}
 }
 
 // write carries out one try.
@@ -148,9 +189,7 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 	if err := t.save(ctx, rec, t.life.base.version); err != nil || t.plan.todo != doEnd {
 		return err
 	}
-	if err := t.s.m.store.Delete(ctx, rec.ID); err != nil {
-		t.emit(ctx, EventStoreError, err) // it has expired, and will be swept
-	}
+	t.remove(ctx, rec.ID)
 	return nil
 }
 

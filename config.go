@@ -52,7 +52,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// OnEvent is called for each event, by the goroutine that met it, possibly
-	// by several at once.
+	// by several at once. It must not use the session of the request: a commit
+	// may be under way, and would wait for itself.
 	OnEvent func(ctx context.Context, e Event)
 
 	// ErrorHandler answers a request whose session failed, instead of the

@@ -34,6 +34,7 @@ type state struct {
 	login   bool // SetUser signed somebody in
 	renew   bool // the token is to be replaced
 	reissue bool // the cookie's attributes changed
+	joins   bool // it comes upon the login of a twin
 }
 
 // mark is a random token of the page's: a form token or a CSRF token.

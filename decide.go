@@ -106,6 +106,7 @@ func (a *attempt) accessed(st *state, now time.Time) bool {
 // decide makes the plan.
 func (a *attempt) decide(now time.Time, n nonce) (plan, error) {
 	next := *a.life.base
+	next.joins = a.join
 	for _, o := range a.log {
 		if err := o(&next); err != nil {
 			return plan{}, &changeError{err}
@@ -212,13 +213,13 @@ func (p *plan) record(cfg *Config, version Version, now time.Time) (Record, erro
 	next.version = version
 	next.versions = append(slices.Clip(next.versions), version)
 	next.versions = next.versions[max(0, len(next.versions)-maxVersions):]
-	next.login, next.renew, next.reissue = false, false, false
+	next.login, next.renew, next.reissue, next.joins = false, false, false, false
 	if now.After(next.accessed) {
 		next.accessed = now
 	}
 	next.expires = cfg.expiry(next)
-	if p.todo == doEnd {
-		next.expires = now
+	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
+		next.expires, next.lifetime = now, 1
 	}
 	data := encodeData(next)
 	if len(data) > cfg.MaxBytes && p.todo != doEnd {

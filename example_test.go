@@ -227,7 +227,7 @@ func ExampleGob() {
 	s, _ := manager(session2.Config{Codec: session2.Gob{}}).Open(context.Background(), "")
 	s.Set("cart", Cart{}) // without gob.Register, and not by a Key
 	fmt.Println(s.Err())
-	// Output: session2: set "cart": gob: type not registered for interface: session2_test.Cart
+	// Output: session2: set "cart": a session2_test.Cart cannot be encoded: gob.Register it, or use a Key (*errors.errorString)
 }
 
 func ExampleJSON() {

@@ -181,7 +181,7 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	s.mu.Lock()
-	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s}
+	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s, resets: s.resets, ends: s.ends}
 	err := firstError(s.broken, s.wrong)
 	s.mu.Unlock()
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	defer cancel()
 	err = t.run(ctx)
 	if late := errors.Is(err, errLanded); err == nil || late {
-		s.adopt(ctx, t, nil, late)
+		s.adopt(ctx, t, late)
 		return nil
 	}
 	return err

@@ -64,7 +64,7 @@ func (k Key[T]) apply(s *Session, st *state, f func(T) T) error {
 	if data, ok := st.get(k.name); ok {
 		var err error
 		if v, err = decodeTyped[T](s.m.cfg.Codec, data); err != nil {
-			return &valueError{k.name, err}
+			return getError(k.name, err)
 		}
 	}
 	data, err := encodeTyped(s.m.cfg.Codec, f(v))

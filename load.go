@@ -36,6 +36,11 @@ func (s *Session) newLife() life {
 // load finds the session that the request's cookie opens. It runs once.
 func (s *Session) load(ctx context.Context) {
 	lives, err := s.candidates(ctx)
+	if err != nil && ctx.Err() != nil && s.request != nil { // the client has gone: what its handler does is done all the same
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
+		defer cancel()
+		lives, err = s.candidates(late)
+	}
 	l, ambiguous := choose(lives)
 	if ambiguous {
 		s.m.emit(ctx, Event{Kind: EventMalformed, Err: errAmbiguous})
@@ -173,7 +178,9 @@ func (m *Manager) read(ctx context.Context, id ID) (*state, error) {
 	case errors.Is(err, ErrCorrupt):
 		e.Kind = EventCorrupt
 	}
-	m.emit(ctx, e)
+	if e.Kind != EventStoreError || ctx.Err() == nil { // that a client has gone is no failure of the store
+		m.emit(ctx, e)
+	}
 	if absent(err) {
 		err = nil
 	}

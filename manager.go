@@ -77,7 +77,11 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 // RevokeOthers ends all other sessions of the user of s and returns their
 // number (ASVS 7.4.3). It is RevokeUser in everything else.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
-	return m.revokeUser(ctx, s.User(), s.ID())
+	user, keep := s.User(), s.ID()
+	if err := s.unusable(); err != nil {
+		return 0, err // it is not known whose the others are
+	}
+	return m.revokeUser(ctx, user, keep)
 }
 
 func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, err error) {
@@ -105,16 +109,33 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, 
 // iterUser lists a user's records by the store's index, or by looking at all
 // of them where it has none.
 func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	if u, ok := m.store.(UserStore); ok {
-		return u.IterUser(ctx, user)
-	}
 	return func(yield func(Record, error) bool) {
+		if m.iterIndex(ctx, user, yield) {
+			return
+		}
 		for rec, err := range iterAll(ctx, m.store) {
 			if (err != nil || rec.User == user) && !yield(rec, err) {
 				return
 			}
 		}
 	}
+}
+
+// iterIndex lists them by the store's index. It reports false if there is none.
+func (m *Manager) iterIndex(ctx context.Context, user string, yield func(Record, error) bool) bool {
+	u, ok := m.store.(UserStore)
+	if !ok {
+		return false
+	}
+	for rec, err := range u.IterUser(ctx, user) {
+		if errors.Is(err, errors.ErrUnsupported) {
+			return false // a wrapper's, around a store without one
+		}
+		if !yield(rec, err) {
+			break
+		}
+	}
+	return true
 }
 
 // iterAll lists all records of a store that can.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -42,7 +43,8 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), w: w, r: r}
+		x := &exchange{Context: r.Context(), w: w}
+		x.r = r.WithContext(x)
 		x.session.m = m
 		x.session.ctx = x.Context
 		x.session.request = r
@@ -51,7 +53,7 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 			x.outer = h.Clone()
 		}
 		defer x.end()
-		next.ServeHTTP(x.writer(), r.WithContext(x))
+		next.ServeHTTP(x.writer(), x.r)
 		x.returned = true
 	})
 }
@@ -68,7 +70,12 @@ type exchange struct {
 	returned        bool        // the handler did
 	refused         bool        // its status was 500 or above
 	failed          error       // the commit did: the response is the error handler's
+	answer          http.Header // the error handler's header
 }
+
+// Format keeps fmt from the session, whose token and values it would print.
+// With every verb, a context and a ResponseWriter name their session only.
+func (x *exchange) Format(f fmt.State, _ rune) { io.WriteString(f, "session2.Exchange") }
 
 // Value finds the session by its manager, and the innermost one by contextKey.
 func (x *exchange) Value(key any) any {
@@ -131,13 +138,23 @@ func (x *exchange) fail(err error) {
 	maps.Copy(h, x.outer)
 	x.header()
 	x.session.m.cfg.ErrorHandler(x.w, x.r, err)
+	x.answer = h.Clone()
 }
 
 // end commits what is left to commit when the handler has returned, or drops it
-// if it has panicked.
+// if it has panicked. Whoever recovers from the panic may still answer: with the
+// cookie of what [Session.Commit] has stored.
 func (x *exchange) end() {
 	s := &x.session
+	if x.answer != nil { // trailers that the handler left in a header it had kept
+		h := x.w.Header()
+		clear(h)
+		maps.Copy(h, x.answer)
+	}
 	switch {
+	case !x.returned && !x.begun:
+		s.Discard()
+		x.header()
 	case !x.returned, x.refused:
 		s.Discard()
 	case !x.begun:
@@ -150,13 +167,16 @@ func (x *exchange) end() {
 // writer returns the ResponseWriter for the handler, with the optional methods
 // that the server's has and no others.
 func (x *exchange) writer() http.ResponseWriter {
+	w := (*writer)(x)
 	switch {
 	case can[http.Hijacker](x.w):
-		return hijackWriter{(*writer)(x)}
+		return hijackWriter{flushWriter{w}}
+	case !w.flushes():
+		return w
 	case can[http.Pusher](x.w):
-		return pushWriter{(*writer)(x)}
+		return pushWriter{flushWriter{w}}
 	}
-	return (*writer)(x)
+	return flushWriter{w}
 }
 
 // can reports whether w, or what it wraps, is a T.
@@ -177,6 +197,8 @@ func can[T any](w http.ResponseWriter) bool {
 // out begins the response first.
 type writer exchange
 
+func (w *writer) Format(f fmt.State, verb rune) { (*exchange)(w).Format(f, verb) }
+
 func (w *writer) begin(status int) error { return (*exchange)(w).begin(status) }
 
 // Unwrap is for http.ResponseController.
@@ -190,9 +212,10 @@ func (w *writer) Header() http.Header {
 }
 
 // WriteHeader begins the response, unless status is an informational one, of
-// which only 101 is final (RFC 9110, 15.2).
+// which only 101 is final (RFC 9110, 15.2). One below 100 makes the server
+// panic, before anything is stored.
 func (w *writer) WriteHeader(status int) {
-	informational := status >= 100 && status <= 199 && status != http.StatusSwitchingProtocols
+	informational := status <= 199 && status != http.StatusSwitchingProtocols
 	if w.failed != nil || !informational && w.begin(status) != nil {
 		return
 	}
@@ -213,24 +236,68 @@ func (w *writer) WriteString(text string) (int, error) {
 	return io.WriteString(w.w, text)
 }
 
-// ReadFrom lets the server send files as it does best.
+// ReadFrom lets the server send files as it does best. The response begins with
+// the first byte read: a reader that fails at once leaves the handler free to
+// answer 500, and that must leave no trace.
 func (w *writer) ReadFrom(r io.Reader) (int64, error) {
-	if err := w.begin(http.StatusOK); err != nil {
-		return 0, err
+	var first int
+	if !w.begun {
+		buf := make([]byte, 512) // what the server would read, to tell the type
+		n, err := readSome(r, buf)
+		if n > 0 {
+			var werr error
+			first, werr = w.Write(buf[:n])
+			err = firstError(werr, err)
+		}
+		if err != nil {
+			return int64(first), noEOF(err)
+		}
 	}
-	return io.Copy(w.w, r)
+	if w.failed != nil {
+		return 0, w.failed
+	}
+	n, err := io.Copy(w.w, r)
+	return int64(first) + n, err
 }
 
-func (w *writer) Flush() { w.FlushError() }
+// readSome reads until there is something, or an error.
+func readSome(r io.Reader, buf []byte) (n int, err error) {
+	for n == 0 && err == nil {
+		n, err = r.Read(buf)
+	}
+	return n, err
+}
 
+func noEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// flushes reports whether the server's writer can flush, one way or the other.
+func (w *writer) flushes() bool {
+	return can[http.Flusher](w.w) || can[interface{ FlushError() error }](w.w)
+}
+
+// FlushError is for http.ResponseController. Where nothing can be flushed, no
+// byte leaves, and the response does not begin.
 func (w *writer) FlushError() error {
+	if !w.flushes() {
+		return fmt.Errorf("session2: flush: %w", http.ErrNotSupported)
+	}
 	if err := w.begin(http.StatusOK); err != nil {
 		return err
 	}
 	return http.NewResponseController(w.w).Flush()
 }
 
-type hijackWriter struct{ *writer }
+// flushWriter has what makes handlers believe in a stream.
+type flushWriter struct{ *writer }
+
+func (w flushWriter) Flush() { w.FlushError() }
+
+type hijackWriter struct{ flushWriter }
 
 // Hijack commits before it hands over the connection. What the handler then
 // writes is its own, header included, so a commit that needs a cookie fails. One
@@ -248,7 +315,7 @@ func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.w).Hijack()
 }
 
-type pushWriter struct{ *writer }
+type pushWriter struct{ flushWriter }
 
 // Push is http.Pusher's.
 func (w pushWriter) Push(target string, opts *http.PushOptions) error {

@@ -856,3 +856,34 @@ func TestCleanup(t *testing.T) {
 		}
 	})
 }
+
+// failingSweep is a store whose sweep fails at first.
+type failingSweep struct {
+	*session2.MemoryStore
+	left int
+}
+
+func (f *failingSweep) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
+	if f.left > 0 {
+		f.left--
+		return 0, errors.New("disk on fire")
+	}
+	return f.MemoryStore.DeleteOld(ctx, age)
+}
+
+func TestCleanupOutlivesAFailingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &failingSweep{session2.NewMemoryStore(), 3}
+		st := newSite(t, store, session2.Config{IdleTimeout: time.Minute})
+		st.login("alice")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- st.m.Cleanup(ctx, time.Minute) }()
+		time.Sleep(10 * time.Minute)
+		cancel()
+		<-done
+		if n := st.events.count(session2.EventStoreError); n != 3 || records(t, store) != 0 {
+			t.Errorf("%d failures told, %d records left; want 3 and none", n, records(t, store))
+		}
+	})
+}

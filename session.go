@@ -39,6 +39,8 @@ type Session struct {
 	work   *state // life.base with log applied: what the handler sees; nil before the first look
 	log    []op   // what was changed and is not stored yet
 	gen    int    // counts the changes of work
+	resets int    // counts the calls of Destroy and Discard: each empties the log
+	ends   int    // counts those of Destroy
 	doomed *life  // ended by Destroy, not deleted yet
 	begun  bool   // the response has begun: no cookie can be sent any more
 	cookie cookieAction
@@ -137,6 +139,9 @@ func (s *Session) Token() string {
 		return ""
 	}
 	s.draw()
+	if s.life.token.secret == (verifier{}) { // replaced by a login: what comes after it is known to the commit alone
+		return ""
+	}
 	return s.life.token.encode()
 }
 
@@ -180,7 +185,10 @@ func (s *Session) SetUser(user string) {
 func (s *Session) Renew() { s.change(renew) }
 
 func renew(st *state) error {
-	st.csrf, st.forms, st.renew = nil, nil, true
+	if !st.joins { // else they are the twin's, from after its login
+		st.csrf, st.forms = nil, nil
+	}
+	st.renew = true
 	return nil
 }
 
@@ -213,18 +221,19 @@ func (s *Session) raw(key string) ([]byte, bool) {
 
 // valueError hides the text of its cause, which might show the value.
 type valueError struct {
-	key   string
+	what  string
 	cause error
 }
 
-func (e *valueError) Error() string {
-	return fmt.Sprintf("session2: get %q: the value cannot be decoded (%T)", e.key, e.cause)
-}
-
+func (e *valueError) Error() string { return fmt.Sprintf("%s (%T)", e.what, e.cause) }
 func (e *valueError) Unwrap() error { return e.cause }
 
+func getError(key string, err error) error {
+	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded", err})
+}
+
 func (s *Session) undecodable(key string, err error) {
-	err = &valueError{key, err}
+	err = getError(key, err)
 	s.mu.Lock()
 	s.note = firstError(s.note, err)
 	e := Event{Kind: EventCorrupt, ID: s.work.id, User: s.work.user, Err: err}
@@ -249,7 +258,9 @@ func (s *Session) put(key string, data []byte, err error) {
 	s.change(setOp(key, data))
 }
 
-func setError(key string, err error) error { return fmt.Errorf("session2: set %q: %w", key, err) }
+func setError(key string, err error) error {
+	return fmt.Errorf("session2: set %q: %w", key, err)
+}
 
 func setOp(key string, data []byte) op {
 	return func(st *state) error {
@@ -336,6 +347,13 @@ func (s *Session) Err() error {
 	return firstError(firstError(s.broken, s.wrong), s.note)
 }
 
+// unusable returns why the session could not be loaded or stored.
+func (s *Session) unusable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
 // Created returns when the session began.
 func (s *Session) Created() time.Time {
 	s.look()
@@ -411,6 +429,7 @@ func (s *Session) Destroy() {
 		s.doomed = &ended
 		s.life = life{base: s.newState()}
 	}
+	s.ends++
 	s.reset()
 }
 
@@ -431,6 +450,7 @@ func (s *Session) Discard() {
 // reset forgets the log.
 func (s *Session) reset() {
 	s.work, s.log, s.gen = s.life.base, nil, s.gen+1
+	s.resets++
 }
 
 // Commit stores the changes so far, where a handler must know that they are
@@ -467,8 +487,8 @@ func (s *Session) String() string {
 	return fmt.Sprintf("session2.Session(%v)", s.work.id)
 }
 
-// GoString is String: nothing prints what a session holds.
-func (s *Session) GoString() string { return s.String() }
+// Format is String with every verb: nothing prints what a session holds.
+func (s *Session) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 
 // LogValue is String for package slog.
 func (s *Session) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -22,6 +23,9 @@ func newSite(t testing.TB, store session2.Store, cfg session2.Config) *site {
 	t.Helper()
 	log := &eventLog{}
 	cfg.OnEvent = log.add
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	m, err := session2.NewManager(store, cfg)
 	if err != nil {
 		t.Fatal(err)

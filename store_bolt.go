@@ -32,11 +32,14 @@ const (
 // root before its leaves would lose the database, not just that commit.
 //
 // The file grows to what the largest number of records took and never shrinks;
-// space of deleted records is used again. A record that was damaged on the disk
-// is an error of its own. But bbolt keeps no checksums of its pages: where one
-// of those is damaged, what lies beyond it is lost, and calls that meet it
-// answer an error or, where bbolt relies on a wrong length, take much memory
-// first.
+// space of deleted records is used again. Opening it reads the file's tree: some
+// 0.4 s for a GB.
+//
+// A record that was damaged on the disk is an error of its own. But bbolt keeps
+// no checksums of its pages: a file in which one of those is damaged is refused
+// when it is opened, and calls that meet such damage later answer an error. Not
+// all damage is seen in time, and then bbolt may take much memory or end the
+// process: 1 of 200 files with four bad bytes did.
 type BoltStore struct {
 	db      *bolt.DB
 	update  func(func(*bolt.Tx) error) error // db.Update, but for tests
@@ -93,7 +96,7 @@ func OpenBoltStore(path string, opts *BoltOptions) (*BoltStore, error) {
 	}
 	b, err := openBolt(path, o)
 	if err != nil {
-		return nil, fmt.Errorf("session2: open bolt %s: %w", path, err)
+		return nil, fmt.Errorf("session2: open bolt store %s: %w", path, err)
 	}
 	return b, nil
 }

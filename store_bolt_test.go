@@ -487,7 +487,7 @@ func wantOpenError(t *testing.T, path, text string) error {
 		b.Close()
 		t.Fatalf("OpenBoltStore opened it, want an error with %q", text)
 	}
-	if !strings.HasPrefix(err.Error(), "session2: open bolt "+path) || !strings.Contains(err.Error(), text) {
+	if !strings.HasPrefix(err.Error(), "session2: open bolt store "+path) || !strings.Contains(err.Error(), text) {
 		t.Errorf("OpenBoltStore: %v, want an error with %q", err, text)
 	}
 	return err
@@ -537,7 +537,7 @@ func TestBoltSecondProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := string(out); !strings.HasPrefix(s, "true\nsession2: open bolt ") || !strings.Contains(s, "in use by another process") {
+	if s := string(out); !strings.HasPrefix(s, "true\nsession2: open bolt store ") || !strings.Contains(s, "in use by another process") {
 		t.Errorf("the second process says %q", s)
 	}
 	saveBolt(t, b, boltRecord(1, ""))

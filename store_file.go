@@ -66,18 +66,26 @@ func openFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error
 	if opts == nil {
 		opts = &FileOptions{}
 	}
-	abs, err := filepath.Abs(dir) // so that a later change of the working folder moves nothing
+	s, err := newFileStore(fs, dir, opts)
+	if err == nil {
+		err = s.setup(context.Background())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("session2: open file store: %w", err)
+	}
+	return s, nil
+}
+
+func newFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error) {
+	abs, err := filepath.Abs(dir) // so that a later change of the working folder moves nothing
+	if err != nil {
+		return nil, err
 	}
 	s := &FileStore{fs: fs, dir: abs, sync: !opts.NoSync}
 	for i := range s.locks {
 		s.locks[i] = s.newLock(hexByte(byte(i)))
 	}
 	s.sweep = s.newLock("sweep")
-	if err := s.Setup(context.Background()); err != nil {
-		return nil, err
-	}
 	return s, nil
 }
 
@@ -120,7 +128,7 @@ func (s *FileStore) load(ctx context.Context, id ID) (Record, error) {
 	}
 	switch {
 	case err != nil:
-		return Record{ID: id}, err
+		return Record{}, err
 	case !found:
 		return Record{}, ErrNotFound
 	}
@@ -253,10 +261,13 @@ func (s *FileStore) touch(id ID, to record.Access) error {
 
 // begin refuses a call whose context has ended, or that comes after Close.
 func (s *FileStore) begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if s.closed.Load() {
 		return os.ErrClosed
 	}
-	return ctx.Err()
+	return nil
 }
 
 // locked calls do while no other writer, here or in another process, is at the

@@ -21,12 +21,12 @@ func (s *FileStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 		for i := range len(s.locks) {
 			ids, err := s.folderIDs(ctx, byte(i))
 			if err != nil {
-				yield(Record{}, fmt.Errorf("session2: iterate: %w", err))
+				yield(Record{}, fmt.Errorf("session2: iter: %w", err))
 				return
 			}
 			for _, id := range ids {
 				rec, err := s.load(ctx, id)
-				if !errors.Is(err, ErrNotFound) && !yieldLoaded(yield, id, rec, err) {
+				if !errors.Is(err, ErrNotFound) && !yieldLoaded(yield, "iter", id, rec, err) {
 					return
 				}
 			}
@@ -36,11 +36,11 @@ func (s *FileStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 
 // yieldLoaded yields what load answered and reports whether to go on: past a
 // corrupt record, but not past a failure of the store.
-func yieldLoaded(yield func(Record, error) bool, id ID, rec Record, err error) bool {
+func yieldLoaded(yield func(Record, error) bool, op string, id ID, rec Record, err error) bool {
 	if err == nil {
 		return yield(rec, nil)
 	}
-	return yield(Record{ID: id}, opError("iterate", id, err)) && errors.Is(err, ErrCorrupt)
+	return yield(Record{ID: id}, opError(op, id, err)) && errors.Is(err, ErrCorrupt)
 }
 
 // folderIDs returns the IDs in one folder of records. It holds the folder's

@@ -24,13 +24,13 @@ func (s *FileStore) lookup(id ID) (r record.Record, found bool, err error) {
 }
 
 // lookupIntact is lookup for those to whom a corrupt record, once it is set
-// aside, is none.
-func (s *FileStore) lookupIntact(id ID) (r record.Record, found bool, err error) {
+// aside, is one that was removed: aside reports that it was.
+func (s *FileStore) lookupIntact(id ID) (r record.Record, found, aside bool, err error) {
 	r, found, err = s.lookup(id)
 	if errors.Is(err, ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
-		err = nil
+		return record.Record{}, false, true, nil
 	}
-	return r, found, err
+	return r, found, false, err
 }
 
 // read reads a record. Without the lock, an ErrCorrupt is no verdict yet: two

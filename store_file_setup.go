@@ -28,7 +28,7 @@ import (
 // [OpenFileStore] has done already.
 func (s *FileStore) Setup(ctx context.Context) error {
 	if err := s.setup(ctx); err != nil {
-		return fmt.Errorf("session2: set up file store: %w", err)
+		return fmt.Errorf("session2: set up: %w", err)
 	}
 	return nil
 }

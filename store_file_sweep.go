@@ -37,10 +37,13 @@ func (s *FileStore) deleteOld(ctx context.Context, trees []dueTree) (n int, err 
 		return 0, err
 	}
 	defer unlock()
-	if err := s.takeOver(ctx, trees); err != nil {
+	w := &fileSweep{FileStore: s, trees: trees}
+	// Where the disk is full, nothing can be taken over; but what was taken
+	// over before can be swept, and that makes room.
+	w.failed = s.takeOver(ctx, trees)
+	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	w := &fileSweep{FileStore: s, trees: trees}
 	for _, t := range trees {
 		if err := w.sweepTree(ctx, t); err != nil {
 			return w.deleted, err
@@ -54,7 +57,7 @@ type fileSweep struct {
 	*FileStore
 	trees   []dueTree
 	deleted int
-	failed  error // the first record's that could not be swept; its entry stays
+	failed  error // the first failure that did not end the sweep; the entries stay
 }
 
 // old reports whether a record with these times is to be removed.
@@ -141,7 +144,7 @@ func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueE
 func (w *fileSweep) visitGroup(again, group []dueEntry) ([]dueEntry, error) {
 	var gone []record.Record
 	for _, e := range group {
-		r, found, err := w.lookupIntact(e.id) // the second look: it may have been saved or touched
+		r, found, aside, err := w.lookupIntact(e.id) // the second look: it may have been saved or touched
 		live := found && !w.old(r.Access)
 		switch {
 		case err == nil && live:
@@ -152,11 +155,11 @@ func (w *fileSweep) visitGroup(again, group []dueEntry) ([]dueEntry, error) {
 			err = w.remove(e.id)
 		}
 		if err != nil {
-			w.failed = cmp.Or(w.failed, opError("sweep", e.id, err))
+			w.failed = cmp.Or(w.failed, fmt.Errorf("%v: %w", e.id, err))
 			again = append(again, e)
 			continue
 		}
-		if found {
+		if found || aside {
 			w.deleted++
 		}
 		gone = append(gone, record.Record{ID: e.id, User: r.User})

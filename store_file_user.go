@@ -30,7 +30,7 @@ func (s *FileStore) IterUser(ctx context.Context, user string) iter.Seq2[Record,
 	return func(yield func(Record, error) bool) {
 		ids, err := s.userIDs(ctx, user)
 		if err != nil {
-			yield(Record{}, fmt.Errorf("session2: iterate user: %w", err))
+			yield(Record{}, fmt.Errorf("session2: iter user: %w", err))
 			return
 		}
 		for _, id := range ids {
@@ -40,7 +40,7 @@ func (s *FileStore) IterUser(ctx context.Context, user string) iter.Seq2[Record,
 					continue
 				}
 			}
-			if !yieldLoaded(yield, id, rec, err) {
+			if !yieldLoaded(yield, "iter user", id, rec, err) {
 				return
 			}
 		}
@@ -57,7 +57,9 @@ func (s *FileStore) DeleteUser(ctx context.Context, user string) (int, error) {
 		if deleted {
 			n++
 		}
-		errs = append(errs, opError("delete", id, err))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%v: %w", id, err))
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -71,7 +73,8 @@ func (s *FileStore) DeleteUser(ctx context.Context, user string) (int, error) {
 // deleteOfUser removes the record if it is the user's, and the entry anyway.
 func (s *FileStore) deleteOfUser(ctx context.Context, user string, id ID) (deleted bool, err error) {
 	err = s.locked(ctx, id, func() error {
-		r, found, err := s.lookupIntact(id)
+		r, found, aside, err := s.lookupIntact(id)
+		deleted = aside
 		if err == nil && found && r.User == user {
 			err = s.remove(id)
 			deleted = err == nil
@@ -87,7 +90,7 @@ func (s *FileStore) deleteOfUser(ctx context.Context, user string, id ID) (delet
 // checkUser drops the user's entry for a record that is gone or another's.
 func (s *FileStore) checkUser(ctx context.Context, user string, id ID) error {
 	return s.locked(ctx, id, func() error {
-		r, found, err := s.lookupIntact(id)
+		r, found, _, err := s.lookupIntact(id)
 		if err != nil || found && r.User == user {
 			return err
 		}

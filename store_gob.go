@@ -53,6 +53,7 @@ type GobStore struct {
 	mu     sync.RWMutex
 	shelf  *gobShelf
 	closed bool
+	torn   bool // a failed append of our own, which has its error, may have left half a frame
 }
 
 var (
@@ -262,7 +263,10 @@ func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time
 	op := &goblog.Op{Kind: goblog.Touch, ID: id, Accessed: microTime(accessed), Expires: microTime(expires)}
 	err := s.do(ctx, false, func(p *gobPlan) error {
 		e, found := p.get(id)
-		if !found || e.Value.lost || op.Accessed <= e.Accessed && op.Expires <= e.Expires {
+		if e.Value.lost {
+			return ErrCorrupt
+		}
+		if !found || op.Accessed <= e.Accessed && op.Expires <= e.Expires {
 			return nil
 		}
 		return p.add(op)

@@ -160,6 +160,7 @@ func (s *GobStore) carryOut(p *gobPlan) error {
 		return nil
 	}
 	if err := p.shelf.log.Append(p.frames); err != nil {
+		s.torn = true
 		s.catchUp(true) // cuts off what is half written; or else the next commit does
 		return err
 	}

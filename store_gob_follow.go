@@ -135,14 +135,18 @@ func (s *GobStore) replay(shelf *gobShelf, locked bool) error {
 			s.reportDamage(e)
 		}
 	})
-	if cut > 0 && err == nil {
+	if err != nil {
+		return err
+	}
+	if cut > 0 && !s.torn {
 		s.logger.Warn("session2: gob store: cut off an incomplete change, which was not acknowledged",
 			"path", s.path, "offset", shelf.log.End(), "bytes", cut)
 	}
-	if err == nil && shelf.judge() {
+	s.torn = s.torn && !locked
+	if shelf.judge() {
 		shelf.log.Suspect(errGobRevived)
 	}
-	return err
+	return nil
 }
 
 var errGobRevived = errors.New("the log holds changes that were not durable when the machine went down")

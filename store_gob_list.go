@@ -27,12 +27,13 @@ func (s *GobStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 
 // DeleteUser implements [UserStore].
 func (s *GobStore) DeleteUser(ctx context.Context, user string) (int, error) {
-	if user == "" {
-		return 0, ctx.Err()
+	err := s.refresh(ctx)
+	n := 0
+	if err == nil && user != "" {
+		n, err = s.deleteWhile(ctx, gobOwned(user))
 	}
-	n, err := s.deleteWhile(ctx, gobOwned(user))
 	if err != nil {
-		err = fmt.Errorf("session2: delete a user's sessions: %w", err)
+		err = fmt.Errorf("session2: delete user: %w", err)
 	}
 	return n, err
 }
@@ -95,7 +96,7 @@ func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) (n int, err error) {
 // the records one by one.
 func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		s.each(ctx, "list", yield, func(f *gobShelf) [][16]byte { return f.index.IDs() },
+		s.each(ctx, "iter", yield, func(f *gobShelf) [][16]byte { return f.index.IDs() },
 			func(Record) bool { return true })
 	}
 }
@@ -103,7 +104,7 @@ func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 // IterUser implements [UserStore].
 func (s *GobStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		s.each(ctx, "list a user's sessions", yield, func(f *gobShelf) [][16]byte { return f.index.User(user) },
+		s.each(ctx, "iter user", yield, func(f *gobShelf) [][16]byte { return f.index.User(user) },
 			func(rec Record) bool { return rec.User == user })
 	}
 }

@@ -3,8 +3,11 @@
 package session2_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/session2/session2"
@@ -46,5 +49,37 @@ func TestGobStoreThroughLink(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file has mode %v, %v, want 0600", info.Mode(), err)
+	}
+}
+
+// A log that is moved away and put back costs the calls in between, which fail
+// and do not take the records for ended, and nothing else.
+func TestGobStoreFileComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	s := openGob(t, path)
+	rec := houseRecord(1, "alice")
+	mustGob(t, s.Save(t.Context(), rec, 0))
+	mustGob(t, os.Rename(path, path+".away"))
+	_, err := s.Load(t.Context(), rec.ID)
+	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, session2.ErrNotFound) {
+		t.Errorf("Load without the file: got %v, want fs.ErrNotExist", err)
+	}
+	if err := s.Save(t.Context(), houseRecord(2, ""), 0); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Save without the file: got %v, want fs.ErrNotExist", err)
+	}
+	mustGob(t, os.WriteFile(path, []byte("something else altogether, of some length"), 0o600))
+	if _, err := s.Load(t.Context(), rec.ID); err == nil || errors.Is(err, session2.ErrNotFound) {
+		t.Errorf("Load from another file: got %v, want a failure", err)
+	}
+	if err := s.Save(t.Context(), houseRecord(2, ""), 0); err == nil {
+		t.Error("Save into another file: got nil, want an error")
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(b), "something else") {
+		t.Errorf("the other file holds %.20q, %v", b, err)
+	}
+	mustGob(t, os.Rename(path+".away", path))
+	mustGob(t, s.Save(t.Context(), houseRecord(3, ""), 0))
+	if _, err := s.Load(t.Context(), rec.ID); err != nil {
+		t.Errorf("Load with the file back: got %v, want the record", err)
 	}
 }

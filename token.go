@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"io"
 	"log/slog"
 )
 
@@ -91,12 +93,14 @@ func (v verifier) successor(n nonce) verifier {
 	return verifier(key)
 }
 
-// A secret that ends up in a format verb or a log line shows nothing.
+// A secret that ends up in a format verb or a log line shows nothing. Format
+// is for every verb: by %d or %x alone, fmt would spell out the bytes.
 const redacted = "[redacted]"
 
-func (verifier) String() string       { return redacted }
-func (verifier) GoString() string     { return redacted }
-func (verifier) LogValue() slog.Value { return slog.StringValue(redacted) }
-func (t token) String() string        { return t.id.String() + "." + redacted }
-func (t token) GoString() string      { return t.String() }
-func (t token) LogValue() slog.Value  { return slog.StringValue(t.String()) }
+func (t token) String() string { return t.id.String() + "." + redacted }
+
+func (verifier) Format(f fmt.State, _ rune)   { io.WriteString(f, redacted) }
+func (t token) Format(f fmt.State, _ rune)    { io.WriteString(f, t.String()) }
+func (verifier) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (t token) LogValue() slog.Value          { return slog.StringValue(t.String()) }
+func (verifier) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -13,8 +13,10 @@ import (
 )
 
 // Codec encodes the values that are of no basic kind. Implementations must be
-// safe for concurrent use. Unmarshal must not keep data, and must return an
-// error for data it did not write; it is never given another codec's.
+// safe for concurrent use. What is given to Session.Set comes to Marshal as an
+// *any, what is given to a [Key] as its own type. Unmarshal must not keep data,
+// and must return an error for data it did not write. What Gob and JSON wrote is
+// kept from it; data of another codec that is neither are not.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
@@ -76,9 +78,9 @@ const (
 // codecMark tells codecs apart, so that no codec reads what another wrote.
 func codecMark(c Codec) byte {
 	switch c.(type) {
-	case Gob:
+	case Gob, *Gob:
 		return 'g'
-	case JSON:
+	case JSON, *JSON:
 		return 'j'
 	}
 	return 'c'
@@ -151,7 +153,19 @@ func encodeAny(c Codec, v any) ([]byte, error) {
 		return b, nil
 	}
 	b, err := c.Marshal(&v) // a pointer to the interface: gob then writes the type's name
-	return tagged(kindAny, c, b), err
+	if err != nil {
+		return nil, encodeError(c, v, err, "gob.Register it, or use a Key")
+	}
+	return tagged(kindAny, c, b), nil
+}
+
+// encodeError says which type could not be encoded, and what gob would need.
+func encodeError(c Codec, v any, err error, hint string) error {
+	what := fmt.Sprintf("a %T cannot be encoded", v)
+	if codecMark(c) == 'g' {
+		what += ": " + hint
+	}
+	return &valueError{what, err}
 }
 
 // encodeTyped encodes what a Key was given: by its type alone, which the
@@ -163,11 +177,19 @@ func encodeTyped[T any](c Codec, v T) ([]byte, error) {
 	switch r := reflect.ValueOf(&v).Elem(); {
 	case r.Kind() == reflect.Interface:
 		return encodeAny(c, v)
-	case r.Kind() == reflect.Pointer && r.IsNil():
+	case nilable(r.Kind()) && r.IsNil():
 		return []byte{kindNil}, nil // which gob has no way to say
 	}
 	b, err := c.Marshal(v)
-	return tagged(kindTyped, c, b), err
+	if err != nil {
+		return nil, encodeError(c, v, err, "it needs exported fields that gob knows")
+	}
+	return tagged(kindTyped, c, b), nil
+}
+
+// nilable reports whether a nil of that kind is stored as nil.
+func nilable(k reflect.Kind) bool {
+	return k == reflect.Pointer || k == reflect.Map || k == reflect.Slice || k == reflect.Interface
 }
 
 func tagged(kind byte, c Codec, b []byte) []byte {
@@ -193,7 +215,11 @@ func decodeAny(c Codec, b []byte) (any, error) {
 		return nil, errValue
 	}
 	if b[0] < kindAny {
-		return decodeBasic(b[0], b[1:])
+		v, err := decodeBasic(b[0], b[1:])
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
 	}
 	if b[0] > kindTyped {
 		return nil, fmt.Errorf("value of an unknown kind %d", b[0])
@@ -203,29 +229,37 @@ func decodeAny(c Codec, b []byte) (any, error) {
 		return nil, err
 	}
 	var v any
-	err = c.Unmarshal(data, &v)
-	return v, err
+	if err := c.Unmarshal(data, &v); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // decodeTyped decodes a value whose reader expects a T.
 func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
 	self := len(b) > 1 && b[0] == kindAny && b[1] != 'g' // of these, gob alone wrote the type as well
 	if len(b) > 0 && b[0] == kindTyped || self {
-		data, err := untag(c, b)
-		if err != nil {
-			return v, err
-		}
-		err = c.Unmarshal(data, &v)
-		return v, err
+		return unmarshalTyped[T](c, b)
 	}
 	got, err := decodeAny(c, b)
 	if err != nil {
 		return v, err
 	}
-	if v, ok := got.(T); ok || got == nil {
+	if v, ok := got.(T); ok || got == nil && nilable(reflect.TypeFor[T]().Kind()) {
 		return v, nil
 	}
 	return v, fmt.Errorf("value is a %T, not a %v", got, reflect.TypeFor[T]())
+}
+
+// unmarshalTyped is by itself so that the basic kinds do not pay for a T whose
+// address is taken.
+func unmarshalTyped[T any](c Codec, b []byte) (v T, err error) {
+	data, err := untag(c, b)
+	if err != nil {
+		return v, err
+	}
+	err = c.Unmarshal(data, &v)
+	return v, err
 }
 
 func decodeBasic(kind byte, b []byte) (any, error) {

@@ -284,6 +284,19 @@ var breakages = []breakage{
 			return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
 		}
 	}},
+	{"finds nobody's records after Close", "A call after Close is an error that does not pass for an absent record", func(s *broken, r *reference) {
+		s.deleteUser = func(ctx context.Context, user string) (int, error) {
+			if user == "" {
+				return 0, ctx.Err()
+			}
+			return r.DeleteUser(ctx, user)
+		}
+	}},
+	{"sorts times as unsigned numbers", "DeleteOld tells times before 1970 and in the far future apart", sweeping(
+		func(rec session2.Record, now time.Time, age time.Duration) bool {
+			accessed, cutoff := uint64(rec.Accessed.UnixMicro()), uint64(now.Add(-age).UnixMicro())
+			return accessed <= cutoff || !rec.Expires.After(now)
+		})},
 	{"closes once", "Close may be called twice", func(s *broken, r *reference) {
 		s.close = func() error {
 			if r.closed {

@@ -158,6 +158,8 @@ func (e *exam) optionalAfterClose(rec session2.Record) {
 		e.fails("IterUser", err)
 		_, err = e.store.(session2.UserStore).DeleteUser(ctx, rec.User)
 		e.fails("DeleteUser", err)
+		_, err = e.store.(session2.UserStore).DeleteUser(ctx, "")
+		e.fails("DeleteUser of the empty user", err)
 	}
 	if e.has&setsUp != 0 {
 		e.fails("Setup", e.store.(session2.SetupStore).Setup(ctx))

@@ -122,7 +122,10 @@ func (e *exam) start(j job) *process {
 	if err := p.cmd.Start(); err != nil {
 		e.Fatalf("%v", err)
 	}
-	e.Cleanup(p.kill)
+	e.Cleanup(func() { // a process still at work must be gone before its folder goes
+		p.kill()
+		p.cmd.Wait()
+	})
 	return p
 }
 

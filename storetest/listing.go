@@ -179,7 +179,7 @@ func iterBesideOthers(e *exam) {
 		for i := range passes {
 			var err error
 			if passes[i], err = collect(e.iter()); err != nil {
-				return fmt.Errorf("Iter: %w", err)
+				return fmt.Errorf("in Iter: %w", err)
 			}
 		}
 		return nil

@@ -161,7 +161,7 @@ func setupInProcesses(e *exam) {
 func setupJob(e *exam, j job) error {
 	for range j.N {
 		if err := e.store.(session2.SetupStore).Setup(e.ctx()); err != nil {
-			return fmt.Errorf("Setup: %w", err)
+			return fmt.Errorf("in Setup: %w", err)
 		}
 	}
 	return nil

@@ -170,10 +170,10 @@ func (e *exam) readWhole(id session2.ID, done <-chan struct{}) error {
 	for {
 		got, err := e.store.Load(e.ctx(), id)
 		if err != nil {
-			return fmt.Errorf("Load beside Save: %w", err)
+			return fmt.Errorf("a Load beside Save: %w", err)
 		}
 		if d := diff(got, pattern(got)); d != "" {
-			return fmt.Errorf("Load beside Save shows a torn record: %s", d)
+			return fmt.Errorf("a Load beside Save shows a torn record: %s", d)
 		}
 		select {
 		case <-done:
@@ -199,7 +199,7 @@ func saveBesideDelete(e *exam) {
 			}
 			_, err := e.store.Load(e.ctx(), rec.ID)
 			if !errors.Is(err, session2.ErrNotFound) {
-				return fmt.Errorf("Load right after Delete: got %v, want ErrNotFound", err)
+				return fmt.Errorf("a Load right after Delete: got %v, want ErrNotFound", err)
 			}
 			return nil
 		})

@@ -14,6 +14,7 @@ var sweeping = []clause{
 	{says: "DeleteOld removes what was not accessed for that long and counts it", needs: sweeps, check: sweepByAge},
 	{says: "DeleteOld removes what has expired whatever its age", needs: sweeps, check: sweepExpired},
 	{says: "DeleteOld with an age of zero removes what was accessed up to now", needs: sweeps, check: sweepAgeZero},
+	{says: "DeleteOld tells times before 1970 and in the far future apart", needs: sweeps, check: sweepFarTimes},
 	{says: "DeleteOld of a negative age is an error and removes nothing", needs: sweeps, check: sweepNegativeAge},
 	{says: "DeleteOld removes nothing from an empty store and nothing twice", needs: sweeps, check: sweepEmpty},
 	{says: "DeleteOld removes any number of records", needs: sweeps, check: sweepMany},
@@ -96,6 +97,26 @@ func sweepAgeZero(e *exam) {
 	e.sweep(0, 3)
 	e.lacks(ids(past)...)
 	e.holds(ahead...)
+}
+
+// sweepFarTimes catches an index in which times before 1970 are out of order.
+func sweepFarTimes(e *exam) {
+	far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	recs := e.records(6)
+	for i, at := range []time.Time{
+		{}, time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), time.UnixMicro(-1), time.UnixMicro(0), time.UnixMicro(1), far,
+	} {
+		recs[i].Accessed, recs[i].Expires = at.UTC(), far
+	}
+	e.create(recs...)
+	sinceEpoch := time.Since(time.UnixMicro(0))
+	e.sweep(math.MaxInt64, 2)
+	e.sweep(sinceEpoch+time.Hour, 0)
+	e.holds(recs[2:]...)
+	e.sweep(sinceEpoch-time.Hour, 3)
+	e.lacks(ids(recs[:5])...)
+	e.sweep(0, 0)
+	e.holds(recs[5])
 }
 
 func sweepNegativeAge(e *exam) {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
@@ -151,26 +152,32 @@ func touchAtOnce(e *exam) {
 	e.holds(rec)
 }
 
-// touchBesideSave saves on until the touches have had their chance to meet it: a
-// save in memory is over before another goroutine wakes up.
+// touchBesideSave saves on until touches have ended between several pairs of
+// saves: a save in memory is over before another goroutine wakes up.
 func touchBesideSave(e *exam) {
-	const saves, most, meetings = 50, 5_000, 20
+	const saves, meetings = 50, 20
 	rec := e.record()
 	e.save(rec, 0)
 	last, version := rec, versions(e.version())
-	var met atomic.Int64
+	var touched atomic.Int64
 	done := make(chan struct{})
+	touching, failed := context.WithCancel(e.ctx())
 	e.together(3, func(worker int) error {
 		if worker > 0 {
-			return e.touchUntil(done, rec, &met)
+			defer failed() // before done, a touch has failed and there is nothing to wait for
+			return e.touchUntil(done, rec, &touched)
 		}
 		defer close(done)
-		for i := 0; i < saves || i < most && met.Load() < meetings; i++ {
+		met, seen := 0, touched.Load()
+		for i := 0; i < saves || met < meetings && touching.Err() == nil; i++ {
 			prev := last.Version
 			last.Version = version()
 			last.Data = binary.BigEndian.AppendUint64(nil, uint64(i))
 			if err := e.store.Save(e.ctx(), last, prev); err != nil {
 				return fmt.Errorf("save %d beside touches: %w", i, err)
+			}
+			if now := touched.Load(); now != seen {
+				met, seen = met+1, now
 			}
 		}
 		return nil

@@ -27,11 +27,10 @@ type Entry struct {
 // leads to the next frame, and past a bad header the scanner looks for the
 // next good one, which shows where the payload ends.
 type Scanner struct {
-	win  window
-	gen  Generation
-	off  int64 // of the next frame
-	next int64 // the good header behind a bad one, if that is not zero
-	dec  Decoder
+	win window
+	gen Generation
+	off int64 // of the next frame
+	dec Decoder
 }
 
 // NewScanner returns a Scanner for the frames of r from off, where one begins,

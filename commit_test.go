@@ -1,0 +1,213 @@
+package session2_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// once makes the next Save be answered by f, and those after it by the store.
+func (h *hookStore) once(f func(rec session2.Record, prev session2.Version, save func() error) error) {
+	h.set(func() {
+		h.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+			h.set(func() { h.onSave = nil })
+			return f(rec, prev, save)
+		}
+	})
+}
+
+func uncertain() error { return fmt.Errorf("save: %w", session2.ErrUncertain) }
+
+func TestLogoutBesideACreateThatIsUncertain(t *testing.T) {
+	for _, landed := range []bool{true, false} {
+		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
+			store := newHookStore()
+			st := newSite(t, store, session2.Config{})
+			b := st.login("alice")
+			old := b.clone()
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				if landed {
+					if err := save(); err != nil {
+						t.Error(err)
+					}
+				}
+				return uncertain()
+			})
+			res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+			if res.StatusCode != 200 {
+				t.Fatalf("status %d", res.StatusCode)
+			}
+			if user := st.userOf(old); user != "" {
+				t.Errorf("a logout was acknowledged, and the old token is still %s", user)
+			}
+			if n := st.events.count(session2.EventDestroyed); n != 1 {
+				t.Errorf("%d destroyed events, want 1", n)
+			}
+			st.do(b, func(s *session2.Session) {
+				if f := s.Flashes(); len(f) != 1 || f[0] != "bye" {
+					t.Errorf("Flashes() = %v in the session that was begun after the logout", f)
+				}
+			})
+		})
+	}
+}
+
+func TestCreateThatIsUncertainIsNeverAFalseSuccess(t *testing.T) {
+	for _, landed := range []bool{true, false} {
+		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
+			store := newHookStore()
+			st := newSite(t, store, session2.Config{})
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				if landed {
+					if err := save(); err != nil {
+						t.Error(err)
+					}
+				}
+				return uncertain()
+			})
+			b := &browser{}
+			res := st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			if res.StatusCode != 200 {
+				t.Fatalf("status %d", res.StatusCode)
+			}
+			st.do(b, func(s *session2.Session) {
+				if s.Get("cart") != "book" {
+					t.Error("the client was told of a success, and nothing is stored")
+				}
+			})
+			if n := records(t, store); n != 1 {
+				t.Errorf("%d records, want 1", n)
+			}
+		})
+	}
+}
+
+func TestNobodyReadsOnInASessionThatAnotherUserTookOver(t *testing.T) {
+	for _, rotated := range []bool{false, true} {
+		t.Run(fmt.Sprint("rotated ", rotated), func(t *testing.T) {
+			store := newHookStore()
+			st := newSite(t, store, session2.Config{})
+			b := st.login("alice")
+			old := b.clone()
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				if err := save(); err != nil {
+					t.Error(err)
+				}
+				if rotated { // a twin of the login has the new token, and hands it on
+					st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+				}
+				st.do(b, func(s *session2.Session) { s.SetUser("bob"); s.Set("secret", "bob's") })
+				return uncertain()
+			})
+			res := st.do(old, func(s *session2.Session) {
+				s.Set("k", 1)
+				if rotated {
+					s.SetUser("alice")
+				}
+				if err := s.Commit(t.Context()); err != nil {
+					t.Errorf("Commit = %v for what has landed", err)
+				}
+				if s.User() == "bob" || s.Has("secret") {
+					t.Errorf("alice's request goes on as %q with keys %v", s.User(), s.Keys())
+				}
+			})
+			if len(res.Cookies()) != 0 || st.userOf(b) != "bob" {
+				t.Errorf("%d cookies for the loser, and the winner is %q", len(res.Cookies()), st.userOf(b))
+			}
+		})
+	}
+}
+
+func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := &browser{}
+		st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+		other := b.clone()
+		time.Sleep(time.Second)
+		// other has loaded; b empties; a third request's Touch comes between b's
+		// Save and its Delete; then other commits.
+		_, dropped := st.during(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
+			store.onDel = func(id session2.ID) error {
+				store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
+				return errors.New("slow, or crashed")
+			}
+			st.do(b, func(s *session2.Session) { s.Delete("k") })
+		}, func(*session2.Session) {})
+		if !errors.Is(dropped, session2.ErrNotFound) {
+			t.Errorf("Err() = %v for a change to a session that was emptied and touched; its Delete would have taken it along", dropped)
+		}
+	})
+}
+
+// TestOneVersionIsOneContent is about a Save that lands between the look that
+// found it missing and the Save asked again: the store then takes the second
+// for the first, so both must say the same.
+func TestOneVersionIsOneContent(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+		loads := store.count("load")
+		store.set(func() {
+			store.onSave = func(_ session2.Record, _ session2.Version, again func() error) error {
+				store.set(func() { store.onSave = nil })
+				if store.count("load") == loads {
+					t.Error("an uncertain Save was asked again without a look")
+				}
+				if err := save(); err != nil { // the first one, at last
+					t.Error(err)
+				}
+				return again()
+			}
+		})
+		return uncertain()
+	})
+	if res := st.do(b, func(s *session2.Session) { s.Renew() }); res.StatusCode != 200 {
+		t.Fatalf("status %d", res.StatusCode)
+	}
+	if user := st.userOf(b); user != "alice" {
+		t.Errorf("the cookie that was sent is %q", user)
+	}
+}
+
+func TestEmptyingThatSomebodyElseMayHaveEndedLeavesTheCookie(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+	other := b.clone()
+	store.once(func(session2.Record, session2.Version, func() error) error {
+		st.do(other, func(s *session2.Session) { s.Destroy() })
+		return uncertain()
+	})
+	res := st.do(b, func(s *session2.Session) { s.Delete("k") })
+	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
+		t.Errorf("status %d, %d cookies; want 200 and none: the browser may hold a newer one", res.StatusCode, len(res.Cookies()))
+	}
+}
+
+func TestSpendingBesideALostSuccessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.login("alice")
+		var form string
+		st.do(b, func(s *session2.Session) { form = s.FormToken() })
+		time.Sleep(11 * time.Minute)
+		st.userOf(b.clone()) // rotates, and the answer is lost
+		old := b.token()
+		st.do(b, func(s *session2.Session) {
+			if ok, err := s.UseFormToken(t.Context(), form); !ok || err != nil {
+				t.Errorf("UseFormToken = %t, %v", ok, err)
+			}
+		})
+		if b.token() == old {
+			t.Error("the successor was not sent again")
+		}
+	})
+}

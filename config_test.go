@@ -1,0 +1,212 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+func TestZeroConfig(t *testing.T) {
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := session2.Effective(m)
+	if c.Lifetime != 24*time.Hour || c.IdleTimeout != 30*time.Minute || c.AccessResolution != time.Minute ||
+		c.RenewEvery != 0 || c.RenewGrace != 30*time.Second || c.CommitTimeout != 5*time.Second || c.MaxBytes != 1<<20 {
+		t.Errorf("the zero Config's limits are %+v", c)
+	}
+	if c.Codec != (session2.Gob{}) || c.Logger == nil || c.ErrorHandler == nil || c.KeepOnReuse {
+		t.Errorf("the zero Config's rest is %+v", c)
+	}
+	want := session2.CookieConfig{Name: "__Host-session", Path: "/", SameSite: http.SameSiteLaxMode}
+	if c.Cookie != want {
+		t.Errorf("the zero Config's cookie is %+v, want %+v", c.Cookie, want)
+	}
+}
+
+func TestDerivedDefaults(t *testing.T) {
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Lifetime: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := session2.Effective(m); c.IdleTimeout != 5*time.Minute || c.AccessResolution != 30*time.Second {
+		t.Errorf("with a Lifetime of 5 min: IdleTimeout %v, AccessResolution %v", c.IdleTimeout, c.AccessResolution)
+	}
+}
+
+func TestRefusedConfigs(t *testing.T) {
+	type (
+		config = session2.Config
+		cookie = session2.CookieConfig
+	)
+	long := strings.Repeat("a", 1025)
+	tests := []struct {
+		cfg   config
+		names string // of the fields that the error must name
+	}{
+		{config{Lifetime: -1}, "Lifetime"},
+		{config{Lifetime: time.Minute, IdleTimeout: time.Hour}, "IdleTimeout"},
+		{config{AccessResolution: -1}, "AccessResolution"},
+		{config{IdleTimeout: time.Minute, AccessResolution: time.Minute}, "AccessResolution"},
+		{config{RenewEvery: -1}, "RenewEvery"},
+		{config{RenewEvery: 25 * time.Hour}, "RenewEvery"},
+		{config{RenewEvery: time.Second, RenewGrace: time.Hour}, "RenewEvery"},
+		{config{RenewGrace: -1}, "RenewGrace"},
+		{config{CommitTimeout: -1}, "CommitTimeout"},
+		{config{MaxBytes: -1}, "MaxBytes"},
+		{config{Cookie: cookie{Name: "a b"}}, "Cookie.Name"},
+		{config{Cookie: cookie{Name: "a=b"}}, "Cookie.Name"},
+		{config{Cookie: cookie{Name: long}}, "Cookie.Name"},
+		{config{Cookie: cookie{Name: "__Host-x", Insecure: true}}, "Cookie.Insecure"},
+		{config{Cookie: cookie{Name: "__hOsT-x", Insecure: true}}, "Cookie.Insecure"},
+		{config{Cookie: cookie{Name: "__Secure-x", Insecure: true}}, "Cookie.Insecure"},
+		{config{Cookie: cookie{Name: "__Http-x", Insecure: true}}, "Cookie.Insecure"},
+		{config{Cookie: cookie{Name: "__Host-x", Domain: "example.com"}}, "Cookie.Domain"},
+		{config{Cookie: cookie{Name: "__Host-x", Path: "/app"}}, "Cookie.Path"},
+		{config{Cookie: cookie{Domain: "exa mple"}}, "Cookie.Domain"},
+		{config{Cookie: cookie{Domain: long}}, "Cookie.Domain"},
+		{config{Cookie: cookie{Path: "app"}}, "Cookie.Path"},
+		{config{Cookie: cookie{Path: "/a;b"}}, "Cookie.Path"},
+		{config{Cookie: cookie{Path: "/" + long}}, "Cookie.Path"},
+		{config{Cookie: cookie{SameSite: http.SameSiteDefaultMode}}, "Cookie.SameSite"},
+		{config{Cookie: cookie{SameSite: 99}}, "Cookie.SameSite"},
+		{config{Cookie: cookie{SameSite: http.SameSiteNoneMode, Insecure: true}}, "Cookie.SameSite"},
+		{config{Cookie: cookie{Partitioned: true, Insecure: true}}, "Cookie.Partitioned"},
+		{config{Require: session2.Capabilities{Durable: true}}, "Require.Durable"},
+		{config{Lifetime: -1, RenewEvery: -1, MaxBytes: -1, Cookie: cookie{Path: "x", Name: ";"},
+			Require: session2.Capabilities{MultiprocessSafe: true, MultihostSafe: true}},
+			"Lifetime RenewEvery MaxBytes Cookie.Path Cookie.Name Require.MultiprocessSafe Require.MultihostSafe"},
+	}
+	for _, c := range tests {
+		m, err := session2.NewManager(session2.NewMemoryStore(), c.cfg)
+		if err == nil || m != nil {
+			t.Errorf("%s: NewManager took it", c.names)
+			continue
+		}
+		for _, name := range strings.Fields(c.names) {
+			if !strings.Contains(err.Error(), "Config."+name+":") {
+				t.Errorf("the error does not name %s: %v", name, err)
+			}
+		}
+	}
+	if _, err := session2.NewManager(nil, config{}); err == nil {
+		t.Error("NewManager took a nil store")
+	}
+}
+
+// bareStore has no more than the four methods.
+type bareStore struct{ session2.Store }
+
+func TestRequireOfBareStore(t *testing.T) {
+	want := session2.Capabilities{ThreadSafe: true, MultiprocessSafe: true, MultihostSafe: true, Durable: true}
+	_, err := session2.NewManager(bareStore{session2.NewMemoryStore()}, session2.Config{Require: want})
+	for _, name := range []string{"ThreadSafe", "MultiprocessSafe", "MultihostSafe", "Durable"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("a store that promises nothing: %v, which does not name %s", err, name)
+		}
+	}
+	m, err := session2.NewManager(bareStore{session2.NewMemoryStore()}, session2.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.RevokeUser(t.Context(), "alice"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("RevokeUser = %v, want ErrUnsupported", err)
+	}
+	if err := m.Cleanup(t.Context(), time.Hour); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Cleanup = %v, want ErrUnsupported", err)
+	}
+}
+
+// lonelyStore must be called by one goroutine at a time, and notices when it is not.
+type lonelyStore struct {
+	*session2.MemoryStore
+	busy     atomic.Bool
+	overlaps atomic.Int64
+	calls    atomic.Int64
+}
+
+func (l *lonelyStore) Capabilities() session2.Capabilities { return session2.Capabilities{} }
+
+// enter returns what leaves again.
+func (l *lonelyStore) enter() func() {
+	l.calls.Add(1)
+	if !l.busy.CompareAndSwap(false, true) {
+		l.overlaps.Add(1)
+		return func() {}
+	}
+	runtime.Gosched() // lets another meet it
+	return func() { l.busy.Store(false) }
+}
+
+func (l *lonelyStore) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	defer l.enter()()
+	return l.MemoryStore.Load(ctx, id)
+}
+
+func (l *lonelyStore) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	defer l.enter()()
+	return l.MemoryStore.Save(ctx, rec, prev)
+}
+
+func (l *lonelyStore) Delete(ctx context.Context, id session2.ID) error {
+	defer l.enter()()
+	return l.MemoryStore.Delete(ctx, id)
+}
+
+func (l *lonelyStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
+	defer l.enter()()
+	return l.MemoryStore.DeleteOld(ctx, age)
+}
+
+func (l *lonelyStore) IterUser(ctx context.Context, user string) iter.Seq2[session2.Record, error] {
+	return func(yield func(session2.Record, error) bool) {
+		leave := l.enter()
+		for rec, err := range l.MemoryStore.IterUser(ctx, user) {
+			leave()
+			if !yield(rec, err) {
+				return
+			}
+			leave = l.enter()
+		}
+		leave()
+	}
+}
+
+func TestStoresAreSerialised(t *testing.T) {
+	store := &lonelyStore{MemoryStore: session2.NewMemoryStore()}
+	st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			b := &browser{}
+			for range 10 {
+				st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+				st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
+				if _, err := st.m.RevokeUser(t.Context(), "alice"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	sweep := make(chan error)
+	go func() { sweep <- st.m.Cleanup(ctx, time.Millisecond) }()
+	wg.Wait()
+	cancel()
+	if err := <-sweep; !errors.Is(err, context.Canceled) {
+		t.Errorf("Cleanup = %v", err)
+	}
+	if n := store.overlaps.Load(); n != 0 {
+		t.Errorf("%d of %d calls overlapped another", n, store.calls.Load())
+	}
+}

@@ -1,0 +1,687 @@
+package session2_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+func TestLoginsByATokenAndItsPeriodicPredecessor(t *testing.T) {
+	for _, predecessorFirst := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store := session2.NewMemoryStore()
+			st := newSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+			b := &browser{}
+			st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			old := b.clone()
+			time.Sleep(11 * time.Minute)
+			st.userOf(b) // rotates
+			st.userOf(b) // seen
+			first, second := b, old
+			if predecessorFirst {
+				first, second = old, b
+			}
+			for _, who := range []*browser{first, second} {
+				st.do(who, func(s *session2.Session) { s.SetUser("alice") })
+			}
+			if b.token() != old.token() {
+				t.Error("the two logins were not given the same token")
+			}
+			if st.userOf(b) != "alice" || records(t, store) != 1 {
+				t.Errorf("user %q, %d records", st.userOf(b), records(t, store))
+			}
+		})
+	}
+}
+
+func TestThreeLoginsAtOnce(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	clicks := []*browser{b.clone(), b.clone(), b.clone()}
+	login := func(s *session2.Session) { s.SetUser("alice") }
+	look := func(s *session2.Session) { s.User() }
+	st.during(clicks[0], look, func() {
+		st.during(clicks[1], look, func() { st.do(clicks[2], login) }, login)
+	}, login)
+	for i, c := range clicks {
+		if c.token() != clicks[0].token() || st.userOf(c) != "alice" {
+			t.Errorf("click %d: user %q", i, st.userOf(c))
+		}
+	}
+	if n := records(t, store); n != 1 {
+		t.Errorf("%d records, want 1", n)
+	}
+}
+
+func TestATwinsTokensSurviveTheSecondLogin(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	late := b.clone()
+	var form, csrf string
+	st.do(b, func(s *session2.Session) {
+		s.SetUser("alice")
+		form, csrf = s.FormToken(), s.CSRFToken()
+	})
+	st.do(late, func(s *session2.Session) { s.SetUser("alice") })
+	st.do(b, func(s *session2.Session) {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("X-CSRF-Token", csrf)
+		if !s.HasFormToken(form) || !s.ValidCSRFToken(r) {
+			t.Error("the second click took the tokens of the page that the first one got")
+		}
+	})
+}
+
+func TestRevokeOthersWithoutASession(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	broken := errors.New("disk on fire")
+	store.onLoad = func(session2.ID) error { return broken }
+	st.do(b, func(s *session2.Session) {
+		if n, err := st.m.RevokeOthers(t.Context(), s); n != 0 || !errors.Is(err, broken) {
+			t.Errorf("RevokeOthers = %d, %v; want the load's error", n, err)
+		}
+	})
+}
+
+func TestLoginAfterTheGraceStartsASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := session2.NewMemoryStore()
+		st := newSite(t, store, session2.Config{})
+		b := &browser{}
+		st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+		old := b.clone()
+		st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+		time.Sleep(31 * time.Second)
+		st.do(old, func(s *session2.Session) { s.SetUser("alice") })
+		if old.token() == b.token() || records(t, store) != 2 {
+			t.Error("a token that is long dead joined the session")
+		}
+	})
+}
+
+func TestEmptyingWhoseAnswerIsLost(t *testing.T) {
+	for _, landed := range []bool{true, false} {
+		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
+			store := newHookStore()
+			st := newSite(t, store, session2.Config{})
+			b := &browser{}
+			st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+				store.set(func() { store.onSave = nil })
+				if landed {
+					if err := save(); err != nil {
+						t.Error(err)
+					}
+				}
+				return fmt.Errorf("save: %w", session2.ErrUncertain)
+			}
+			res := st.do(b, func(s *session2.Session) { s.Delete("k") })
+			if res.StatusCode != 200 || b.token() != "" {
+				t.Errorf("status %d, cookie %t", res.StatusCode, b.token() != "")
+			}
+			for rec := range store.Iter(t.Context()) {
+				if rec.Expires.After(time.Now()) {
+					t.Error("the emptied session lives")
+				}
+			}
+		})
+	}
+}
+
+func TestConcurrentTouchDoesNotReviveWhatWasEmptied(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+	store.onDel = func(id session2.ID) error { // between the Save and the Delete, which then fails
+		store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
+		return errors.New("disk on fire")
+	}
+	old := b.clone()
+	st.do(b, func(s *session2.Session) { s.Delete("k") })
+	store.onDel = nil
+	st.do(old, func(s *session2.Session) {
+		if s.HasInfo() || s.User() != "" {
+			t.Errorf("the emptied session holds %v", s.Keys())
+		}
+	})
+}
+
+func TestIDThatIsTaken(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		foreign := rec
+		foreign.Version, foreign.User = 1, "mallory"
+		if err := store.MemoryStore.Save(t.Context(), foreign, 0); err != nil {
+			t.Error(err)
+		}
+		return save()
+	}
+	b := st.login("alice")
+	if st.userOf(b) != "alice" || records(t, store) != 2 {
+		t.Errorf("user %q, %d records", st.userOf(b), records(t, store))
+	}
+}
+
+func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
+	end := map[string]func(*session2.Session){
+		"destroyed": func(s *session2.Session) { s.Destroy() },
+		"renewed":   func(s *session2.Session) { s.Renew() },
+	}
+	late := map[string]func(*session2.Session){
+		"sets":                  func(s *session2.Session) { s.Set("k", 1) },
+		"renews":                func(s *session2.Session) { s.Renew() },
+		"empties":               func(s *session2.Session) { s.SetUser("") },
+		"makes it persistent":   func(s *session2.Session) { s.SetPersistent(true) },
+		"commits, then renews":  func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Renew() },
+		"updates":               func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) },
+		"commits in vain twice": func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Set("k", 2) },
+	}
+	for how, end := range end {
+		for what, change := range late {
+			t.Run(how+" meanwhile, "+what, func(t *testing.T) {
+				store := session2.NewMemoryStore()
+				st := newSite(t, store, session2.Config{})
+				b := st.login("alice")
+				loser := b.clone()
+				res, err := st.during(loser, func(s *session2.Session) { s.User() }, func() { st.do(b, end) }, change)
+				if len(res.Cookies()) != 0 {
+					t.Errorf("the loser was sent %d cookies", len(res.Cookies()))
+				}
+				if err == nil {
+					t.Error("Err() = nil, though the changes were dropped")
+				}
+				if how == "destroyed" && records(t, store) != 0 {
+					t.Error("the session came back")
+				}
+				if how == "renewed" && st.userOf(b) != "alice" {
+					t.Error("the winner lost its session")
+				}
+			})
+		}
+	}
+}
+
+func TestCommitThenLoseTheRace(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	before := b.clone()
+	res, _ := st.during(b, func(s *session2.Session) {
+		s.Renew()
+		if err := s.Commit(t.Context()); err != nil { // the new token is in the response to come
+			t.Error(err)
+		}
+	}, func() {
+		for rec := range store.Iter(t.Context()) {
+			st.m.Revoke(t.Context(), rec.ID)
+		}
+	}, func(s *session2.Session) { s.Set("k", 1) })
+	if len(res.Cookies()) != 0 || records(t, store) != 0 {
+		t.Errorf("%d cookies, %d records after a revocation", len(res.Cookies()), records(t, store))
+	}
+	if st.userOf(before) != "" {
+		t.Error("the old token opens something")
+	}
+}
+
+func TestDestroyThenMore(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	var old session2.ID
+	st.do(b, func(s *session2.Session) {
+		old = s.ID()
+		s.Set("k", 1)
+		s.Destroy()
+		if s.User() != "" || s.Has("k") || !s.IsNew() {
+			t.Error("after Destroy the session holds what it held")
+		}
+		s.Flash("Goodbye.")
+	})
+	st.do(b, func(s *session2.Session) {
+		if got := s.Flashes(); len(got) != 1 || s.ID() == old || s.User() != "" {
+			t.Errorf("flashes %v, same ID %t, user %q", got, s.ID() == old, s.User())
+		}
+	})
+	if n := records(t, store); n != 0 || b.token() != "" {
+		t.Errorf("%d records, cookie %t", n, b.token() != "")
+	}
+	b = st.login("alice")
+	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.Destroy()
+		s.Set("k", 1)
+		s.Discard()
+		if s.User() != "alice" || s.Has("k") || s.Dirty() {
+			t.Error("Discard does not undo Destroy")
+		}
+	})
+	if st.userOf(b) != "alice" {
+		t.Error("a discarded logout left a trace")
+	}
+}
+
+// A goroutine of the request may end or discard the session while a commit runs.
+func TestDestroyAndDiscardBesideACommit(t *testing.T) {
+	for _, stored := range []bool{true, false} {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := &browser{}
+		if stored {
+			b = st.login("alice")
+		}
+		var during func()
+		store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+			store.set(func() { store.onSave = nil })
+			during()
+			return save()
+		}
+		st.do(b, func(s *session2.Session) {
+			during = s.Destroy
+			s.Set("k", 1)
+			if err := s.Commit(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		if n := records(t, store); n != 0 || b.token() != "" {
+			t.Errorf("stored %t: Destroy beside a commit: %d records, cookie %t", stored, n, b.token() != "")
+		}
+	}
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		return save()
+	}
+	st.do(b, func(s *session2.Session) {
+		onSave := store.onSave
+		store.set(func() {
+			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+				s.Discard()
+				s.Set("after", 1)
+				return onSave(rec, prev, save)
+			}
+		})
+		s.Set("before", 1)
+		if err := s.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	st.do(b, func(s *session2.Session) {
+		if got := fmt.Sprint(s.Keys()); got != "[after before]" {
+			t.Errorf("keys %v, want both: the one was committed, the other came after", got)
+		}
+	})
+}
+
+func TestDestroyBesideALostAnswer(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+			store.set(func() { store.onSave = nil })
+			if err := save(); err != nil {
+				t.Error(err)
+			}
+			if revoked { // the session that begins is ended from outside meanwhile
+				store.MemoryStore.Delete(t.Context(), rec.ID)
+			}
+			return fmt.Errorf("save: %w", session2.ErrUncertain)
+		}
+		res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+		if res.StatusCode != 200 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		for rec := range store.Iter(t.Context()) {
+			if rec.User == "alice" {
+				t.Error("the logout deleted nothing")
+			}
+		}
+		if n := st.events.count(session2.EventDestroyed); n != 1 {
+			t.Errorf("%d events of an end, want 1", n)
+		}
+	}
+}
+
+func TestClearKeepsTheUser(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.login("alice")
+	st.do(b, func(s *session2.Session) { s.Set("k", 1); s.Flash("x"); s.FormToken() })
+	st.do(b, func(s *session2.Session) { s.Clear() })
+	st.do(b, func(s *session2.Session) {
+		if s.User() != "alice" || len(s.Keys()) != 0 || len(s.Flashes()) != 0 {
+			t.Errorf("user %q, keys %v", s.User(), s.Keys())
+		}
+		if s.Dirty() {
+			t.Error("reading made the session dirty")
+		}
+	})
+}
+
+func TestFlashesMerge(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.login("alice")
+	st.do(b, func(s *session2.Session) { s.Flash("one") })
+	st.during(b, func(s *session2.Session) { s.Flashes() }, func() {
+		st.do(b.clone(), func(s *session2.Session) { s.Flash("two") })
+	}, func(*session2.Session) {})
+	st.do(b, func(s *session2.Session) {
+		if got := fmt.Sprint(s.Flashes()); got != "[two]" {
+			t.Errorf("flashes %v, want the one that came meanwhile", got)
+		}
+	})
+}
+
+func TestAttributes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: -1})
+		start := time.Now()
+		b := &browser{}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("User-Agent", strings.Repeat("x", 300))
+		w := httptest.NewRecorder()
+		st.handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			s.SetUser("alice")
+			s.SetLifetime(48 * time.Hour)
+			s.SetPersistent(true)
+		}).ServeHTTP(w, r)
+		b.receive(w.Result())
+		if b.cookie.MaxAge != 48*3600 {
+			t.Errorf("Max-Age %d, want two days", b.cookie.MaxAge)
+		}
+		time.Sleep(47 * time.Hour)
+		st.do(b, func(s *session2.Session) {
+			if !s.Created().Equal(start) || !s.Accessed().Equal(start) || !s.Expires().Equal(start.Add(48*time.Hour)) {
+				t.Errorf("created %v, accessed %v, expires %v", s.Created(), s.Accessed(), s.Expires())
+			}
+			if s.RemoteAddr() != r.RemoteAddr || len(s.UserAgent()) != 256 {
+				t.Errorf("remote %q, agent of %d bytes", s.RemoteAddr(), len(s.UserAgent()))
+			}
+			var out bytes.Buffer
+			s.Set("k", "secret")
+			s.Dump(&out)
+			if !strings.Contains(out.String(), `"k" 7 bytes`) || strings.Contains(out.String(), "secret") {
+				t.Errorf("Dump:\n%s", out.String())
+			}
+		})
+		time.Sleep(2 * time.Hour)
+		if st.userOf(b) != "" {
+			t.Error("the session outlived SetLifetime")
+		}
+	})
+}
+
+func TestRefusedChangesFailTheRequest(t *testing.T) {
+	for name, change := range map[string]func(*session2.Session){
+		"a user that is too long": func(s *session2.Session) { s.SetUser(strings.Repeat("x", 1025)) },
+		"a negative lifetime":     func(s *session2.Session) { s.SetLifetime(-1) },
+		"too much data":           func(s *session2.Session) { s.Set("k", strings.Repeat("x", 2<<20)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := session2.NewMemoryStore()
+			st := newSite(t, store, session2.Config{})
+			b := &browser{}
+			if res := st.do(b, func(s *session2.Session) { s.Set("other", 1); change(s) }); res.StatusCode < 500 {
+				t.Errorf("status %d", res.StatusCode)
+			}
+			if n := records(t, store); n != 0 || b.token() != "" {
+				t.Errorf("%d records, cookie %t", n, b.token() != "")
+			}
+			if res := st.do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) }); res.StatusCode != 200 {
+				t.Errorf("after Discard: status %d", res.StatusCode)
+			}
+		})
+	}
+}
+
+func TestHangingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{CommitTimeout: time.Second})
+		b := st.login("alice")
+		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error {
+			time.Sleep(2 * time.Second)
+			return context.DeadlineExceeded
+		}
+		start := time.Now()
+		if res := st.do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("the request took %v", d)
+		}
+	})
+}
+
+func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.login("alice")
+		time.Sleep(11 * time.Minute)
+		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return errors.New("disk on fire") }
+		res := st.do(b, func(s *session2.Session) { s.User() })
+		if res.StatusCode != 200 || len(res.Cookies()) != 0 || st.events.count(session2.EventStoreError) == 0 {
+			t.Errorf("status %d, %d cookies", res.StatusCode, len(res.Cookies()))
+		}
+		store.onSave = nil
+		if st.userOf(b) != "alice" {
+			t.Error("a rotation that failed cost the session")
+		}
+	})
+}
+
+// plainStore has the four methods and nothing else.
+type plainStore struct{ session2.Store }
+
+// listStore can list as well, and its iterator must not run beside other calls.
+type listStore struct {
+	session2.Store
+	list session2.IterStore
+}
+
+func (l listStore) Iter(ctx context.Context) iter.Seq2[session2.Record, error] {
+	return l.list.Iter(ctx)
+}
+
+func TestPlainStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := session2.NewMemoryStore()
+		st := newSite(t, plainStore{memory}, session2.Config{})
+		b := st.login("alice")
+		for range 40 { // accesses are saved where they cannot be touched
+			time.Sleep(time.Minute)
+			if st.userOf(b) != "alice" {
+				t.Fatal("the session ended while in use")
+			}
+		}
+		if _, err := st.m.RevokeUser(t.Context(), "alice"); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("RevokeUser = %v", err)
+		}
+		if err := st.m.Cleanup(t.Context(), time.Minute); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("Cleanup = %v", err)
+		}
+		st = newSite(t, listStore{memory, memory}, session2.Config{})
+		st.login("bob")
+		if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+			t.Errorf("RevokeUser by listing = %d, %v", n, err)
+		}
+		if n := records(t, memory); n != 1 {
+			t.Errorf("%d records left, want bob's", n)
+		}
+	})
+}
+
+func TestBlindSetsOfOneKey(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.login("alice")
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			st.do(b.clone(), func(s *session2.Session) { s.Set("k", strings.Repeat(fmt.Sprint(i%10), 100)) })
+		})
+	}
+	wg.Wait()
+	st.do(b, func(s *session2.Session) {
+		got, _ := s.Get("k").(string)
+		if len(got) != 100 || got != strings.Repeat(got[:1], 100) {
+			t.Errorf("the value is a mixture: %q", got)
+		}
+	})
+}
+
+func TestFormTokensAreBounded(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &browser{}
+	var tokens []string
+	for range 20 {
+		st.do(b, func(s *session2.Session) { tokens = append(tokens, s.FormToken()) })
+	}
+	st.do(b, func(s *session2.Session) {
+		for i, token := range tokens {
+			if got, want := s.HasFormToken(token), i >= 4; got != want {
+				t.Errorf("token %d of 20: %t, want %t", i, got, want)
+			}
+		}
+		if s.HasFormToken("") || s.HasFormToken("x") {
+			t.Error("what is no token is there")
+		}
+	})
+}
+
+func TestUpdateOfAValueThatCannotBeRead(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("counter", "not a number") })
+	res := st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
+	if res.StatusCode != 503 {
+		t.Errorf("status %d: the client was told of a success", res.StatusCode)
+	}
+	st.do(b, func(s *session2.Session) {
+		if s.Get("counter") != "not a number" {
+			t.Error("the value is lost")
+		}
+	})
+}
+
+func TestLoginThatLandedLateAndWasOvertaken(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	twin := b.clone()
+	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		if err := save(); err != nil {
+			t.Error(err)
+		}
+		st.do(twin, func(s *session2.Session) { s.SetUser("alice") }) // is given the token of the first
+		st.do(twin, func(s *session2.Session) { s.Renew() })          // and a newer one
+		return errors.New("connection reset")
+	}
+	res := st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
+		t.Errorf("status %d, %d cookies: the browser holds a newer one", res.StatusCode, len(res.Cookies()))
+	}
+	if st.userOf(twin) != "alice" {
+		t.Error("the newer token is dead")
+	}
+}
+
+func TestSessionThatHeldAFormTokenOnly(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	var token string
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if ok, err := s.UseFormToken(r.Context(), token); !ok || err != nil {
+			t.Errorf("UseFormToken = %t, %v", ok, err)
+		}
+	})
+	if n := records(t, store); n != 0 || b.token() != "" {
+		t.Errorf("%d records, cookie %t, though the session holds nothing", n, b.token() != "")
+	}
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		id := s.ID()
+		s.UseFormToken(r.Context(), token)
+		s.Set("k", 1)
+		if s.ID() != id {
+			t.Error("a session that goes on has another ID")
+		}
+	})
+	st.do(b, func(s *session2.Session) {
+		if s.Get("k") != 1 {
+			t.Error("what was set beside the token is lost")
+		}
+	})
+}
+
+func TestFormTokenWhoseAnswerIsLost(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	var token string
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		if err := save(); err != nil {
+			t.Error(err)
+		}
+		st.do(b.clone(), func(s *session2.Session) { s.Set("other", 1) })
+		return errors.New("connection reset")
+	}
+	for i, want := range []bool{true, false} {
+		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			if ok, err := s.UseFormToken(r.Context(), token); ok != want || err != nil {
+				t.Errorf("use %d: %t, %v; want %t", i, ok, err, want)
+			}
+		})
+	}
+	ended := b.clone()
+	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.visit(ended, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.User()
+		st.do(b, func(s *session2.Session) { s.Destroy() })
+		if ok, err := s.UseFormToken(r.Context(), token); ok || err != nil {
+			t.Errorf("in a session that has ended: %t, %v", ok, err)
+		}
+	})
+}
+
+func TestErrorHandlerHasTheSession(t *testing.T) {
+	store := newHookStore()
+	var told error
+	cfg := session2.Config{CommitTimeout: time.Millisecond}
+	cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		told = session2.FromContext(r.Context()).Err()
+		w.WriteHeader(http.StatusTeapot)
+	}
+	st := newSite(t, store, cfg)
+	broken := errors.New("disk on fire")
+	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
+	if res := st.do(&browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
+	}
+}

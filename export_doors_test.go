@@ -1,0 +1,43 @@
+package session2
+
+// Hooks for the tests of the cookie, the values and the configuration.
+
+// EncodeToken spells a token of the given parts.
+func EncodeToken(id ID, secret [32]byte) string { return token{id, verifier(secret)}.encode() }
+
+// ParseToken parses a token and spells it again.
+func ParseToken(s string) (again string, ok bool) {
+	t, ok := parseToken(s)
+	return t.encode(), ok
+}
+
+// PrintableSecrets returns what must not show itself in print.
+func PrintableSecrets(secret [32]byte) []any {
+	v := verifier(secret)
+	return []any{v, token{secret: v}, &v, &token{secret: v}}
+}
+
+// Effective returns the configuration that a manager goes by.
+func Effective(m *Manager) Config { return m.cfg }
+
+// DecodeValue decodes an encoded value for a reader that names no type.
+func DecodeValue(c Codec, b []byte) (any, error) { return decodeAny(c, b) }
+
+// DecodeValueAs decodes an encoded value as a T.
+func DecodeValueAs[T any](c Codec, b []byte) (T, error) { return decodeTyped[T](c, b) }
+
+// EncodeValue encodes what Set was given.
+func EncodeValue(c Codec, v any) ([]byte, error) { return encodeAny(c, v) }
+
+// State is a record's Data, taken apart.
+type State = state
+
+// DecodeState takes a record's Data apart, EncodeState puts it together.
+func DecodeState(data []byte) (*State, error) {
+	st := &state{}
+	err := decodeData(st, data)
+	return st, err
+}
+
+// EncodeState returns a record's Data.
+func EncodeState(st *State) []byte { return encodeData(st) }
