@@ -15,13 +15,15 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 )
 
 // sqlSystem is one of the databases, as the tests that hold for both need it.
 type sqlSystem struct {
-	name, driver, env string
-	open              func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
-	deadlock          error
+	name, driver string
+	server       func(testing.TB) string // the shared one
+	open         func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
+	deadlock     error
 }
 
 // sqlStore is what both stores are.
@@ -37,10 +39,10 @@ type sqlStore interface {
 }
 
 var sqlSystems = []sqlSystem{
-	{"postgres", "postgres", "SESSION2_POSTGRES",
+	{"postgres", "postgres", testdb.Postgres,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewPostgresStore(db, o) },
 		&pq.Error{Code: "40P01"}},
-	{"mysql", "mysql", "SESSION2_MYSQL",
+	{"mysql", "mysql", testdb.MySQL,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewMySQLStore(db, o) },
 		&mysql.MySQLError{Number: 1213}},
 }
@@ -48,7 +50,7 @@ var sqlSystems = []sqlSystem{
 // eachSQL runs a test on both databases.
 func eachSQL(t *testing.T, test func(t *testing.T, sys sqlSystem, dsn string)) {
 	for _, sys := range sqlSystems {
-		t.Run(sys.name, func(t *testing.T) { test(t, sys, sqlServer(t, sys.env)) })
+		t.Run(sys.name, func(t *testing.T) { test(t, sys, sys.server(t)) })
 	}
 }
 

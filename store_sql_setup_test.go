@@ -155,7 +155,7 @@ func withSettings(dsn, set string) string {
 // TestPostgresTouchIsHeapOnly counts the updates that write no index.
 func TestPostgresTouchIsHeapOnly(t *testing.T) {
 	sys := sqlSystems[0]
-	db, table := openSQL(t, sys.driver, sqlServer(t, sys.env)), sqlTable(t.TempDir())
+	db, table := openSQL(t, sys.driver, sys.server(t)), sqlTable(t.TempDir())
 	db.SetMaxOpenConns(1) // a session's counters are its own until it is idle
 	store := sys.store(t, db, session2.SQLOptions{Table: table})
 	must(t, store.Setup(t.Context()))

@@ -4,33 +4,21 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
-	"os"
 	"testing"
 
 	_ "github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/storetest"
 )
+
+func TestMain(m *testing.M) { testdb.Main(m) }
 
 // sqlTable returns the name of a table for the data that dir names.
 func sqlTable(dir string) string {
 	sum := sha256.Sum256([]byte(dir))
 	return fmt.Sprintf("t_%x", sum[:12])
-}
-
-// sqlServer returns the data source name of the server to test with.
-func sqlServer(t testing.TB, env string) string {
-	t.Helper()
-	dsn := os.Getenv(env)
-	switch {
-	case dsn != "":
-	case os.Getenv("SESSION2_REQUIRE_DB") == "1":
-		t.Fatalf("%s names no server, and SESSION2_REQUIRE_DB is set", env)
-	default:
-		t.Skipf("%s names no server", env)
-	}
-	return dsn
 }
 
 func openSQL(t testing.TB, driver, dsn string) *sql.DB {
@@ -56,7 +44,7 @@ func openPostgres(t testing.TB, dsn string, opts session2.SQLOptions) *session2.
 }
 
 func TestPostgresStore(t *testing.T) {
-	dsn := sqlServer(t, "SESSION2_POSTGRES")
+	dsn := testdb.Postgres(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openPostgres(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
 	}, nil)
@@ -75,7 +63,7 @@ func openMySQL(t testing.TB, dsn string, opts session2.SQLOptions) *session2.MyS
 }
 
 func TestMySQLStore(t *testing.T) {
-	dsn := sqlServer(t, "SESSION2_MYSQL")
+	dsn := testdb.MySQL(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openMySQL(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
 	}, nil)
