@@ -3,6 +3,10 @@ module github.com/session2/session2
 go 1.25.0
 
 require (
+	github.com/go-sql-driver/mysql v1.10.1
+	github.com/lib/pq v1.12.3
 	go.etcd.io/bbolt v1.5.0
 	golang.org/x/sys v0.47.0
 )
+
+require filippo.io/edwards25519 v1.2.0 // indirect

@@ -15,10 +15,14 @@ import (
 //	file:sessions            a folder; also file:///var/lib/app/sessions
 //	bolt:sessions.db         a file
 //	gob:sessions.gob         a file
+//	postgres://user:password@host:port/database
+//	mysql://user:password@host:port/database
 //
 // Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the
 // names of FileOptions, BoltOptions and GobOptions in lower case; an unknown one
-// is refused. The store's Setup is the caller's to call, and its Close, if it
+// is refused. Of a database's URL, table, noprepare and timeout are those of
+// SQLOptions, conns bounds the number of connections (16 by default), and all
+// others are the driver's. Its server is not called yet. The store's Setup is the caller's to call, and its Close, if it
 // has one. No error repeats the URL, which may hold a password.
 func Open(ctx context.Context, rawURL string) (Store, error) {
 	if err := ctx.Err(); err != nil {
@@ -28,11 +32,17 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	if err != nil {
 		return nil, errors.New("session2: open: not a URL")
 	}
+	o := &openOptions{query: u.Query()}
+	switch u.Scheme {
+	case "postgres", "postgresql":
+		return openPostgres(u, o)
+	case "mysql":
+		return openMySQL(u, o)
+	}
 	path, err := storePath(u)
 	if err != nil {
 		return nil, err
 	}
-	o := &openOptions{query: u.Query()}
 	switch u.Scheme {
 	case "memory":
 		return opened(o, func() (*MemoryStore, error) { return NewMemoryStore(), nil })

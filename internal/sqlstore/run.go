@@ -1,0 +1,209 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	attempts = 10
+	pause    = 4 * time.Millisecond // before the second attempt; then twice that, up to 16 times
+)
+
+// errMoved says that a record changed between two statements.
+var errMoved = errors.New("record changed between two looks")
+
+// exec runs a statement that may be run twice.
+func (s *Store) exec(ctx context.Context, query string, args []any) (n int64, err error) {
+	err = s.retry(ctx, func(ctx context.Context) (err error) {
+		n, err = s.execOnce(ctx, query, args)
+		return err
+	})
+	return n, err
+}
+
+// query runs a query and calls each for every row, and start before every
+// attempt.
+func (s *Store) query(ctx context.Context, query string, args []any, start func(), each func(*sql.Rows) error) error {
+	return s.retry(ctx, func(ctx context.Context) error {
+		start()
+		return s.queryOnce(ctx, query, args, each)
+	})
+}
+
+// retry calls f until its outcome is none that passes, a bounded number of
+// times and within the store's timeout.
+func (s *Store) retry(ctx context.Context, f func(ctx context.Context) error) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	if s.opts.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
+		defer cancel()
+	}
+	for i := range attempts {
+		err := f(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case !s.passes(ctx, err):
+			return s.explain(err)
+		case i == attempts-1:
+			return fmt.Errorf("%w: %w", ErrTooMany, err)
+		}
+		if err := wait(ctx, pause<<min(i, 4)); err != nil {
+			return err
+		}
+	}
+	panic("unreachable")
+}
+
+// explain says in words what an error means that everybody meets once.
+func (s *Store) explain(err error) error {
+	switch {
+	case s.closed.Load():
+		return fs.ErrClosed
+	case s.fault(err) == Missing:
+		return fmt.Errorf("%w: %w", ErrNoTable, err)
+	}
+	return err
+}
+
+// passes reports whether another attempt may fare better.
+func (s *Store) passes(ctx context.Context, err error) bool {
+	fault := s.fault(err)
+	return ctx.Err() == nil && (err == errMoved || fault == Aborted || fault == Broken)
+}
+
+func (s *Store) fault(err error) Fault {
+	if err == nil {
+		return Failed
+	}
+	return s.opts.Fault(err)
+}
+
+// wait waits for about d: concurrent callers that collided must not do so
+// again.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, error) {
+	stmt, err := s.prepared(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	var res sql.Result
+	if stmt == nil {
+		res, err = s.db.ExecContext(ctx, query, args...)
+	} else {
+		res, err = stmt.ExecContext(ctx, args...)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+func (s *Store) queryOnce(ctx context.Context, query string, args []any, each func(*sql.Rows) error) error {
+	stmt, err := s.prepared(ctx, query)
+	if err != nil {
+		return err
+	}
+	var rows *sql.Rows
+	if stmt == nil {
+		rows, err = s.db.QueryContext(ctx, query, args...)
+	} else {
+		rows, err = stmt.QueryContext(ctx, args...)
+	}
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := each(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// prepared returns the query's statement, prepared at its first use and kept.
+// database/sql prepares it again on each connection that has not got it, so it
+// survives those. It is nil if statements are not to be prepared.
+func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+	if s.opts.NoPrepare {
+		return nil, nil
+	}
+	s.mu.Lock()
+	stmt := s.stmts[query]
+	s.mu.Unlock()
+	if stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := s.db.PrepareContext(ctx, query) // not under the lock: it may take long
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(query, stmt)
+}
+
+// keep keeps a statement unless another goroutine was faster.
+func (s *Store) keep(query string, stmt *sql.Stmt) (*sql.Stmt, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.check(context.Background()); err != nil {
+		stmt.Close()
+		return nil, err
+	}
+	if kept := s.stmts[query]; kept != nil {
+		stmt.Close()
+		return kept, nil
+	}
+	s.stmts[query] = stmt
+	return stmt, nil
+}
+
+// idOf and bytesOf scan a column of bytes.
+func idOf(id *[16]byte) sql.Scanner { return (*idColumn)(id) }
+
+func bytesOf(s *string) sql.Scanner { return (*bytesColumn)(s) }
+
+type idColumn [16]byte
+
+// Scan implements [sql.Scanner].
+func (c *idColumn) Scan(v any) error {
+	b, ok := v.([]byte)
+	if !ok || len(b) != len(c) {
+		return errors.New("an ID in the table has not 16 bytes")
+	}
+	copy(c[:], b)
+	return nil
+}
+
+type bytesColumn string
+
+// Scan implements [sql.Scanner].
+func (c *bytesColumn) Scan(v any) error {
+	b, ok := v.([]byte)
+	if !ok {
+		return errors.New("a user in the table is not bytes")
+	}
+	*c = bytesColumn(b)
+	return nil
+}

@@ -1,0 +1,94 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+)
+
+// Outcome is what became of a Save.
+type Outcome struct {
+	Written bool
+	Lost    bool  // an answer was lost: an earlier attempt may have been written
+	Found   bool  // if it was not written: whether there is a record,
+	Version int64 // and its version
+}
+
+// Save writes the record over the version prev, or creates it if prev is zero.
+// One statement decides and writes; only if it wrote nothing does another one
+// look why.
+func (s *Store) Save(ctx context.Context, r Record, prev int64) (o Outcome, err error) {
+	err = s.retry(ctx, func(ctx context.Context) (err error) {
+		if r.Version != prev { // else it is written already, or is not to be
+			o.Written, err = s.write(ctx, r, prev, &o.Lost)
+		}
+		if err != nil || o.Written {
+			return err
+		}
+		o.Found, o.Version, err = s.version(ctx, r.ID)
+		if err == nil && o.writable(r.Version, prev) {
+			return errMoved
+		}
+		return err
+	})
+	return o, err
+}
+
+// writable reports whether what was found could be written over after all.
+// That is so where the record changed between the two statements, and where an
+// attempt whose answer was lost did nothing.
+func (o *Outcome) writable(next, prev int64) bool {
+	if !o.Found {
+		return prev == 0
+	}
+	return o.Version == prev && o.Version != next
+}
+
+// write makes one attempt, and reports in lost that there may have been one
+// more whose answer was lost.
+func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bool, error) {
+	data := r.Data
+	if data == nil {
+		data = []byte{}
+	}
+	version := &counted{v: r.Version}
+	user := []byte(r.User)
+	var n int64
+	var err error
+	if prev == 0 {
+		n, err = s.execOnce(ctx, s.q.Insert, args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires))
+	} else {
+		n, err = s.execOnce(ctx, s.q.Update, args(version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires, r.ID[:], prev))
+	}
+	fault := s.fault(err)
+	if version.calls > 1 || fault == Broken {
+		*lost = true
+	}
+	if fault == Duplicate {
+		return false, nil
+	}
+	return n > 0, err
+}
+
+func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version int64, err error) {
+	err = s.queryOnce(ctx, s.q.Version, args(id[:]), func(rows *sql.Rows) error {
+		found = true
+		return rows.Scan(&version)
+	})
+	return found, version, err
+}
+
+// counted is an argument that counts how often it is handed to a driver. That
+// is once, unless database/sql tried again by itself on another connection; it
+// does so where the driver answered ErrBadConn, which lib/pq does even after
+// the server may have carried out the statement.
+type counted struct {
+	v     int64
+	calls int
+}
+
+// Value implements [driver.Valuer].
+func (c *counted) Value() (driver.Value, error) {
+	c.calls++
+	return c.v, nil
+}

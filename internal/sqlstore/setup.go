@@ -1,0 +1,72 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+)
+
+// Schema is what Setup makes, and how it knows that it is there.
+type Schema struct {
+	Version int64    // of the schema that this release makes and uses
+	DDL     []string // each does nothing if its object is there
+	Current string   // the version that is there
+	Note    string   // version: notes it, once everything is there
+}
+
+// Setup makes what is not there. Any number of processes may call it at once:
+// where the database cannot keep them apart, all but one see that they came too
+// late and look again. It needs no right to create anything if all is there.
+func (s *Store) Setup(ctx context.Context, schema Schema) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	var err error
+	for i := range attempts {
+		if err = s.setup(ctx, schema); err == nil {
+			return nil
+		}
+		if f := s.fault(err); ctx.Err() != nil || f != Duplicate && f != Aborted && f != Broken {
+			return err
+		}
+		if err := wait(ctx, 4*pause<<min(i, 4)); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrTooMany, err)
+}
+
+func (s *Store) setup(ctx context.Context, schema Schema) error {
+	done, err := s.current(ctx, schema)
+	if err != nil || done {
+		return err
+	}
+	for _, ddl := range schema.DDL {
+		if _, err := s.db.ExecContext(ctx, ddl); err != nil {
+			return err
+		}
+	}
+	_, err = s.db.ExecContext(ctx, schema.Note, schema.Version)
+	if s.fault(err) == Duplicate {
+		return nil // another process noted it
+	}
+	return err
+}
+
+// current reports whether all is there, and refuses what a later release made.
+func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
+	var version sql.NullInt64
+	err := s.db.QueryRowContext(ctx, schema.Current).Scan(&version)
+	switch {
+	case s.closed.Load():
+		return false, fs.ErrClosed
+	case s.fault(err) == Missing:
+		return false, nil
+	case err != nil:
+		return false, err
+	case version.Int64 > schema.Version:
+		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
+	}
+	return version.Int64 == schema.Version, nil
+}

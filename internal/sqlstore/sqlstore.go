@@ -1,0 +1,227 @@
+// Package sqlstore is what the SQL stores share: it runs their finished
+// queries, one round trip a call where nothing goes wrong, asks again where
+// that is safe, and speaks bytes, strings and microseconds.
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// PageRows is the number of rows that the queries Page and UserPage answer
+	// at most. A page is held in memory, each record with its data.
+	PageRows = 32
+
+	// BatchIDs is the number of IDs that the queries of a sweep answer at most,
+	// and that those with a list of IDs take, always.
+	BatchIDs = 100
+)
+
+// ErrNoTable says that a call came before Setup.
+var ErrNoTable = errors.New("the table does not exist, call Setup first")
+
+// ErrTooMany says that a call failed again and again for reasons that pass.
+var ErrTooMany = errors.New("gave up after several attempts")
+
+// Record is a row.
+type Record struct {
+	ID                         [16]byte
+	Version                    int64
+	User                       string
+	Created, Accessed, Expires int64 // microseconds since 1970
+	Data                       []byte
+}
+
+// A Sweep is the queries that find and delete what is old by one time.
+//
+// The indexed column is lazy: it holds that time or an earlier one. Touches and
+// saves leave it where it is unless the time moves back, so that they write no
+// index; a sweep that meets a row filed too early files it anew. Whatever the
+// index says, the row's own time decides, in the statement that deletes.
+type Sweep struct {
+	Find   string // from, to, from, id: (id, time) of rows filed from (from, id) on to to
+	Delete string // the IDs, to: deletes those whose time is at or before to
+	Refile string // the IDs: files rows at their time
+}
+
+// Queries are the statements of one store. Beside each are its arguments, in
+// their order; every argument appears once.
+type Queries struct {
+	Load       string // id: version, user, created, accessed, expires, data
+	Has        string // id: 1
+	Version    string // id: version
+	Insert     string // id, version, user, created, accessed, expires, data, accessed, expires
+	Update     string // version, user, created, accessed, expires, data, accessed, expires, id, prev
+	Delete     string // id
+	Touch      string // accessed, expires, id, accessed, expires
+	Page       string // from: id and the columns of Load, from that id on
+	UserPage   string // user, from: likewise
+	UserIDs    string // user, from: id
+	DeleteUser string // the IDs, user
+	Accessed   Sweep
+	Expires    Sweep
+}
+
+// Fault is what an error of the database means.
+type Fault int
+
+const (
+	Failed    Fault = iota // anything else: answered to the caller
+	Duplicate              // an INSERT found its primary key taken, or a CREATE its name
+	Missing                // a table is not there
+	Aborted                // rolled back, a deadlock say: asking again is safe
+	Broken                 // the connection broke: what was asked may have been done
+)
+
+// Options are the parts of a store that are not its queries.
+type Options struct {
+	NoPrepare bool
+	Timeout   time.Duration     // for one call and its retries; 0 is none
+	Fault     func(error) Fault // tells the database's errors apart
+}
+
+// Store runs the queries. Goroutines may share it.
+type Store struct {
+	db     *sql.DB
+	q      Queries
+	opts   Options
+	closed atomic.Bool
+
+	mu    sync.Mutex
+	stmts map[string]*sql.Stmt // by query, each prepared when first used
+}
+
+// New returns a Store. It does not call the database.
+func New(db *sql.DB, q Queries, opts Options) *Store {
+	return &Store{db: db, q: q, opts: opts, stmts: make(map[string]*sql.Stmt)}
+}
+
+// Close closes the prepared statements. It may be called twice; later calls
+// answer [fs.ErrClosed].
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for query, stmt := range s.stmts {
+		errs = append(errs, stmt.Close())
+		delete(s.stmts, query)
+	}
+	return errors.Join(errs...)
+}
+
+// Load reads a record.
+func (s *Store) Load(ctx context.Context, id [16]byte) (r Record, found bool, err error) {
+	r.ID = id
+	err = s.query(ctx, s.q.Load, args(id[:]), func() { found = false }, func(rows *sql.Rows) error {
+		found = true
+		return rows.Scan(&r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+	})
+	return r, found, err
+}
+
+// Has reports whether there is a record.
+func (s *Store) Has(ctx context.Context, id [16]byte) (found bool, err error) {
+	err = s.query(ctx, s.q.Has, args(id[:]), func() { found = false }, func(*sql.Rows) error {
+		found = true
+		return nil
+	})
+	return found, err
+}
+
+// Delete removes a record.
+func (s *Store) Delete(ctx context.Context, id [16]byte) error {
+	_, err := s.exec(ctx, s.q.Delete, args(id[:]))
+	return err
+}
+
+// Touch moves a record's times forward.
+func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64) error {
+	_, err := s.exec(ctx, s.q.Touch, args(accessed, expires, id[:], accessed, expires))
+	return err
+}
+
+// Page reads up to PageRows records from an ID on, in the order of their IDs.
+func (s *Store) Page(ctx context.Context, from [16]byte) ([]Record, error) {
+	return s.page(ctx, s.q.Page, args(from[:]))
+}
+
+// UserPage is Page for the records of one user.
+func (s *Store) UserPage(ctx context.Context, user string, from [16]byte) ([]Record, error) {
+	return s.page(ctx, s.q.UserPage, args([]byte(user), from[:]))
+}
+
+func (s *Store) page(ctx context.Context, query string, args []any) (page []Record, err error) {
+	err = s.query(ctx, query, args, func() { page = nil }, func(rows *sql.Rows) error {
+		var r Record
+		err := rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+		page = append(page, r)
+		return err
+	})
+	return page, err
+}
+
+// Next returns the ID after id, and false after the last.
+func Next(id [16]byte) ([16]byte, bool) {
+	for i := len(id) - 1; i >= 0; i-- {
+		if id[i]++; id[i] != 0 {
+			return id, true
+		}
+	}
+	return id, false
+}
+
+// DeleteUser removes the records of one user, in batches, and returns their
+// number.
+func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
+	total := 0
+	for from, more := ([16]byte{}), true; more; {
+		var ids [][16]byte
+		err := s.query(ctx, s.q.UserIDs, args([]byte(user), from[:]), func() { ids = nil }, func(rows *sql.Rows) error {
+			ids = append(ids, [16]byte{})
+			return rows.Scan(idOf(&ids[len(ids)-1]))
+		})
+		if err != nil || len(ids) == 0 {
+			return total, err
+		}
+		n, err := s.exec(ctx, s.q.DeleteUser, append(batch(ids), []byte(user)))
+		if err != nil {
+			return total, err
+		}
+		total += int(n)
+		from, more = Next(ids[len(ids)-1])
+		more = more && len(ids) == BatchIDs
+	}
+	return total, nil
+}
+
+// args is a list of arguments. Drivers take a nil slice for NULL, which no
+// column of ours takes, so there must be none.
+func args(list ...any) []any { return list }
+
+// batch returns exactly BatchIDs arguments, in order, so that concurrent
+// batches lock rows in one order; what is left over repeats the last ID.
+func batch(ids [][16]byte) []any {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
+	list := make([]any, BatchIDs, BatchIDs+1)
+	for i := range list {
+		list[i] = ids[min(i, len(ids)-1)][:]
+	}
+	return list
+}
+
+// check answers why no call can be made.
+func (s *Store) check(ctx context.Context) error {
+	if s.closed.Load() {
+		return fs.ErrClosed
+	}
+	return ctx.Err()
+}

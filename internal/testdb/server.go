@@ -1,0 +1,227 @@
+package testdb
+
+import (
+	"bytes"
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Server is a private database server. Its methods end the test when they fail,
+// so they belong into the test's goroutine.
+type Server struct {
+	t    testing.TB // nil for a shared server
+	kind kind
+	conf []string
+	env  []string // of its process, beyond this one's
+
+	dir      string // holds everything: data, socket, log, configuration
+	port     int
+	password string
+	proc     *process
+}
+
+// kind is what differs between the systems.
+type kind struct {
+	name     string
+	driver   string                   // of database/sql
+	prepare  func(s *Server) error    // makes the data folder
+	command  func(s *Server) []string // starts the server in the foreground
+	dsn      func(s *Server) string
+	shutdown os.Signal // asks for an orderly end
+}
+
+// DSN returns what the system's driver opens.
+func (s *Server) DSN() string { return s.kind.dsn(s) }
+
+// Addr returns the host and the port.
+func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
+// Start starts the server again, on its data and its port, and waits until it
+// answers.
+func (s *Server) Start() {
+	s.t.Helper()
+	if err := s.start(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Stop ends the server in good order.
+func (s *Server) Stop() {
+	s.t.Helper()
+	if err := s.stop(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Kill ends all processes of the server at once, as a crash would, and waits
+// until they are gone.
+func (s *Server) Kill() {
+	s.t.Helper()
+	if err := s.kill(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Pause stops all processes of the server where they are: it hangs.
+func (s *Server) Pause() {
+	s.t.Helper()
+	if err := s.proc.pause(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Resume lets them go on.
+func (s *Server) Resume() {
+	s.t.Helper()
+	if err := s.proc.resume(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// create makes the server's folder and data, and starts it.
+func (s *Server) create() error {
+	var err error
+	if s.port, err = freePort(); err != nil {
+		return err
+	}
+	if s.dir, err = os.MkdirTemp("", "session2-"+s.kind.name+"-"); err != nil {
+		return err
+	}
+	s.password = newPassword()
+	if err := give(s.dir); err != nil {
+		return err
+	}
+	if err := s.kind.prepare(s); err != nil {
+		return fmt.Errorf("testdb: %s: %w", s.kind.name, err)
+	}
+	return s.start()
+}
+
+func (s *Server) start() error {
+	args := s.kind.command(s)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = s.dir
+	cmd.Env = append(append(os.Environ(), "LC_ALL=C"), s.env...)
+	log, err := os.OpenFile(s.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if s.proc, err = spawn(cmd, s.kind.shutdown); err != nil {
+		return fmt.Errorf("testdb: %s: %w", s.kind.name, err)
+	}
+	if err := s.ready(); err != nil {
+		return fmt.Errorf("testdb: %s: %w\n%s", s.kind.name, err, s.log())
+	}
+	return nil
+}
+
+// ready waits until the server answers.
+func (s *Server) ready() error {
+	db, err := sql.Open(s.kind.driver, s.DSN())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return until(startTimeout, func() (bool, error) {
+		if s.proc.ended() {
+			return true, fmt.Errorf("the server ended")
+		}
+		err := db.Ping()
+		return err == nil, err
+	})
+}
+
+func (s *Server) stop() error {
+	if s.proc == nil {
+		return nil
+	}
+	return s.proc.stop(startTimeout)
+}
+
+func (s *Server) kill() error {
+	if s.proc == nil {
+		return nil
+	}
+	return s.proc.kill()
+}
+
+// remove ends the server and takes its folder away.
+func (s *Server) remove() {
+	if err := s.kill(); err != nil {
+		fmt.Fprintln(os.Stderr, "testdb:", err)
+	}
+	if s.dir != "" {
+		os.RemoveAll(s.dir)
+	}
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
+
+// log returns the end of the server's log.
+func (s *Server) log() []byte {
+	b, _ := os.ReadFile(s.path("log"))
+	lines := bytes.Split(b, []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-30):], []byte("\n"))
+}
+
+// tool runs one of the system's programs as the server's user.
+func (s *Server) tool(args ...string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	demote(cmd)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(args[0]), err, out)
+	}
+	return nil
+}
+
+// write writes a file that the server can read.
+func (s *Server) write(name, text string) error {
+	if err := os.WriteFile(s.path(name), []byte(text), 0o600); err != nil {
+		return err
+	}
+	return give(s.path(name))
+}
+
+// freePort returns a port that nobody listens on, below those that the system
+// gives to connections: one of them could else take it while the server is
+// down.
+func freePort() (int, error) {
+	var err error
+	for range 100 {
+		port := 15000 + rand.IntN(15000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
+}
+
+// find returns the path of a program, from the PATH or one of the places.
+func find(name string, places ...string) (string, error) {
+	for _, place := range places {
+		if list, _ := filepath.Glob(filepath.Join(place, name)); len(list) > 0 {
+			return list[len(list)-1], nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is %w", name, errMissing)
+	}
+	return path, nil
+}
+
+// stopTimeout is how long a killed process may take to be gone.
+const stopTimeout = 30 * time.Second

@@ -1,0 +1,178 @@
+// Package testdb gives tests real database servers: private ones, on loopback,
+// in a temporary folder, with their durability on, which are ended by their
+// process ids. A test may kill its own and start it again.
+package testdb
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+const (
+	envPostgres = "SESSION2_TEST_POSTGRES"
+	envMySQL    = "SESSION2_TEST_MYSQL"
+	envRequire  = "SESSION2_REQUIRE_DB"
+
+	account  = "session2"
+	database = "session2"
+)
+
+// errMissing says that a server's programs are not installed.
+var errMissing = errors.New("not installed (make test installs what it can)")
+
+// Postgres returns the URL of a PostgreSQL server that the tests of this process
+// share, and those of its child processes: the one that SESSION2_TEST_POSTGRES
+// names, or a private one that is started when first asked for. The package's
+// TestMain must call [Main], which ends it.
+func Postgres(t testing.TB) string {
+	t.Helper()
+	return sharedPostgres.get(t)
+}
+
+// MySQL returns the data source name, as github.com/go-sql-driver/mysql has it,
+// of a MySQL or MariaDB server likewise. SESSION2_TEST_MYSQL may also be a
+// mysql: URL.
+func MySQL(t testing.TB) string {
+	t.Helper()
+	dsn := sharedMySQL.get(t)
+	if strings.HasPrefix(dsn, "mysql:") {
+		return mysqlDSN(t, dsn)
+	}
+	return dsn
+}
+
+// mysqlDSN translates a URL into the driver's notation.
+func mysqlDSN(t testing.TB, rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		t.Fatalf("%s is not a URL", envMySQL)
+	}
+	cfg := mysql.NewConfig()
+	cfg.Net, cfg.Addr, cfg.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	if u.RawQuery != "" {
+		return cfg.FormatDSN() + "?" + u.RawQuery
+	}
+	return cfg.FormatDSN()
+}
+
+// Main runs the tests and then ends the shared servers. It does not return.
+func Main(m *testing.M) {
+	code := m.Run()
+	sharedPostgres.end()
+	sharedMySQL.end()
+	os.Exit(code)
+}
+
+// NewPostgres starts a PostgreSQL server for this test alone, with these lines
+// added to its postgresql.conf.
+func NewPostgres(t testing.TB, conf ...string) *Server {
+	t.Helper()
+	return own(t, newPostgres(conf))
+}
+
+// NewMySQL starts a MariaDB server for this test alone, with these lines added
+// to its option file.
+func NewMySQL(t testing.TB, conf ...string) *Server {
+	t.Helper()
+	return own(t, newMySQL(conf))
+}
+
+// own starts a server that ends with the test.
+func own(t testing.TB, s *Server) *Server {
+	t.Helper()
+	s.t = t
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the server's log ends:\n%s", s.log())
+		}
+		s.remove()
+	})
+	need(t, s.create())
+	return s
+}
+
+// need ends the test if a server could not be had. It skips it only where
+// nothing is installed and nobody demanded servers.
+func need(t testing.TB, err error) {
+	t.Helper()
+	switch {
+	case err == nil:
+	case errors.Is(err, errMissing) && os.Getenv(envRequire) != "1":
+		t.Skip(err)
+	default:
+		t.Fatal(err)
+	}
+}
+
+// shared is a server that is started when first asked for.
+type shared struct {
+	env    string
+	server func(conf []string) *Server
+
+	mu  sync.Mutex
+	s   *Server
+	err error
+}
+
+var (
+	sharedPostgres = &shared{env: envPostgres, server: newPostgres}
+	sharedMySQL    = &shared{env: envMySQL, server: newMySQL}
+)
+
+// get returns the name of the server's data, which it leaves in the environment
+// for child processes.
+func (s *shared) get(t testing.TB) string {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if os.Getenv(s.env) == "" && s.err == nil {
+		s.s = s.server(nil)
+		if s.err = s.s.create(); s.err == nil {
+			os.Setenv(s.env, s.s.DSN())
+		}
+	}
+	need(t, s.err)
+	return os.Getenv(s.env)
+}
+
+func (s *shared) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.s != nil {
+		s.s.remove()
+	}
+}
+
+// startTimeout is how long a server may take to answer: it may have a crash to
+// recover from, on a busy machine.
+const startTimeout = 2 * time.Minute
+
+// newPassword draws the password of a server: other users of this machine can
+// reach it.
+func newPassword() string { return rand.Text() }
+
+// until calls f until it succeeds or gives up.
+func until(timeout time.Duration, f func() (done bool, err error)) error {
+	deadline := time.Now().Add(timeout)
+	for {
+		done, err := f()
+		switch {
+		case done:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("not ready after %v: %w", timeout, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

@@ -1,0 +1,163 @@
+package session2
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/session2/session2/internal/sqlstore"
+)
+
+// MySQLStore keeps records in an InnoDB table of MySQL or MariaDB, or of a
+// database that speaks as they do. Load, Save, Delete, Has and Touch cost one
+// round trip each, by statements that stay prepared. Goroutines, processes and
+// machines may share the table; several stores share a database under different
+// table names.
+//
+// The columns are bytes and integers, and the application counts the time, so
+// that nothing depends on a collation, a character set, the sql_mode, a time zone
+// or the server's clock, nor on the driver's parseTime, loc, clientFoundRows and
+// interpolateParams. A record's data must fit the server's max_allowed_packet.
+type MySQLStore struct{ sqlStore }
+
+var (
+	_ SetupStore     = (*MySQLStore)(nil)
+	_ DeleteOldStore = (*MySQLStore)(nil)
+	_ IterStore      = (*MySQLStore)(nil)
+	_ TouchStore     = (*MySQLStore)(nil)
+	_ UserStore      = (*MySQLStore)(nil)
+	_ CapableStore   = (*MySQLStore)(nil)
+)
+
+// NewMySQLStore returns a store on db, which is one of
+// [github.com/go-sql-driver/mysql] and stays the caller's to close. It does not
+// call the database: Setup does.
+func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
+	o, names, err := opts.fill()
+	if err != nil {
+		return nil, err
+	}
+	r := mysqlNames(names)
+	return &MySQLStore{sqlStore{
+		run: sqlstore.New(db, sqlstore.Queries{
+			Load:       r.Replace(mysqlLoad),
+			Has:        r.Replace(mysqlHas),
+			Version:    r.Replace(mysqlVersion),
+			Insert:     r.Replace(mysqlInsert),
+			Update:     r.Replace(mysqlUpdate),
+			Delete:     r.Replace(mysqlDelete),
+			Touch:      r.Replace(mysqlTouch),
+			Page:       r.Replace(mysqlPage),
+			UserPage:   r.Replace(mysqlUserPage),
+			UserIDs:    r.Replace(mysqlUserIDs),
+			DeleteUser: r.Replace(mysqlDeleteUser),
+			Accessed:   mysqlSweep(r, "accessed"),
+			Expires:    mysqlSweep(r, "expires"),
+		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault}),
+		schema: sqlstore.Schema{
+			Version: sqlSchemaVersion,
+			DDL:     sqlReplace(r, mysqlDDL),
+			Current: r.Replace(mysqlCurrent),
+			Note:    r.Replace(mysqlNote),
+		},
+	}}, nil
+}
+
+// mysqlNames fills in the queries: {t} is the table, {m} the one that notes the
+// schema's version, and {ids} the arguments of a full batch of IDs.
+func mysqlNames(names []string) *strings.Replacer {
+	quoted := "`" + strings.Join(names, "`.`") + "`"
+	return strings.NewReplacer(
+		"{t}", quoted,
+		"{m}", strings.TrimSuffix(quoted, "`")+"_meta`",
+		"{ids}", strings.TrimSuffix(strings.Repeat("?,", sqlstore.BatchIDs), ","),
+	)
+}
+
+// The columns by_accessed and by_expires are lazy index keys: see
+// [sqlstore.Sweep]. InnoDB adds the primary key to each index by itself.
+var mysqlDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
+	id binary(16) NOT NULL PRIMARY KEY,
+	version bigint NOT NULL,
+	username varbinary(1024) NOT NULL,
+	created bigint NOT NULL,
+	accessed bigint NOT NULL,
+	expires bigint NOT NULL,
+	by_accessed bigint NOT NULL,
+	by_expires bigint NOT NULL,
+	data longblob NOT NULL,
+	INDEX username_idx (username),
+	INDEX accessed_idx (by_accessed),
+	INDEX expires_idx (by_expires)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC`,
+	`CREATE TABLE IF NOT EXISTS {m} (version bigint NOT NULL PRIMARY KEY) ENGINE=InnoDB`,
+}
+
+const (
+	mysqlCurrent = `SELECT max(version) FROM {m}`
+	mysqlNote    = `INSERT INTO {m} (version) VALUES (?)`
+
+	mysqlLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = ?`
+	mysqlHas     = `SELECT 1 FROM {t} WHERE id = ?`
+	mysqlVersion = `SELECT version FROM {t} WHERE id = ?`
+
+	// No INSERT IGNORE: it would hide other errors and cut off what is too long.
+	mysqlInsert = `INSERT INTO {t} (id, version, username, created, accessed, expires, data, by_accessed, by_expires)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	// A row that is found is changed, in its version if in nothing else, so that
+	// it counts as affected either way.
+	mysqlUpdate = `UPDATE {t} SET version = ?, username = ?, created = ?, accessed = ?, expires = ?, data = ?,
+by_accessed = LEAST(by_accessed, ?), by_expires = LEAST(by_expires, ?) WHERE id = ? AND version = ?`
+
+	mysqlDelete = `DELETE FROM {t} WHERE id = ?`
+
+	mysqlTouch = `UPDATE {t} SET accessed = GREATEST(accessed, ?), expires = GREATEST(expires, ?)
+WHERE id = ? AND (accessed < ? OR expires < ?)`
+
+	mysqlPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
+WHERE id >= ? ORDER BY id LIMIT 32`
+
+	mysqlUserPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
+WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 32`
+
+	mysqlUserIDs = `SELECT id FROM {t} WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 100`
+
+	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = ?`
+)
+
+// mysqlSweep is the queries of a sweep by one of the times. Its DELETE goes by
+// primary key, so that it locks the rows it deletes and no range of an index.
+func mysqlSweep(r *strings.Replacer, col string) sqlstore.Sweep {
+	c := strings.NewReplacer("{c}", col)
+	return sqlstore.Sweep{
+		Find: r.Replace(c.Replace(`SELECT id, by_{c}, {c} FROM {t}
+WHERE by_{c} >= ? AND by_{c} <= ? AND (by_{c} > ? OR id > ?) ORDER BY by_{c}, id LIMIT 100`)),
+		Delete: r.Replace(c.Replace(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`)),
+		Refile: r.Replace(c.Replace(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`)),
+	}
+}
+
+// mysqlFault tells errors apart by their number.
+func mysqlFault(err error) sqlstore.Fault {
+	var my *mysql.MySQLError
+	if !errors.As(err, &my) {
+		if errors.Is(err, mysql.ErrInvalidConn) {
+			return sqlstore.Broken
+		}
+		return sqlConnFault(err)
+	}
+	switch my.Number {
+	case 1062, 1050: // duplicate entry, table exists
+		return sqlstore.Duplicate
+	case 1146: // no such table
+		return sqlstore.Missing
+	case 1213, 1205: // deadlock, lock wait timeout
+		return sqlstore.Aborted
+	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)
+		return sqlstore.Broken
+	}
+	return sqlstore.Failed
+}

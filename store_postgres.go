@@ -1,0 +1,190 @@
+package session2
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/session2/session2/internal/sqlstore"
+)
+
+// PostgresStore keeps records in a table of PostgreSQL, or of a database that
+// speaks as it does. Load, Save, Delete, Has and Touch cost one round trip each,
+// by statements that stay prepared. Goroutines, processes and machines may share
+// the table; several stores share a database under different table names.
+//
+// The column types, and times counted by the application, leave nothing to the
+// server's time zone, encoding, collation or clock. A Touch changes no indexed
+// column and stays heap-only.
+type PostgresStore struct{ sqlStore }
+
+var (
+	_ SetupStore     = (*PostgresStore)(nil)
+	_ DeleteOldStore = (*PostgresStore)(nil)
+	_ IterStore      = (*PostgresStore)(nil)
+	_ TouchStore     = (*PostgresStore)(nil)
+	_ UserStore      = (*PostgresStore)(nil)
+	_ CapableStore   = (*PostgresStore)(nil)
+)
+
+// NewPostgresStore returns a store on db, which stays the caller's to close and
+// may come from any driver, such as lib/pq or pgx's stdlib. It does not call
+// the database: Setup does.
+func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
+	o, names, err := opts.fill()
+	if err != nil {
+		return nil, err
+	}
+	r := postgresNames(names)
+	return &PostgresStore{sqlStore{
+		run: sqlstore.New(db, sqlstore.Queries{
+			Load:       r.Replace(postgresLoad),
+			Has:        r.Replace(postgresHas),
+			Version:    r.Replace(postgresVersion),
+			Insert:     r.Replace(postgresInsert),
+			Update:     r.Replace(postgresUpdate),
+			Delete:     r.Replace(postgresDelete),
+			Touch:      r.Replace(postgresTouch),
+			Page:       r.Replace(postgresPage),
+			UserPage:   r.Replace(postgresUserPage),
+			UserIDs:    r.Replace(postgresUserIDs),
+			DeleteUser: r.Replace(postgresDeleteUser),
+			Accessed:   postgresSweep(r, "accessed"),
+			Expires:    postgresSweep(r, "expires"),
+		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: postgresFault}),
+		schema: sqlstore.Schema{
+			Version: sqlSchemaVersion,
+			DDL:     sqlReplace(r, postgresDDL),
+			Current: r.Replace(postgresCurrent),
+			Note:    r.Replace(postgresNote),
+		},
+	}}, nil
+}
+
+// postgresNames fills in the queries: {t} is the table, {m} the one that notes
+// the schema's version, {n} what the names of indexes begin with, {ids} the
+// arguments of a full batch of IDs, and {last} the one after them.
+func postgresNames(names []string) *strings.Replacer {
+	quoted := `"` + strings.Join(names, `"."`) + `"`
+	ids := make([]string, sqlstore.BatchIDs)
+	for i := range ids {
+		ids[i] = "$" + strconv.Itoa(i+1)
+	}
+	return strings.NewReplacer(
+		"{t}", quoted,
+		"{m}", strings.TrimSuffix(quoted, `"`)+`_meta"`,
+		"{n}", names[len(names)-1],
+		"{ids}", strings.Join(ids, ","),
+		"{last}", "$"+strconv.Itoa(sqlstore.BatchIDs+1),
+	)
+}
+
+// The columns by_accessed and by_expires are lazy index keys: see
+// [sqlstore.Sweep]. The fill factor leaves room on each page for the new
+// versions of rows that touches make.
+var postgresDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
+	id bytea PRIMARY KEY,
+	version bigint NOT NULL,
+	username bytea NOT NULL,
+	created bigint NOT NULL,
+	accessed bigint NOT NULL,
+	expires bigint NOT NULL,
+	by_accessed bigint NOT NULL,
+	by_expires bigint NOT NULL,
+	data bytea NOT NULL
+) WITH (fillfactor = 75)`,
+	`CREATE INDEX IF NOT EXISTS "{n}_username" ON {t} (username, id) WHERE username <> ''`,
+	`CREATE INDEX IF NOT EXISTS "{n}_accessed" ON {t} (by_accessed, id)`,
+	`CREATE INDEX IF NOT EXISTS "{n}_expires" ON {t} (by_expires, id)`,
+	`CREATE TABLE IF NOT EXISTS {m} (version bigint PRIMARY KEY)`,
+}
+
+const (
+	postgresCurrent = `SELECT max(version) FROM {m}`
+	postgresNote    = `INSERT INTO {m} (version) VALUES ($1) ON CONFLICT DO NOTHING`
+
+	postgresLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = $1`
+	postgresHas     = `SELECT 1 FROM {t} WHERE id = $1`
+	postgresVersion = `SELECT version FROM {t} WHERE id = $1`
+
+	postgresInsert = `INSERT INTO {t} (id, version, username, created, accessed, expires, data, by_accessed, by_expires)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`
+
+	postgresUpdate = `UPDATE {t} SET version = $1, username = $2, created = $3, accessed = $4, expires = $5, data = $6,
+by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE id = $9 AND version = $10`
+
+	postgresDelete = `DELETE FROM {t} WHERE id = $1`
+
+	postgresTouch = `UPDATE {t} SET accessed = GREATEST(accessed, $1), expires = GREATEST(expires, $2)
+WHERE id = $3 AND (accessed < $4 OR expires < $5)`
+
+	postgresPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
+WHERE id >= $1 ORDER BY id LIMIT 32`
+
+	// The second condition is the partial index's.
+	postgresUserPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
+WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 32`
+
+	postgresUserIDs = `SELECT id FROM {t} WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 100`
+
+	postgresDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = {last}`
+)
+
+// postgresSweep is the queries of a sweep by one of the times. Rows that are
+// locked are being changed, or deleted by another sweep: it passes them over.
+func postgresSweep(r *strings.Replacer, col string) sqlstore.Sweep {
+	c := strings.NewReplacer("{c}", col)
+	return sqlstore.Sweep{
+		Find: r.Replace(c.Replace(`SELECT id, by_{c}, {c} FROM {t}
+WHERE by_{c} >= $1 AND by_{c} <= $2 AND (by_{c} > $3 OR id > $4) ORDER BY by_{c}, id LIMIT 100`)),
+		Delete: r.Replace(c.Replace(`DELETE FROM {t} WHERE id = ANY(ARRAY(
+SELECT id FROM {t} WHERE id IN ({ids}) AND {c} <= {last} FOR UPDATE SKIP LOCKED))`)),
+		Refile: r.Replace(c.Replace(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`)),
+	}
+}
+
+func sqlReplace(r *strings.Replacer, list []string) []string {
+	done := make([]string, len(list))
+	for i, text := range list {
+		done[i] = r.Replace(text)
+	}
+	return done
+}
+
+// postgresFault tells errors apart by their SQLSTATE, which lib/pq and pgx both
+// show by this method.
+func postgresFault(err error) sqlstore.Fault {
+	var state interface{ SQLState() string }
+	if !errors.As(err, &state) {
+		return sqlConnFault(err)
+	}
+	switch code := state.SQLState(); code {
+	case "23505", "42P07", "42710": // unique violation, duplicate table, duplicate object
+		return sqlstore.Duplicate
+	case "42P01": // undefined table
+		return sqlstore.Missing
+	case "40001", "40P01": // serialization failure, deadlock
+		return sqlstore.Aborted
+	case "40003", "57P01", "57P02", "57P03": // completion unknown, shutdown, crash, starting up
+		return sqlstore.Broken
+	default:
+		if strings.HasPrefix(code, "08") { // connection exceptions
+			return sqlstore.Broken
+		}
+		return sqlstore.Failed
+	}
+}
+
+// sqlConnFault tells whether an error that the server did not send means that
+// the connection broke.
+func sqlConnFault(err error) sqlstore.Fault {
+	var netErr *net.OpError
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &netErr) {
+		return sqlstore.Broken
+	}
+	return sqlstore.Failed
+}

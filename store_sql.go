@@ -1,0 +1,253 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/session2/session2/internal/sqlstore"
+)
+
+const (
+	sqlSchemaVersion = 1
+	sqlMaxUser       = 1024 // bytes: what an index can hold in every database
+)
+
+// SQLOptions are the options of [NewPostgresStore] and [NewMySQLStore]. The
+// zero value is the default.
+type SQLOptions struct {
+	// Table is the name of the table, by default session2_sessions; it may be
+	// schema.table. Each name is made of ASCII letters, digits and underscores,
+	// does not begin with a digit and has 40 characters at most. A second table,
+	// with _meta after its name, holds the version of the schema.
+	Table string
+
+	// NoPrepare sends each statement whole instead of preparing it once on each
+	// connection. It is for poolers that hand out connections by the
+	// transaction. A call still costs one round trip only if the driver is told
+	// so, too: binary_parameters=yes for lib/pq, interpolateParams=true for
+	// MySQL, default_query_exec_mode=exec for pgx. [Open] does that by itself.
+	NoPrepare bool
+
+	// Timeout bounds each statement, with its retries and its wait for a free
+	// connection, so that a server that hangs holds up nobody for longer. By
+	// default 5 seconds; negative: none but the caller's context. Over lib/pq a
+	// server that hangs is given up in time only by a store of [Open], as that
+	// driver itself waits on.
+	Timeout time.Duration
+}
+
+// sqlName is one name; indexes need some of PostgreSQL's 63 bytes for theirs.
+var sqlName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,39}$`)
+
+// fill returns a copy with defaults, and the parts of the table's name.
+func (o *SQLOptions) fill() (opts SQLOptions, names []string, err error) {
+	if o != nil {
+		opts = *o
+	}
+	if opts.Table == "" {
+		opts.Table = "session2_sessions"
+	}
+	opts.Timeout = opts.wait()
+	names = strings.Split(opts.Table, ".")
+	ok := len(names) <= 2
+	for _, name := range names {
+		ok = ok && sqlName.MatchString(name)
+	}
+	if !ok {
+		return opts, nil, fmt.Errorf("session2: %q is no name for a table: want letters, digits and underscores, at most 40", opts.Table)
+	}
+	return opts, names, nil
+}
+
+// wait returns the timeout, or its default.
+func (o *SQLOptions) wait() time.Duration {
+	if o.Timeout == 0 {
+		return 5 * time.Second
+	}
+	return o.Timeout
+}
+
+// sqlStore is what both SQL stores are, but for their SQL.
+type sqlStore struct {
+	run    *sqlstore.Store
+	schema sqlstore.Schema
+	owned  func() error // closes the database if the store opened it itself
+}
+
+// Close closes the prepared statements, and leaves the database open to whom it
+// belongs; a store of [Open] closes its own. Later calls answer an error
+// matching [io/fs.ErrClosed], but for Close itself, which may be called again.
+func (s *sqlStore) Close() error {
+	err := s.run.Close()
+	if s.owned != nil {
+		err = errors.Join(err, s.owned())
+	}
+	if err != nil {
+		return fmt.Errorf("session2: close: %w", err)
+	}
+	return nil
+}
+
+// Capabilities promises everything. Durable holds as far as the server was not
+// told to acknowledge commits before they are on its disk.
+func (s *sqlStore) Capabilities() Capabilities {
+	return Capabilities{ThreadSafe: true, MultiprocessSafe: true, MultihostSafe: true, Durable: true}
+}
+
+// Setup creates the tables and indexes that are not there, and changes nothing
+// that is. It may run in several processes at once. Where all is there it needs
+// no right to create anything.
+func (s *sqlStore) Setup(ctx context.Context) error {
+	if err := s.run.Setup(ctx, s.schema); err != nil {
+		return fmt.Errorf("session2: set up: %w", err)
+	}
+	return nil
+}
+
+// Schema returns the statements that create what the store needs, for those who
+// do not let applications create tables. They may be run again. The store then
+// needs SELECT, INSERT, UPDATE and DELETE on the first table and SELECT on the
+// second, with _meta after its name.
+func (s *sqlStore) Schema() []string {
+	note := strings.NewReplacer("$1", strconv.Itoa(sqlSchemaVersion), "?", strconv.Itoa(sqlSchemaVersion))
+	return append(append([]string(nil), s.schema.DDL...), note.Replace(s.schema.Note))
+}
+
+// Load returns the record, or an error matching [ErrNotFound]. The caller owns
+// its Data.
+func (s *sqlStore) Load(ctx context.Context, id ID) (Record, error) {
+	row, found, err := s.run.Load(ctx, id)
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	rec := Record{}
+	if err == nil {
+		rec, err = sqlRecord(row)
+	}
+	if err != nil {
+		return Record{}, opError("load", id, err)
+	}
+	return rec, nil
+}
+
+// Has reports whether there is a record.
+func (s *sqlStore) Has(ctx context.Context, id ID) (bool, error) {
+	found, err := s.run.Has(ctx, id)
+	return found, opError("has", id, err)
+}
+
+// Save replaces the record if its version is still prev, or creates it for a
+// zero prev. It answers [ErrConflict], [ErrNotFound] and [ErrUncertain] as
+// [Store] says: after a broken connection, a deadlock or a serialization
+// failure it asks again by itself, a few times.
+func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
+	if err := checkSave(rec); err != nil {
+		return err
+	}
+	if len(rec.User) > sqlMaxUser {
+		return opError("save", rec.ID, fmt.Errorf("the user's name exceeds %d bytes", sqlMaxUser))
+	}
+	o, err := s.run.Save(ctx, sqlRow(rec), int64(prev))
+	if err == nil && !o.Written {
+		_, err = admit(o.Found, Version(o.Version), rec.Version, prev)
+		if o.Lost && errors.Is(err, ErrConflict) {
+			err = ErrUncertain
+		}
+	}
+	return opError("save", rec.ID, err)
+}
+
+// Delete removes the record. An absent one is no error.
+func (s *sqlStore) Delete(ctx context.Context, id ID) error {
+	return opError("delete", id, s.run.Delete(ctx, id))
+}
+
+// Touch moves Accessed and Expires forward, each by itself and never back. An
+// absent record is no error. It writes neither data nor an index.
+func (s *sqlStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
+	return opError("touch", id, s.run.Touch(ctx, id, microTime(accessed), microTime(expires)))
+}
+
+// DeleteOld removes the records that were not accessed for age or have expired
+// by this machine's clock, and returns their number. It finds them by index and
+// deletes them a hundred at a time. Several may run at once.
+func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
+	if err := checkAge(age); err != nil {
+		return 0, err
+	}
+	now := time.Now()
+	n, err := s.run.DeleteOld(ctx, microTime(now.Add(-age)), microTime(now))
+	return n, sqlError("delete old", err)
+}
+
+// DeleteUser ends all sessions of the user and returns their number. For the
+// empty user there are none.
+func (s *sqlStore) DeleteUser(ctx context.Context, user string) (int, error) {
+	n, err := s.run.DeleteUser(ctx, user)
+	return n, sqlError("delete user", err)
+}
+
+// Iter lists all records, in the order of their IDs. It reads a few at a time,
+// and holds neither a row nor a connection while the loop's body runs.
+func (s *sqlStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
+	return sqlEach("iter", func(from ID) ([]sqlstore.Record, error) { return s.run.Page(ctx, from) })
+}
+
+// IterUser lists the user's records likewise. For the empty user there are
+// none.
+func (s *sqlStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+	return sqlEach("iter user", func(from ID) ([]sqlstore.Record, error) { return s.run.UserPage(ctx, user, from) })
+}
+
+// sqlEach lists the records of one page after the other.
+func sqlEach(op string, page func(from ID) ([]sqlstore.Record, error)) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for from, more := (ID{}), true; more; {
+			rows, err := page(from)
+			if err != nil {
+				yield(Record{}, sqlError(op, err))
+				return
+			}
+			for _, row := range rows {
+				rec, err := sqlRecord(row)
+				if !yield(rec, opError(op, rec.ID, err)) {
+					return
+				}
+			}
+			if len(rows) < sqlstore.PageRows {
+				return
+			}
+			from, more = sqlstore.Next(rows[len(rows)-1].ID)
+		}
+	}
+}
+
+func sqlError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("session2: %s: %w", op, err)
+}
+
+func sqlRow(rec Record) sqlstore.Record {
+	return sqlstore.Record{
+		ID: rec.ID, Version: int64(rec.Version), User: rec.User, Data: rec.Data,
+		Created: microTime(rec.Created), Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires),
+	}
+}
+
+func sqlRecord(row sqlstore.Record) (Record, error) {
+	if row.Version == 0 {
+		return Record{ID: row.ID}, corrupt(errors.New("its version is zero"))
+	}
+	return Record{
+		ID: row.ID, Version: Version(row.Version), User: row.User, Data: row.Data,
+		Created: timeMicro(row.Created), Accessed: timeMicro(row.Accessed), Expires: timeMicro(row.Expires),
+	}, nil
+}

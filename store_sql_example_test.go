@@ -1,0 +1,58 @@
+package session2_test
+
+import (
+	"database/sql"
+	"fmt"
+	"log"
+
+	"github.com/session2/session2"
+)
+
+func ExampleNewPostgresStore() {
+	db, err := sql.Open("postgres", "host=localhost dbname=app")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	store, err := session2.NewPostgresStore(db, &session2.SQLOptions{Table: "app.sessions"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	fmt.Println(store.Schema()[1])
+
+	_, err = session2.NewPostgresStore(db, &session2.SQLOptions{Table: "sessions; --"})
+	fmt.Println(err)
+	// Output:
+	// CREATE INDEX IF NOT EXISTS "sessions_username" ON "app"."sessions" (username, id) WHERE username <> ''
+	// session2: "sessions; --" is no name for a table: want letters, digits and underscores, at most 40
+}
+
+func ExampleNewMySQLStore() {
+	db, err := sql.Open("mysql", "app@tcp(localhost)/app")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	store, err := session2.NewMySQLStore(db, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	for _, statement := range store.Schema()[1:] { // the first makes the table of sessions
+		fmt.Println(statement)
+	}
+	// Output:
+	// CREATE TABLE IF NOT EXISTS `session2_sessions_meta` (version bigint NOT NULL PRIMARY KEY) ENGINE=InnoDB
+	// INSERT INTO `session2_sessions_meta` (version) VALUES (1)
+}
+
+func ExampleSQLOptions() {
+	opts := &session2.SQLOptions{Table: "shop.sessions", NoPrepare: true}
+	store, err := session2.NewMySQLStore(nil, opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%+v\n", store.Capabilities())
+	// Output: {ThreadSafe:true MultiprocessSafe:true MultihostSafe:true Durable:true}
+}

@@ -1,0 +1,229 @@
+package session2_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/lib/pq"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
+)
+
+// sqlSystem is one of the databases, as the tests that hold for both need it.
+type sqlSystem struct {
+	name, driver string
+	server       func(testing.TB) string // the shared one
+	open         func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
+	deadlock     error
+}
+
+// sqlStore is what both stores are.
+type sqlStore interface {
+	session2.Store
+	session2.SetupStore
+	session2.DeleteOldStore
+	session2.TouchStore
+	session2.IterStore
+	session2.UserStore
+	Schema() []string
+	Close() error
+}
+
+var sqlSystems = []sqlSystem{
+	{"postgres", "postgres", testdb.Postgres,
+		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewPostgresStore(db, o) },
+		&pq.Error{Code: "40P01"}},
+	{"mysql", "mysql", testdb.MySQL,
+		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewMySQLStore(db, o) },
+		&mysql.MySQLError{Number: 1213}},
+}
+
+// eachSQL runs a test on both databases.
+func eachSQL(t *testing.T, test func(t *testing.T, sys sqlSystem, dsn string)) {
+	for _, sys := range sqlSystems {
+		t.Run(sys.name, func(t *testing.T) { test(t, sys, sys.server(t)) })
+	}
+}
+
+// store returns a store over a fresh table, without Setup.
+func (sys sqlSystem) store(t testing.TB, db *sql.DB, opts session2.SQLOptions) sqlStore {
+	t.Helper()
+	if opts.Table == "" {
+		opts.Table = sqlTable(t.TempDir())
+	}
+	store, err := sys.open(db, &opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// tapped returns a store that is set up, and its tap.
+func (sys sqlSystem) tapped(t testing.TB, dsn string) (sqlStore, *tappedDriver) {
+	t.Helper()
+	db, tap := tap(t, sys.driver, dsn)
+	db.SetMaxOpenConns(1) // each statement is prepared once
+	store := sys.store(t, db, session2.SQLOptions{})
+	must(t, store.Setup(t.Context()))
+	return store, tap
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sqlRecord returns a record as a manager would make one.
+func sqlRecord(b byte) session2.Record {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return session2.Record{
+		ID: session2.ID{b}, Version: session2.Version(b) << 56, User: "alice",
+		Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data"),
+	}
+}
+
+func TestSQLRoundTrips(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store, tap := sys.tapped(t, dsn)
+		ctx, rec := t.Context(), sqlRecord(200)
+		next := rec
+		next.Version++
+		calls := []struct {
+			name, want string
+			call       func() error
+		}{
+			{"create", "map[exec:1]", func() error { return store.Save(ctx, rec, 0) }},
+			{"load", "map[query:1]", func() error { _, err := store.Load(ctx, rec.ID); return err }},
+			{"has", "map[query:1]", func() error { _, err := store.Has(ctx, rec.ID); return err }},
+			{"touch", "map[exec:1]", func() error { return store.Touch(ctx, rec.ID, rec.Accessed.Add(1e9), rec.Expires) }},
+			{"replace", "map[exec:1]", func() error { return store.Save(ctx, next, rec.Version) }},
+			{"delete", "map[exec:1]", func() error { return store.Delete(ctx, rec.ID) }},
+		}
+		for _, c := range calls {
+			must(t, c.call()) // prepares the statement
+		}
+		tap.taken()
+		for _, c := range calls {
+			must(t, c.call())
+			if got := tap.taken(); got != c.want {
+				t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+			}
+		}
+	})
+}
+
+// once answers err the first time that a statement beginning with word is run.
+func once(word string, err error) func(string) error {
+	return func(query string) error {
+		if err == nil || !strings.HasPrefix(query, word) {
+			return nil
+		}
+		e := err
+		err = nil
+		return e
+	}
+}
+
+// lostAnswers are the errors that drivers answer after a statement went out.
+var lostAnswers = map[string]error{"ErrBadConn": driver.ErrBadConn, "EOF": io.ErrUnexpectedEOF, "network": &net.OpError{Op: "read", Err: io.EOF}}
+
+func TestSQLLostAnswer(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for name, lost := range lostAnswers {
+			t.Run(name, func(t *testing.T) {
+				store, tap := sys.tapped(t, dsn)
+				ctx, rec := t.Context(), sqlRecord(1)
+				tap.tamper(nil, once("INSERT", lost))
+				must(t, store.Save(ctx, rec, 0))
+
+				next := rec
+				next.Version++
+				tap.tamper(nil, once("UPDATE", lost))
+				must(t, store.Save(ctx, next, rec.Version))
+				got, err := store.Load(ctx, rec.ID)
+				if err != nil || got.Version != next.Version {
+					t.Errorf("got version %v, %v, want %v", got.Version, err, next.Version)
+				}
+			})
+		}
+	})
+}
+
+func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for name, lost := range lostAnswers {
+			t.Run(name, func(t *testing.T) {
+				table := sqlTable(t.TempDir())
+				db, tap := tap(t, sys.driver, dsn)
+				store := sys.store(t, db, session2.SQLOptions{Table: table})
+				other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+				ctx, rec := t.Context(), sqlRecord(1)
+				must(t, store.Setup(ctx))
+				must(t, store.Save(ctx, rec, 0))
+
+				mine, theirs := rec, rec
+				mine.Version, theirs.Version = 5, 6
+				drop := once("UPDATE", lost)
+				tap.tamper(nil, func(query string) error {
+					err := drop(query)
+					if err != nil {
+						must(t, other.Save(ctx, theirs, mine.Version))
+					}
+					return err
+				})
+				if err := store.Save(ctx, mine, rec.Version); !errors.Is(err, session2.ErrUncertain) {
+					t.Errorf("got %v, want %v", err, session2.ErrUncertain)
+				}
+				tap.tamper(nil, nil)
+				mine.Version = 7
+				if err := store.Save(ctx, mine, rec.Version); !errors.Is(err, session2.ErrConflict) {
+					t.Errorf("no answer lost: got %v, want %v", err, session2.ErrConflict)
+				}
+			})
+		}
+	})
+}
+
+func TestSQLDeadlockIsRetried(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store, tap := sys.tapped(t, dsn)
+		rec := sqlRecord(1)
+		for _, word := range []string{"INSERT", "DELETE"} {
+			tap.tamper(once(word, sys.deadlock), nil)
+			if word == "INSERT" {
+				must(t, store.Save(t.Context(), rec, 0))
+			} else {
+				must(t, store.Delete(t.Context(), rec.ID))
+			}
+		}
+		tap.tamper(func(string) error { return sys.deadlock }, nil)
+		if err := store.Save(t.Context(), rec, 0); !errors.Is(err, sys.deadlock) {
+			t.Errorf("deadlocks without end: got %v, want %v", err, sys.deadlock)
+		}
+	})
+}
+
+func TestSQLTimeout(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		db := openSQL(t, sys.driver, dsn)
+		db.SetMaxOpenConns(1)
+		store := sys.store(t, db, session2.SQLOptions{Timeout: time.Millisecond})
+		conn, err := db.Conn(t.Context()) // the pool has no other
+		must(t, err)
+		defer conn.Close()
+		if _, err := store.Load(t.Context(), session2.ID{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+		}
+	})
+}

@@ -1,0 +1,200 @@
+package session2_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/storetest"
+)
+
+func TestSQLSetupAtOnce(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		var wg sync.WaitGroup
+		for range 16 {
+			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+			wg.Go(func() {
+				if err := store.Setup(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestSQLBeforeSetup(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{})
+		_, loadErr := store.Load(t.Context(), session2.ID{})
+		for _, err := range []error{loadErr, store.Save(t.Context(), sqlRecord(1), 0)} {
+			if err == nil || !strings.Contains(err.Error(), "the table does not exist, call Setup first") {
+				t.Errorf("got %v, want it to say that Setup is missing", err)
+			}
+		}
+	})
+}
+
+func TestSQLLaterSchema(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		must(t, store.Setup(t.Context()))
+		_, err := db.Exec("INSERT INTO " + table + "_meta VALUES (99)")
+		must(t, err)
+		if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "version 99") {
+			t.Errorf("got %v, want it to refuse version 99", err)
+		}
+	})
+}
+
+// TestSQLLeastPrivilege makes the tables by Schema, and uses them as somebody
+// who may read and write rows and nothing else.
+func TestSQLLeastPrivilege(t *testing.T) {
+	grants := map[string][]string{
+		"postgres": {`CREATE ROLE {u} LOGIN PASSWORD 'pw'`, `GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}`,
+			`GRANT SELECT ON {t}_meta TO {u}`},
+		"mysql": {`CREATE USER {u}@'%' IDENTIFIED BY 'pw'`, `GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}@'%'`,
+			`GRANT SELECT ON {t}_meta TO {u}@'%'`},
+	}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
+		user := "u" + table
+		admin := sys.store(t, db, session2.SQLOptions{Table: table})
+		r := strings.NewReplacer("{u}", user, "{t}", table)
+		for _, stmt := range append(append(admin.Schema(), admin.Schema()[0]), grants[sys.name]...) {
+			if _, err := db.Exec(r.Replace(stmt)); err != nil {
+				t.Fatalf("%s: %v", stmt, err)
+			}
+		}
+		store := sys.store(t, openSQL(t, sys.driver, asUser(sys.name, dsn, user)), session2.SQLOptions{Table: table})
+		useSQL(t, store)
+	})
+}
+
+// asUser returns the data source name for another user.
+func asUser(system, dsn, user string) string {
+	if system == "mysql" {
+		return user + ":pw" + dsn[strings.LastIndex(dsn, "@"):]
+	}
+	u, _ := url.Parse(dsn)
+	u.User = url.UserPassword(user, "pw")
+	return u.String()
+}
+
+// useSQL calls every method once, with Setup first.
+func useSQL(t *testing.T, store sqlStore) {
+	t.Helper()
+	ctx, rec := t.Context(), sqlRecord(255)
+	must(t, store.Setup(ctx))
+	must(t, store.Save(ctx, rec, 0))
+	next := rec
+	next.Version, next.User = 9, "Alice"
+	must(t, store.Save(ctx, next, rec.Version))
+	next.Accessed = next.Accessed.Add(time.Second)
+	must(t, store.Touch(ctx, rec.ID, next.Accessed, time.Time{}))
+	for _, user := range []string{"alice", "ALICE", "Alice "} {
+		if n, err := store.DeleteUser(ctx, user); n != 0 || err != nil {
+			t.Errorf("DeleteUser(%q): got %d, %v, want 0", user, n, err)
+		}
+	}
+	got, err := store.Load(ctx, rec.ID)
+	if err != nil || !got.Accessed.Equal(next.Accessed) || !got.Expires.Equal(rec.Expires) || got.Version != 9 {
+		t.Errorf("got %+v, %v, want %+v", got, err, next)
+	}
+	if n, err := store.DeleteOld(ctx, time.Hour); n != 0 || err != nil {
+		t.Errorf("DeleteOld: got %d, %v, want 0", n, err)
+	}
+	if n, err := store.DeleteUser(ctx, "Alice"); n != 1 || err != nil {
+		t.Errorf("DeleteUser: got %d, %v, want 1", n, err)
+	}
+}
+
+// TestSQLSettings runs the conformance suite under settings that other stores
+// stumble over.
+func TestSQLSettings(t *testing.T) {
+	settings := map[string][]string{
+		"postgres": {
+			"timezone=Asia/Tokyo&bytea_output=escape&binary_parameters=yes",
+			"default_transaction_isolation=serializable&standard_conforming_strings=off&backslash_quote=on",
+		},
+		"mysql": {
+			"parseTime=true&loc=Asia%2FTokyo&time_zone=%27%2B09%3A00%27&sql_mode=ANSI&clientFoundRows=true",
+			"interpolateParams=true&sql_mode=%27STRICT_ALL_TABLES%27&charset=latin1",
+			"sql_mode=%27%27&collation=utf8mb4_general_ci&tx_isolation=%27SERIALIZABLE%27&timestamp=1000000000",
+		},
+	}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for i, set := range settings[sys.name] {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+					db := openSQL(t, sys.driver, withSettings(dsn, set))
+					store := sys.store(t, db, session2.SQLOptions{Table: sqlTable(dir), NoPrepare: i == 1})
+					must(t, store.Setup(t.Context()))
+					return store
+				}, nil)
+			})
+		}
+	})
+}
+
+func withSettings(dsn, set string) string {
+	if strings.Contains(dsn, "?") {
+		return dsn + "&" + set
+	}
+	return dsn + "?" + set
+}
+
+// TestPostgresTouchIsHeapOnly counts the updates that write no index.
+func TestPostgresTouchIsHeapOnly(t *testing.T) {
+	sys := sqlSystems[0]
+	db, table := openSQL(t, sys.driver, sys.server(t)), sqlTable(t.TempDir())
+	db.SetMaxOpenConns(1) // a session's counters are its own until it is idle
+	store := sys.store(t, db, session2.SQLOptions{Table: table})
+	must(t, store.Setup(t.Context()))
+	for i := range 50 {
+		must(t, store.Save(t.Context(), sqlRecord(byte(i+1)), 0))
+	}
+	for i := range 1000 {
+		rec := sqlRecord(byte(i%50 + 1))
+		must(t, store.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Duration(i)*time.Hour), rec.Expires.Add(time.Duration(i)*time.Hour)))
+	}
+	var all, hot int
+	_, err := db.Exec(`SELECT pg_stat_force_next_flush()`)
+	must(t, err)
+	must(t, db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot))
+	if all != 1000 || hot*10 < all*9 {
+		t.Errorf("got %d heap-only of %d updates, want 9 in 10 of 1000", hot, all)
+	}
+	t.Logf("%d of %d updates were heap-only", hot, all)
+}
+
+func TestSQLTableNames(t *testing.T) {
+	for _, sys := range sqlSystems {
+		for _, name := range []string{"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", strings.Repeat("a", 41)} {
+			if _, err := sys.open(nil, &session2.SQLOptions{Table: name}); err == nil || !strings.Contains(err.Error(), "name") {
+				t.Errorf("%s: table %q: got %v, want it refused", sys.name, name, err)
+			}
+		}
+	}
+}
+
+func TestSQLClosed(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store, _ := sys.tapped(t, dsn)
+		must(t, store.Close())
+		if err := store.Delete(t.Context(), session2.ID{}); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("got %v, want %v", err, fs.ErrClosed)
+		}
+		if err := store.Setup(t.Context()); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("Setup: got %v, want %v", err, fs.ErrClosed)
+		}
+	})
+}
