@@ -44,7 +44,7 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	if err != nil {
 		return nil, errors.Join(append(o.errs, errSQLURL)...)
 	}
-	connector.Dialer(boundedDialer{timeout: opts.wait()})
+	connector.Dialer(boundedDialer{timeout: 2 * opts.wait()}) // a call has given up by then
 	return openSQL(o, connector, conns, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewPostgresStore(db, &opts)
 		if err != nil {
@@ -109,9 +109,10 @@ func openSQL(o *openOptions, c driver.Connector, conns int, open func(*sql.DB) (
 	return store, nil
 }
 
-// boundedDialer makes connections whose reads end in time. lib/pq stops for a
-// context only when the server answers its request to cancel, so that a server
-// that hangs would hold up the call for good.
+// boundedDialer makes connections whose reads end in time. lib/pq waits for an
+// answer even when its context is done, unless the server carries out its
+// request to cancel. The store gives up on such a call, and only this gives the
+// pool its connection back where the server hangs.
 type boundedDialer struct {
 	net.Dialer
 	timeout time.Duration

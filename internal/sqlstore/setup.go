@@ -43,11 +43,11 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 		return err
 	}
 	for _, ddl := range schema.DDL {
-		if _, err := s.db.ExecContext(ctx, ddl); err != nil {
+		if err := s.direct(ctx, ddl); err != nil {
 			return err
 		}
 	}
-	_, err = s.db.ExecContext(ctx, schema.Note, schema.Version)
+	err = s.direct(ctx, schema.Note, schema.Version)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
@@ -56,8 +56,10 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 
 // current reports whether all is there, and refuses what a later release made.
 func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
-	var version sql.NullInt64
-	err := s.db.QueryRowContext(ctx, schema.Current).Scan(&version)
+	version, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v sql.NullInt64, err error) {
+		err = s.db.QueryRowContext(ctx, schema.Current).Scan(&v)
+		return v, err
+	})
 	switch {
 	case s.closed.Load():
 		return false, fs.ErrClosed
@@ -69,4 +71,12 @@ func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
 		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
 	}
 	return version.Int64 == schema.Version, nil
+}
+
+// direct runs a statement that is needed once, and need not be prepared.
+func (s *Store) direct(ctx context.Context, query string, args ...any) error {
+	_, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (sql.Result, error) {
+		return s.db.ExecContext(ctx, query, args...)
+	})
+	return err
 }

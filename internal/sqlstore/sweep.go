@@ -42,15 +42,10 @@ func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
 	}
 }
 
-func (s *Store) find(ctx context.Context, q Sweep, last hit, to int64) (hits []hit, err error) {
-	list := args(last.filed, to, last.filed, last.id[:])
-	err = s.query(ctx, q.Find, list, func() { hits = nil }, func(rows *sql.Rows) error {
-		var h hit
-		err := rows.Scan(idOf(&h.id), &h.filed, &h.time)
-		hits = append(hits, h)
-		return err
+func (s *Store) find(ctx context.Context, q Sweep, last hit, to int64) ([]hit, error) {
+	return query(ctx, s, q.Find, args(last.filed, to, last.filed, last.id[:]), func(rows *sql.Rows, h *hit) error {
+		return rows.Scan(idOf(&h.id), &h.filed, &h.time)
 	})
-	return hits, err
 }
 
 // settle deletes what is old among the hits and files anew what is not.
