@@ -88,6 +88,20 @@ func NewMySQL(t testing.TB, conf ...string) *Server {
 	return own(t, newMySQL(conf))
 }
 
+// Inherited returns what start returns, or what it returned in the parent
+// process: a test that is run again in a child process, as storetest does, goes
+// on with the server that its parent started. The key names it.
+func Inherited(t *testing.T, key string, start func() string) string {
+	t.Helper()
+	env := "SESSION2_TESTDB_" + key
+	if dsn := os.Getenv(env); dsn != "" {
+		return dsn
+	}
+	dsn := start()
+	t.Setenv(env, dsn)
+	return dsn
+}
+
 // own starts a server that ends with the test.
 func own(t testing.TB, s *Server) *Server {
 	t.Helper()
