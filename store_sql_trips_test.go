@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,25 +55,25 @@ func TestSQLNetworkRoundTrips(t *testing.T) {
 	})
 }
 
-func wantOneTripEach(t *testing.T, store sqlStore, trips *atomic.Int64) {
+func wantOneTripEach(t *testing.T, store sqlStore, trips *testdb.Trips) {
 	t.Helper()
 	calls := sqlCalls(t.Context(), store)
 	for _, c := range calls {
 		must(t, c.make()) // prepares the statement
 	}
 	for _, c := range calls {
-		before := trips.Load()
+		before := trips.Count()
 		must(t, c.make())
-		if got := trips.Load() - before; got != 1 {
+		if got := trips.Count() - before; got != 1 {
 			t.Errorf("%s: got %d round trips, want 1", c.name, got)
 		}
 	}
 }
 
 // counted opens the database by one connection that counts round trips.
-func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB, *atomic.Int64) {
+func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB, *testdb.Trips) {
 	t.Helper()
-	trips := new(atomic.Int64)
+	trips := new(testdb.Trips)
 	var db *sql.DB
 	switch sys.name {
 	case "postgres":
@@ -102,38 +101,18 @@ func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB,
 }
 
 // tripDialer makes connections that count round trips.
-type tripDialer struct{ trips *atomic.Int64 }
+type tripDialer struct{ trips *testdb.Trips }
 
 func (d tripDialer) Dial(network, addr string) (net.Conn, error) {
 	c, err := net.Dial(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return &tripConn{Conn: c, trips: d.trips}, nil
+	return d.trips.Conn(c), nil
 }
 
 func (d tripDialer) DialTimeout(network, addr string, _ time.Duration) (net.Conn, error) {
 	return d.Dial(network, addr)
-}
-
-// tripConn counts the writes that come after a read: each begins a round trip.
-type tripConn struct {
-	net.Conn
-	trips *atomic.Int64
-	sent  atomic.Bool
-}
-
-func (c *tripConn) Write(p []byte) (int, error) {
-	if !c.sent.Swap(true) {
-		c.trips.Add(1)
-	}
-	return c.Conn.Write(p)
-}
-
-func (c *tripConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.sent.Store(false)
-	return n, err
 }
 
 // TestPostgresCountsStatements has the server count what it was asked to do.
