@@ -4,6 +4,12 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
+# Modules of their own, for what the library must not depend on.
+MODULES = internal/pgxtest
+
+# A database server that cannot be had is a failure, not a skipped test.
+export SESSION2_REQUIRE_DB = 1
+
 .PHONY: test tools lint unit fuzz bench cover
 
 test: tools lint unit fuzz bench
