@@ -2,7 +2,6 @@ package session2_test
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/url"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/storetest"
 )
 
 func TestSQLSetupAtOnce(t *testing.T) {
@@ -115,34 +113,6 @@ func useSQL(t *testing.T, store sqlStore) {
 	if n, err := store.DeleteUser(ctx, "Alice"); n != 1 || err != nil {
 		t.Errorf("DeleteUser: got %d, %v, want 1", n, err)
 	}
-}
-
-// TestSQLSettings runs the conformance suite under settings that other stores
-// stumble over.
-func TestSQLSettings(t *testing.T) {
-	settings := map[string][]string{
-		"postgres": {
-			"timezone=Asia/Tokyo&bytea_output=escape&binary_parameters=yes",
-			"default_transaction_isolation=serializable&standard_conforming_strings=off&backslash_quote=on",
-		},
-		"mysql": {
-			"parseTime=true&loc=Asia%2FTokyo&time_zone=%27%2B09%3A00%27&sql_mode=ANSI&clientFoundRows=true",
-			"interpolateParams=true&sql_mode=%27STRICT_ALL_TABLES%27&charset=latin1",
-			"sql_mode=%27%27&collation=utf8mb4_general_ci&tx_isolation=%27SERIALIZABLE%27&timestamp=1000000000",
-		},
-	}
-	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		for i, set := range settings[sys.name] {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
-				storetest.Run(t, func(t testing.TB, dir string) session2.Store {
-					db := openSQL(t, sys.driver, withSettings(dsn, set))
-					store := sys.store(t, db, session2.SQLOptions{Table: sqlTable(dir), NoPrepare: i == 1})
-					must(t, store.Setup(t.Context()))
-					return store
-				}, nil)
-			})
-		}
-	})
 }
 
 func withSettings(dsn, set string) string {
