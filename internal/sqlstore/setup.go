@@ -28,14 +28,11 @@ func (s *Store) autocommits(ctx context.Context, schema Schema) error {
 	if schema.Autocommit == "" {
 		return nil
 	}
-	var on bool
-	if err := s.db.QueryRowContext(ctx, schema.Autocommit).Scan(&on); err != nil {
-		return err
+	on, err := one[bool](ctx, s, schema.Autocommit)
+	if err == nil && !on {
+		err = ErrNoAutocommit
 	}
-	if !on {
-		return ErrNoAutocommit
-	}
-	return nil
+	return err
 }
 
 // Setup makes what is not there. Any number of processes may call it at once:
@@ -82,10 +79,7 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 
 // current reports whether all is there, and refuses what a later release made.
 func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
-	version, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v sql.NullInt64, err error) {
-		err = s.db.QueryRowContext(ctx, schema.Current).Scan(&v)
-		return v, err
-	})
+	version, err := one[sql.NullInt64](ctx, s, schema.Current)
 	switch {
 	case s.closed.Load():
 		return false, fs.ErrClosed
@@ -97,6 +91,14 @@ func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
 		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
 	}
 	return version.Int64 == schema.Version, nil
+}
+
+// one runs a query whose answer is one value.
+func one[T any](ctx context.Context, s *Store, query string) (T, error) {
+	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v T, err error) {
+		err = s.db.QueryRowContext(ctx, query).Scan(&v)
+		return v, err
+	})
 }
 
 // direct runs a statement that is needed once, and need not be prepared.
