@@ -79,8 +79,26 @@ func (s *Session) start() (*txn, *life, error) {
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// run tries until a try has its way, or there is none to be had.
-func (t *txn) run(ctx context.Context) (err error) {
+// run commits. A failure that leaves it open whether the changes are stored is
+// ErrUncertain.
+func (t *txn) run(ctx context.Context) error {
+	err := t.tries(ctx)
+	if t.lost && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
+		return uncertain(err)
+	}
+	return err
+}
+
+// uncertain marks the failure of what may have been done all the same.
+func uncertain(err error) error {
+	if errors.Is(err, ErrUncertain) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// tries tries until a try has its way, or there is none to be had.
+func (t *txn) tries(ctx context.Context) (err error) {
 	if t.life.standing == superseded && !t.login {
 		return &droppedError{t.life.token.id, ErrStale}
 	}
@@ -245,7 +263,7 @@ func (t *txn) bury(ctx context.Context, doomed *life) error {
 			defer cancel()
 			store.Delete(undo, t.plan.next.id)
 		}
-		return err
+		return uncertain(err)
 	}
 }
 
