@@ -1,0 +1,126 @@
+package session2_test
+
+import (
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// TestSQLAnswerLostOnTheWire loses the real answer to a Save that the server has
+// carried out.
+func TestSQLAnswerLostOnTheWire(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, dsn := viaProxy(t, dsn)
+		store, db := sys.warm(t, dsn, sqlTable(t.TempDir()))
+		ctx, rec := t.Context(), sqlRecord(1)
+		db.SetMaxOpenConns(1)
+
+		dropped := p.DropAnswer()
+		must(t, store.Save(ctx, rec, 0))
+		<-dropped
+		next := rec
+		for range 5 {
+			prev := next.Version
+			next.Version++
+			dropped := p.DropAnswer()
+			must(t, store.Save(ctx, next, prev))
+			<-dropped
+			if got, err := store.Load(ctx, rec.ID); err != nil || got.Version != next.Version {
+				t.Errorf("got version %v, %v, want %v", got.Version, err, next.Version)
+			}
+		}
+		dropped = p.DropAnswer()
+		must(t, store.Delete(ctx, rec.ID))
+		<-dropped
+		if _, err := store.Load(ctx, rec.ID); !errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("got %v, want %v", err, session2.ErrNotFound)
+		}
+	})
+}
+
+// warm returns a store that is set up and has prepared its statements on the one
+// connection that its pool keeps, so that the next thing it sends is what is
+// asked of it.
+func (sys sqlSystem) warm(t testing.TB, dsn, table string) (sqlStore, *sql.DB) {
+	t.Helper()
+	db := openSQL(t, sys.driver, dsn)
+	store := sys.store(t, db, session2.SQLOptions{Table: table})
+	ctx, rec := t.Context(), sqlRecord(255)
+	next := rec
+	next.Version++
+	must(t, store.Setup(ctx))
+	must(t, store.Save(ctx, rec, 0))
+	must(t, store.Save(ctx, next, rec.Version))
+	must(t, store.Delete(ctx, rec.ID))
+	return store, db
+}
+
+// TestSQLAnswerLostAndOthersWroteOnTheWire lets another store write between the
+// lost answer and the second attempt: the one cannot tell, and says so.
+func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, proxied := viaProxy(t, dsn)
+		table := sqlTable(t.TempDir())
+		store, _ := sys.warm(t, proxied, table)
+		other, _ := sys.warm(t, dsn, table)
+		ctx, rec := t.Context(), sqlRecord(1)
+		must(t, store.Save(ctx, rec, 0))
+
+		mine, theirs := rec, rec
+		mine.Version, theirs.Version = 5, 6
+		dropped := p.DropAnswer()
+		p.Refuse(true) // until the other has written
+		saved := make(chan error, 1)
+		go func() { saved <- store.Save(ctx, mine, rec.Version) }()
+		<-dropped
+		must(t, other.Save(ctx, theirs, mine.Version))
+		p.Refuse(false)
+		if err := <-saved; !errors.Is(err, session2.ErrUncertain) {
+			t.Errorf("got %v, want %v", err, session2.ErrUncertain)
+		}
+	})
+}
+
+func increment(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) }
+
+// TestSQLIncrementWhoseAnswerIsLost finds that a request is counted once, be it
+// that nobody else writes meanwhile or that somebody does, so that the manager
+// has to find out.
+func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, proxied := viaProxy(t, dsn)
+		table := sqlTable(t.TempDir())
+		store, _ := sys.warm(t, proxied, table)
+		other, _ := sys.warm(t, dsn, table)
+		st := newSite(t, store, session2.Config{CommitTimeout: 30 * time.Second})
+		direct := newSite(t, other, session2.Config{})
+		b := &browser{}
+		st.do(b, increment)
+		for i := range 8 {
+			armed, answered := make(chan (<-chan struct{}), 1), make(chan int, 1)
+			go func() {
+				answered <- st.do(b.clone(), func(s *session2.Session) {
+					increment(s)
+					p.Refuse(true)
+					armed <- p.DropAnswer()
+				}).StatusCode
+			}()
+			<-(<-armed)
+			if i%2 == 1 {
+				direct.do(b.clone(), increment)
+			}
+			p.Refuse(false)
+			if status := <-answered; status != 200 {
+				t.Errorf("request %d: status %d", i, status)
+			}
+		}
+		n := 0
+		direct.do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
+		if want := 1 + 8 + 4; n != want {
+			t.Errorf("counted %v, want %v", n, want)
+		}
+	})
+}
