@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -183,6 +184,9 @@ func postgresFault(err error) sqlstore.Fault {
 // the connection broke.
 func sqlConnFault(err error) sqlstore.Fault {
 	var netErr *net.OpError
+	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake lib/pq lets this out, and it unwraps to nothing
+		return sqlstore.Broken
+	}
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &netErr) {
 		return sqlstore.Broken
 	}

@@ -1,12 +1,21 @@
 package session2_test
 
 import (
+	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/lib/pq"
+
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 )
 
 // TestSQLAnswerLostOnTheWire loses the real answer to a Save that the server has
@@ -117,10 +126,103 @@ func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
 				t.Errorf("request %d: status %d", i, status)
 			}
 		}
-		n := 0
-		direct.do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
-		if want := 1 + 8 + 4; n != want {
-			t.Errorf("counted %v, want %v", n, want)
+		if got, _ := direct.counted(b); got != 1+8+4 {
+			t.Errorf("counted %d, want %d", got, 1+8+4)
 		}
 	})
+}
+
+// flakyConnector fails to connect once, after what a test does meanwhile.
+type flakyConnector struct {
+	driver.Connector
+	once      sync.Once
+	meanwhile func()
+}
+
+func (c *flakyConnector) Connect(ctx context.Context) (conn driver.Conn, err error) {
+	c.once.Do(func() {
+		c.meanwhile()
+		err = &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.Connector.Connect(ctx)
+}
+
+// TestSQLNothingSentIsNothingLost finds that a Save that could not connect at
+// first is certain of what it says: the statement had not gone out.
+func TestSQLNothingSentIsNothingLost(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		other, pool := sys.warm(t, dsn, table)
+		ctx, rec := t.Context(), sqlRecord(1)
+		must(t, other.Save(ctx, rec, 0))
+		mine, theirs := rec, rec
+		mine.Version, theirs.Version = 5, 6
+		db := sql.OpenDB(&flakyConnector{
+			Connector: dsnConnector{dsn, pool.Driver()},
+			meanwhile: func() { must(t, other.Save(ctx, theirs, rec.Version)) },
+		})
+		defer db.Close()
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		if err := store.Save(ctx, mine, rec.Version); !errors.Is(err, session2.ErrConflict) {
+			t.Errorf("got %v, want %v", err, session2.ErrConflict)
+		}
+	})
+}
+
+type dsnConnector struct {
+	dsn    string
+	driver driver.Driver
+}
+
+func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c dsnConnector) Driver() driver.Driver                        { return c.driver }
+
+// brokenDialer makes connections that break at the second thing that a client
+// says, the password, a few times.
+type brokenDialer struct{ left atomic.Int64 }
+
+func (d *brokenDialer) Dial(network, addr string) (net.Conn, error) {
+	return d.DialTimeout(network, addr, time.Minute)
+}
+
+func (d *brokenDialer) DialTimeout(network, addr string, timeout time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout(network, addr, timeout)
+	if err == nil && d.left.Add(-1) >= 0 {
+		c = &brokenConn{Conn: c}
+	}
+	return c, err
+}
+
+type brokenConn struct {
+	net.Conn
+	writes int
+}
+
+func (c *brokenConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		c.Close()
+	}
+	return c.Conn.Write(p)
+}
+
+// TestPostgresHandshakeThatBreaks finds that the store tries again where lib/pq
+// answers an error of its own kind.
+func TestPostgresHandshakeThatBreaks(t *testing.T) {
+	connector, err := pq.NewConnector(testdb.Postgres(t))
+	must(t, err)
+	dialer := &brokenDialer{}
+	connector.Dialer(dialer)
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	store := sqlSystems[0].store(t, db, session2.SQLOptions{})
+	must(t, store.Setup(t.Context()))
+	db.SetMaxIdleConns(-1)
+	dialer.left.Store(3)
+	must(t, store.Save(t.Context(), sqlRecord(1), 0))
+	if left := dialer.left.Load(); left >= 0 {
+		t.Errorf("%d connections were to break yet", left)
+	}
 }

@@ -59,7 +59,7 @@ func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bo
 		n, err = s.execOnce(ctx, s.q.Update, args(version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires, r.ID[:], prev))
 	}
 	fault := s.fault(err)
-	if version.calls > 1 || fault == Broken {
+	if version.calls > 1 || version.calls == 1 && fault == Broken {
 		*lost = true
 	}
 	if fault == Duplicate {
