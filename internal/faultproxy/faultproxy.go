@@ -5,6 +5,7 @@ package faultproxy
 
 import (
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -80,11 +81,11 @@ func (p *Proxy) DropAnswer() <-chan struct{} {
 }
 
 // Cut resets all connections and returns their number.
-func (p *Proxy) Cut() int { return p.end(true) }
+func (p *Proxy) Cut() int { return p.end(math.MaxInt, true) }
 
 // Finish ends all connections in good order, in between what is being said, and
 // returns their number.
-func (p *Proxy) Finish() int { return p.end(false) }
+func (p *Proxy) Finish() int { return p.end(math.MaxInt, false) }
 
 // CutAtRandom cuts connections and drops answers every so often, on average,
 // until stop is called, which returns how often it did.
@@ -113,11 +114,13 @@ func (p *Proxy) CutAtRandom(rng *rand.Rand, every time.Duration) (stop func() in
 // fault does one thing of those that break connections and returns how many it
 // breaks.
 func (p *Proxy) fault(rng *rand.Rand) int {
-	switch rng.IntN(4) {
+	switch rng.IntN(8) {
 	case 0:
 		return p.Cut()
-	case 1:
-		return p.Finish()
+	case 1, 2:
+		return p.end(1, true)
+	case 3:
+		return p.end(1, false)
 	default:
 		p.DropAnswer()
 		return 1
@@ -130,12 +133,15 @@ func (p *Proxy) set(f func()) {
 	f()
 }
 
-// end ends all connections and returns their number.
-func (p *Proxy) end(reset bool) (n int) {
+// end ends so many connections, whichever, and returns how many there were.
+func (p *Proxy) end(most int, reset bool) (n int) {
 	p.set(func() {
-		n = len(p.links)
 		for l := range p.links {
+			if n == most {
+				return
+			}
 			p.endLink(l, reset)
+			n++
 		}
 	})
 	return n
