@@ -53,6 +53,7 @@ const hangTimeout = 300 * time.Millisecond
 // server is silent, over a pool of the caller's, and that the store goes on when
 // the server is back.
 func TestSQLHungServer(t *testing.T) {
+	t.Parallel()
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		p, dsn := viaProxy(t, dsn)
 		defer p.Cut() // lib/pq would wait for good when the pool is closed
