@@ -128,15 +128,26 @@ WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 32`
 	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = ?`
 )
 
-// mysqlSweep is the queries of a sweep by one of the times. Its DELETE goes by
-// primary key, so that it locks the rows it deletes and no range of an index.
+// mysqlSweep is the queries of a sweep by one of the times. Its DELETE and
+// UPDATE go by primary key, so that they lock the rows they change and no range
+// of an index. Neither can pass over locked rows by itself, but a SELECT inside
+// them can; its LIMIT keeps the optimizer from taking it apart.
 func mysqlSweep(r *strings.Replacer, col string) sqlstore.Sweep {
 	c := strings.NewReplacer("{c}", col)
+	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
-		Find: r.Replace(c.Replace(`SELECT id, by_{c}, {c} FROM {t}
-WHERE by_{c} >= ? AND by_{c} <= ? AND (by_{c} > ? OR id > ?) ORDER BY by_{c}, id LIMIT 100`)),
-		Delete: r.Replace(c.Replace(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`)),
-		Refile: r.Replace(c.Replace(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`)),
+		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
+WHERE (by_{c} = ? AND id > ? OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id LIMIT 100`),
+		Delete: sqlstore.Skipping{
+			Skip: fill(`DELETE s FROM (SELECT id FROM {t} WHERE id IN ({ids}) AND {c} <= ?
+LIMIT 100 FOR UPDATE SKIP LOCKED) AS free STRAIGHT_JOIN {t} AS s ON s.id = free.id`),
+			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`),
+		},
+		Refile: sqlstore.Skipping{
+			Skip: fill(`UPDATE (SELECT id FROM {t} WHERE id IN ({ids}) AND by_{c} < {c}
+LIMIT 100 FOR UPDATE SKIP LOCKED) AS free STRAIGHT_JOIN {t} AS s ON s.id = free.id SET s.by_{c} = s.{c}`),
+			Wait: fill(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`),
+		},
 	}
 }
 
@@ -154,6 +165,8 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Duplicate
 	case 1146: // no such table
 		return sqlstore.Missing
+	case 1064, 1235, 1093: // syntax error, not supported, the same table twice
+		return sqlstore.Unknown
 	case 1213, 1205: // deadlock, lock wait timeout
 		return sqlstore.Aborted
 	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)
