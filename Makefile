@@ -4,6 +4,12 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
+# Modules of their own, for what the library must not depend on.
+MODULES = internal/pgxtest
+
+# A database server that cannot be had is a failure, not a skipped test.
+export SESSION2_REQUIRE_DB = 1
+
 .PHONY: test tools lint unit fuzz bench cover
 
 test: tools lint unit fuzz bench
@@ -17,9 +23,11 @@ lint:
 	go vet ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
 	go run $(STATICCHECK) ./...
+	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
 	go test -race -shuffle=on -timeout 15m ./...
+	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 10m ./...) || exit 1; done
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
