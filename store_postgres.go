@@ -134,25 +134,24 @@ WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 32`
 	postgresDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = {last}`
 )
 
-// postgresSweep is the queries of a sweep by one of the times. Rows that are
-// locked are being changed, or deleted by another sweep. The comparison of pairs
-// begins right behind a place in the index; what is said twice is for planners
-// that do not see that.
+// postgresSweep is the queries of a sweep by one of the times. The comparison
+// of pairs begins right behind a place in the index; that the time is said once
+// more is for planners that do not see that. Rows that are locked are being
+// changed, or deleted by another sweep.
 func postgresSweep(r *strings.Replacer, col string) sqlstore.Sweep {
-	c := strings.NewReplacer("{c}", col)
+	c := strings.NewReplacer("{c}", col, "{free}", `id = ANY(ARRAY(
+SELECT id FROM {t} WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED))`)
 	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
 		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
 WHERE (by_{c}, id) > ($1, $2) AND by_{c} >= $3 AND by_{c} <= $4 ORDER BY by_{c}, id LIMIT 100`),
 		Delete: sqlstore.Skipping{
-			Skip: fill(`DELETE FROM {t} WHERE id = ANY(ARRAY(
-SELECT id FROM {t} WHERE id IN ({ids}) AND {c} <= {last} FOR UPDATE SKIP LOCKED))`),
+			Skip: fill(`DELETE FROM {t} WHERE {free} AND {c} <= {last}`),
 			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= {last}`),
 		},
 		Refile: sqlstore.Skipping{
-			Skip: fill(`UPDATE {t} SET by_{c} = {c} WHERE id = ANY(ARRAY(
-SELECT id FROM {t} WHERE id IN ({ids}) AND by_{c} < {c} FOR UPDATE SKIP LOCKED))`),
-			Wait: fill(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`),
+			Skip: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE {free} AND by_{c} < {c}`),
+			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE id IN ({ids}) AND by_{c} < {c}`),
 		},
 	}
 }

@@ -48,7 +48,7 @@ type Record struct {
 type Sweep struct {
 	Find   string   // from, id, from, to: (id, filed, time) of rows filed behind (from, id), up to to
 	Delete Skipping // the IDs, to: deletes those whose time is at or before to
-	Refile Skipping // the IDs: files rows at their time
+	Refile Skipping // the IDs: files rows at their times, both: the other one is due about then
 }
 
 // Skipping is a statement in two forms with the same arguments: one that passes

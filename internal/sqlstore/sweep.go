@@ -19,72 +19,102 @@ func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, er
 	return n + m, err
 }
 
-// place is one in the order of an index.
+// sweep walks along one index, a batch at a time. Between batches it pauses for
+// about as long as the last one took: whatever the server has to give, half of
+// it stays for the readers.
+func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
+	w := walk{store: s, q: q, to: to, from: place{filed: math.MinInt64}}
+	for {
+		start := time.Now()
+		more, err := w.batch(ctx)
+		if err != nil || !more {
+			return w.deleted, err
+		}
+		if err := wait(ctx, time.Since(start)+1); err != nil {
+			return w.deleted, err
+		}
+	}
+}
+
+// A walk goes along an index from its beginning, each statement a transaction
+// of its own. It goes on behind the last row it saw, so that it never looks
+// again at what it deleted, and rows which others hold stay behind for them.
+//
+// Where most of a batch is gone or held by others, another sweep is at work. So
+// as not to do its work once more, the walk leaps ahead, and from the end comes
+// back to where it first leapt. Each time that is further on.
+type walk struct {
+	store   *Store
+	q       Sweep
+	to      int64
+	deleted int
+	from    place
+	leapt   *place // where it first leapt
+	leaps   int    // in a row
+}
+
+// place is one in the order of an index: behind the row that is filed there.
 type place struct {
 	filed int64
 	id    [16]byte
 }
 
-// hit is a row that a sweep found by its index.
+// hit is a row that a walk found.
 type hit struct {
 	place
 	time int64
 }
 
-// sweep walks the index until nothing is left that it did not come by. Each
-// walk begins further on than the one before it.
-func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (deleted int, err error) {
-	for from := (&place{filed: math.MinInt64}); from != nil && err == nil; {
-		var n int
-		n, from, err = s.walk(ctx, q, *from, to)
-		deleted += n
+// batch handles the next rows, and reports whether there may be more.
+func (w *walk) batch(ctx context.Context) (more bool, err error) {
+	hits, err := w.find(ctx)
+	if err != nil {
+		return false, err
 	}
-	return deleted, err
+	settled, err := w.settle(ctx, hits)
+	if err != nil {
+		return false, err
+	}
+	if len(hits) < BatchIDs {
+		return w.back(), nil
+	}
+	w.from = hits[len(hits)-1].place
+	if 2*settled < len(hits) {
+		w.leap(hits[0].filed)
+	} else {
+		w.leaps = 0
+	}
+	return true, nil
 }
 
-// walk goes along the index, a batch at a time, each statement a transaction of
-// its own. It goes on behind the last row it saw, so that rows which others
-// hold are left to them or to the next sweep. Where most of a batch is gone or
-// held, another sweep is at work: this one leaves that its rows, and leaps
-// ahead. It returns the first place from which it leapt.
-func (s *Store) walk(ctx context.Context, q Sweep, from place, to int64) (deleted int, leapt *place, err error) {
-	for {
-		start := time.Now()
-		hits, err := s.find(ctx, q, from, to)
-		if err != nil || len(hits) == 0 {
-			return deleted, leapt, err
-		}
-		n, filed, err := s.settle(ctx, q, hits, to)
-		deleted += n
-		if err != nil || len(hits) < BatchIDs {
-			return deleted, leapt, err
-		}
-		from = hits[len(hits)-1].place
-		if 2*(n+filed) < len(hits) {
-			if leapt == nil {
-				leapt = &place{from.filed, from.id}
-			}
-			from = from.ahead(to)
-		}
-		// As long as the batch took: whatever the server can do, half of it is
-		// for others.
-		if err := wait(ctx, time.Since(start)+1); err != nil {
-			return deleted, leapt, err
-		}
+// leap goes ahead by a random time, of the order of what many batches like the
+// last one span, and of more each time in a row.
+func (w *walk) leap(first int64) {
+	if w.leapt == nil {
+		w.leapt = &place{w.from.filed, w.from.id}
+	}
+	span, reach := uint64(w.from.filed)-uint64(first), uint64(w.to)-uint64(w.from.filed)
+	w.leaps++
+	if shift := min(3+w.leaps, 20); span < reach>>shift {
+		reach = span << shift
+	}
+	if reach > 0 {
+		w.from.filed += int64(rand.Uint64N(reach))
 	}
 }
 
-// ahead returns a random place between p and the end.
-func (p place) ahead(to int64) place {
-	if span := uint64(to) - uint64(p.filed); span > 0 {
-		p.filed += int64(rand.Uint64N(span))
+// back goes back to where the walk first leapt, if it did.
+func (w *walk) back() bool {
+	if w.leapt == nil {
+		return false
 	}
-	return p
+	w.from, w.leapt, w.leaps = *w.leapt, nil, 0
+	return true
 }
 
-func (s *Store) find(ctx context.Context, q Sweep, from place, to int64) (hits []hit, err error) {
-	list := args(from.filed, from.id[:], from.filed, to)
-	err = s.query(ctx, q.Find, list, func() { hits = nil }, func(rows *sql.Rows) error {
+func (w *walk) find(ctx context.Context) (hits []hit, err error) {
+	list := args(w.from.filed, w.from.id[:], w.from.filed, w.to)
+	err = w.store.query(ctx, w.q.Find, list, func() { hits = nil }, func(rows *sql.Rows) error {
 		var h hit
 		err := rows.Scan(idOf(&h.id), &h.filed, &h.time)
 		hits = append(hits, h)
@@ -93,24 +123,27 @@ func (s *Store) find(ctx context.Context, q Sweep, from place, to int64) (hits [
 	return hits, err
 }
 
-// settle deletes what is old among the hits and files anew what is not, and
-// returns the numbers of both.
-func (s *Store) settle(ctx context.Context, q Sweep, hits []hit, to int64) (deleted, filed int, err error) {
+// settle deletes what is old among the hits and files anew what is not. It
+// returns how many hits that were.
+func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) {
 	var old, early [][16]byte
 	for _, h := range hits {
-		if h.time <= to {
+		if h.time <= w.to {
 			old = append(old, h.id)
 		} else {
 			early = append(early, h.id)
 		}
 	}
 	if len(old) > 0 {
-		deleted, err = s.execSkip(ctx, q.Delete, append(batch(old), to))
+		settled, err = w.store.execSkip(ctx, w.q.Delete, append(batch(old), w.to))
+		w.deleted += settled
 	}
 	if len(early) > 0 && err == nil {
-		filed, err = s.execSkip(ctx, q.Refile, batch(early))
+		var n int
+		n, err = w.store.execSkip(ctx, w.q.Refile, batch(early))
+		settled += n
 	}
-	return deleted, filed, err
+	return settled, err
 }
 
 // execSkip runs the form of a statement that the server knows.
@@ -120,8 +153,10 @@ func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (int, erro
 		if s.fault(err) != Unknown {
 			return int(n), err
 		}
-		s.waits.Store(true)
 	}
 	n, err := s.exec(ctx, q.Wait, args)
+	if err == nil {
+		s.waits.Store(true)
+	}
 	return int(n), err
 }
