@@ -135,16 +135,17 @@ WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 32`
 )
 
 // postgresSweep is the queries of a sweep by one of the times. The comparison
-// of pairs begins right behind a place in the index; that the time is said once
-// more is for planners that do not see that. Rows that are locked are being
-// changed, or deleted by another sweep.
+// of pairs begins right behind a place in the index. $3 repeats $1 for MySQL's
+// sake and says nothing here: were it a second bound, the planner would expect
+// so few rows between the two that it fetched and sorted all that are old. Rows
+// that are locked are being changed, or deleted by another sweep.
 func postgresSweep(r *strings.Replacer, col string) sqlstore.Sweep {
 	c := strings.NewReplacer("{c}", col, "{free}", `id = ANY(ARRAY(
 SELECT id FROM {t} WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED))`)
 	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
 		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
-WHERE (by_{c}, id) > ($1, $2) AND by_{c} >= $3 AND by_{c} <= $4 ORDER BY by_{c}, id LIMIT 100`),
+WHERE (by_{c}, id) > ($1, $2) AND $3::bigint IS NOT NULL AND by_{c} <= $4 ORDER BY by_{c}, id LIMIT 100`),
 		Delete: sqlstore.Skipping{
 			Skip: fill(`DELETE FROM {t} WHERE {free} AND {c} <= {last}`),
 			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= {last}`),
