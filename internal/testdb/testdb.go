@@ -67,11 +67,13 @@ func mysqlDSN(t testing.TB, rawURL string) string {
 }
 
 // Main runs the tests and then ends the shared servers. It does not return.
-func Main(m *testing.M) {
-	code := m.Run()
-	sharedPostgres.end()
-	sharedMySQL.end()
-	os.Exit(code)
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has more to do: it returns the exit code.
+func Run(m *testing.M) int {
+	defer sharedPostgres.end()
+	defer sharedMySQL.end()
+	return m.Run()
 }
 
 // NewPostgres starts a PostgreSQL server for this test alone, with these lines
