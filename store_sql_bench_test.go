@@ -3,6 +3,7 @@ package session2_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -31,8 +32,7 @@ func (sys sqlSystem) settle(t testing.TB, db *sql.DB, table string) {
 		must(t, err)
 		return
 	}
-	_, err := db.Exec("SET GLOBAL innodb_max_dirty_pages_pct = 0")
-	must(t, err)
+	mysqlFlush(t, db, 0, 50000)
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var name string
 		var dirty int
@@ -41,8 +41,21 @@ func (sys sqlSystem) settle(t testing.TB, db *sql.DB, table string) {
 			break
 		}
 	}
-	_, err = db.Exec("SET GLOBAL innodb_max_dirty_pages_pct = 90")
-	must(t, err)
+	mysqlFlush(t, db, 90, 200)
+}
+
+// mysqlFlush sets how many of a hundred pages may be dirty, and how many a
+// second are written: 90 and 200 are the defaults.
+func mysqlFlush(t testing.TB, db *sql.DB, dirty, rate int) {
+	t.Helper()
+	for _, set := range []string{
+		fmt.Sprintf("SET GLOBAL innodb_io_capacity_max = %d", max(rate, 2000)),
+		fmt.Sprintf("SET GLOBAL innodb_io_capacity = %d", rate),
+		fmt.Sprintf("SET GLOBAL innodb_max_dirty_pages_pct = %d", dirty),
+	} {
+		_, err := db.Exec(set)
+		must(t, err)
+	}
 }
 
 // loadLatencies loads random rows up to n, from four goroutines 500 times a

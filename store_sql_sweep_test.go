@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/md5"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"strconv"
@@ -438,4 +440,67 @@ func (sys sqlSystem) filedAt(t testing.TB, db *sql.DB, table string) map[string]
 	}
 	must(t, rows.Err())
 	return filed
+}
+
+// TestPostgresUpdatesAreHeapOnly touches and saves the rows of a table that was
+// just filled, at random: almost none of it writes an index.
+func TestPostgresUpdatesAreHeapOnly(t *testing.T) {
+	sys, n := sqlSystems[0], benchRecords(t, 5000)
+	dsn := sys.server(t)
+	_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: n})
+	updater := openSQL(t, sys.driver, withSettings(dsn, "synchronous_commit=off")) // or it takes its time
+	store := sys.store(t, updater, session2.SQLOptions{Table: table})
+	const goroutines = 4
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range 2 * n / goroutines {
+				id := sqlRowID(rand.IntN(n/goroutines)*goroutines + g + 1) // its own, so that no Save conflicts
+				later := time.Now().Add(time.Duration(i) * time.Minute)
+				var err error
+				if i%10 == 0 {
+					err = resave(t.Context(), store, id, later, make([]byte, 200+rand.IntN(700)))
+				} else {
+					err = store.Touch(t.Context(), id, later, later.Add(time.Hour))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	must(t, updater.Close())
+	var all, hot int
+	err := until(func() (bool, error) { // connections report as they end
+		err := db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot)
+		return all >= n*2/goroutines*goroutines, err
+	})
+	must(t, err)
+	t.Logf("%d of %d updates were heap-only: %.1f%%", hot, all, 100*float64(hot)/float64(all))
+	if hot*10 < all*9 {
+		t.Errorf("got %d heap-only of %d updates, want 9 in 10", hot, all)
+	}
+}
+
+// resave saves a record with other data.
+func resave(ctx context.Context, store session2.Store, id session2.ID, accessed time.Time, data []byte) error {
+	rec, err := store.Load(ctx, id)
+	if err != nil {
+		return err
+	}
+	prev := rec.Version
+	rec.Version, rec.Accessed, rec.Expires, rec.Data = prev+1, accessed, accessed.Add(time.Hour), data
+	return store.Save(ctx, rec, prev)
+}
+
+// until waits for what the server does in its own time.
+func until(f func() (bool, error)) error {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if done, err := f(); done || err != nil {
+			return err
+		}
+	}
+	return errors.New("not within 30 seconds")
 }
