@@ -42,6 +42,7 @@ func benchRecords(t testing.TB, few int) int {
 // in microseconds, over i and {now}.
 type sqlRows struct {
 	from, to                    int
+	data                        int // bytes, by default 304
 	user                        string
 	accessed, expires           string
 	filedAccessed, filedExpires string // by default where they belong
@@ -50,19 +51,22 @@ type sqlRows struct {
 var sqlFillers = map[string]string{
 	"postgres": `INSERT INTO {t} (id, version, username, created, accessed, expires, by_accessed, by_expires, data)
 SELECT decode(md5(i::text), 'hex'), 1, '{user}', {now}, {accessed}, {expires}, {filedAccessed}, {filedExpires},
-decode(repeat(md5((-i)::text), 19), 'hex') FROM generate_series({from}::bigint, {to}::bigint) i ORDER BY 1`,
+decode(repeat(md5((-i)::text), {data} / 16), 'hex') FROM generate_series({from}::bigint, {to}::bigint) i ORDER BY 1`,
 	"mysql": `INSERT INTO {t} (id, version, username, created, accessed, expires, by_accessed, by_expires, data)
 SELECT unhex(md5(i)), 1, '{user}', {now}, {accessed}, {expires}, {filedAccessed}, {filedExpires},
-unhex(repeat(md5(-i), 19)) FROM (SELECT seq AS i FROM seq_{from}_to_{to}) numbers ORDER BY 1`,
+unhex(repeat(md5(-i), {data} / 16)) FROM (SELECT seq AS i FROM seq_{from}_to_{to}) numbers ORDER BY 1`,
 }
 
 // sqlRowID returns the ID of a row that fill made.
 func sqlRowID(i int) session2.ID { return md5.Sum([]byte(strconv.Itoa(i))) }
 
-// fill makes rows of 300 bytes of data.
+// fill makes rows.
 func (sys sqlSystem) fill(t testing.TB, db *sql.DB, table string, rows sqlRows) {
 	t.Helper()
 	const live = "{now}+3600000000+i"
+	if rows.data == 0 {
+		rows.data = 304
+	}
 	if rows.accessed == "" {
 		rows.accessed = "{now}-i%60000000"
 	}
@@ -75,7 +79,7 @@ func (sys sqlSystem) fill(t testing.TB, db *sql.DB, table string, rows sqlRows) 
 	if rows.filedExpires == "" {
 		rows.filedExpires = rows.expires
 	}
-	query := strings.NewReplacer("{t}", table, "{user}", rows.user, "{from}", strconv.Itoa(rows.from), "{to}", strconv.Itoa(rows.to),
+	query := strings.NewReplacer("{t}", table, "{user}", rows.user, "{from}", strconv.Itoa(rows.from), "{to}", strconv.Itoa(rows.to), "{data}", strconv.Itoa(rows.data),
 		"{accessed}", rows.accessed, "{expires}", rows.expires,
 		"{filedAccessed}", rows.filedAccessed, "{filedExpires}", rows.filedExpires).Replace(sqlFillers[sys.name])
 	_, err := db.Exec(strings.ReplaceAll(query, "{now}", strconv.FormatInt(time.Now().UnixMicro(), 10)))
@@ -455,7 +459,7 @@ func (sys sqlSystem) filedAt(t testing.TB, db *sql.DB, table string) map[string]
 func TestPostgresUpdatesAreHeapOnly(t *testing.T) {
 	sys, n := sqlSystems[0], benchRecords(t, 5000)
 	dsn := sys.server(t)
-	_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: n})
+	_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: n, data: 512})
 	updater := openSQL(t, sys.driver, withSettings(dsn, "synchronous_commit=off")) // or it takes its time
 	store := sys.store(t, updater, session2.SQLOptions{Table: table})
 	const goroutines = 4
