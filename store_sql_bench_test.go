@@ -96,6 +96,8 @@ func BenchmarkSQLSweep(b *testing.B) {
 			s := newSweepBench(b, sys)
 			b.Run("expired", func(b *testing.B) { s.sweep(b, sqlRows{expires: "{now}-(i%3600000)*1000"}) })
 			b.Run("idle", func(b *testing.B) { s.sweep(b, sqlRows{accessed: "{now}-7200000000-(i%3600000)*1000"}) })
+			b.Run("one", func(b *testing.B) { s.together(b, 1) })
+			b.Run("four", func(b *testing.B) { s.together(b, 4) })
 			b.Run("user", s.deleteUser)
 		})
 	}
@@ -104,6 +106,7 @@ func BenchmarkSQLSweep(b *testing.B) {
 // sweepBench is a table of live rows on a server of its own.
 type sweepBench struct {
 	sys   sqlSystem
+	dsn   string
 	db    *sql.DB
 	store sqlStore
 	live  int
@@ -112,10 +115,11 @@ type sweepBench struct {
 
 func newSweepBench(b *testing.B, sys sqlSystem) *sweepBench {
 	n := benchRecords(b, 20000)
-	db := openSQL(b, sys.driver, sys.own(b).DSN())
+	dsn := sys.own(b).DSN()
+	db := openSQL(b, sys.driver, dsn)
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(16)
-	s := &sweepBench{sys: sys, db: db, store: sys.store(b, db, session2.SQLOptions{Table: "t"}), live: n, last: n}
+	s := &sweepBench{sys: sys, dsn: dsn, db: db, store: sys.store(b, db, session2.SQLOptions{Table: "t"}), live: n, last: n}
 	must(b, s.store.Setup(b.Context()))
 	sys.fill(b, db, "t", sqlRows{from: 1, to: n})
 	s.add(b, n/10, sqlRows{expires: "{now}-i"}) // warms up
@@ -176,6 +180,23 @@ func (s *sweepBench) underLoad(b *testing.B) (lat []time.Duration, took time.Dur
 	}()
 	lat = loadLatencies(ctx, b, s.store, s.live)
 	return lat, took
+}
+
+// together has several instances sweep a tenth of the rows at once, with no
+// load. It reports how often they looked for each batch there was.
+func (s *sweepBench) together(b *testing.B, instances int) {
+	looks := 0
+	for b.Loop() {
+		b.StopTimer()
+		s.add(b, s.live/10, sqlRows{expires: "{now}-(i%3600000)*1000"})
+		b.StartTimer()
+		n, l := s.sys.sweepAtOnce(b, s.dsn, "t", instances)
+		if looks += l; n != s.live/10 {
+			b.Errorf("got %d deleted, want %d", n, s.live/10)
+		}
+	}
+	b.ReportMetric(float64(s.live/10*b.N)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(looks)/float64(s.live/10*b.N/100), "looks/batch")
 }
 
 // deleteUser ends the sessions of one user who has many.
