@@ -88,19 +88,22 @@ func (w *walk) batch(ctx context.Context) (more bool, err error) {
 }
 
 // leap goes ahead by a random time, of the order of what many batches like the
-// last one span, and of more each time in a row.
+// last one span, and of more each time in a row. Where all is filed at one time
+// there is nowhere to leap to: two sweeps then both look at all of it.
 func (w *walk) leap(first int64) {
-	if w.leapt == nil {
-		w.leapt = &place{w.from.filed, w.from.id}
-	}
 	span, reach := uint64(w.from.filed)-uint64(first), uint64(w.to)-uint64(w.from.filed)
 	w.leaps++
 	if shift := min(3+w.leaps, 20); span < reach>>shift {
 		reach = span << shift
 	}
-	if reach > 0 {
-		w.from.filed += int64(rand.Uint64N(reach))
+	if reach == 0 {
+		return
 	}
+	if w.leapt == nil {
+		from := w.from
+		w.leapt = &from
+	}
+	w.from.filed += int64(rand.Uint64N(reach))
 }
 
 // back goes back to where the walk first leapt, if it did.
