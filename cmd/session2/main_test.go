@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
 )
@@ -134,11 +132,7 @@ var stores = []struct {
 	{"bolt", func(t testing.TB) string { return "bolt:" + filepath.Join(t.TempDir(), "sessions.db") }},
 	{"gob", func(t testing.TB) string { return "gob:" + filepath.Join(t.TempDir(), "sessions.gob") }},
 	{"postgres", func(t testing.TB) string { return testdb.Postgres(t) + "&table=" + tableName() }},
-	{"mysql", func(t testing.TB) string {
-		cfg, err := mysql.ParseDSN(testdb.MySQL(t))
-		must(t, err)
-		return fmt.Sprintf("mysql://%s:%s@%s/%s?table=%s", cfg.User, cfg.Passwd, cfg.Addr, cfg.DBName, tableName())
-	}},
+	{"mysql", func(t testing.TB) string { return testdb.MySQLURL(t) + "table=" + tableName() }},
 }
 
 func tableName() string { return fmt.Sprintf("t%d", time.Now().UnixNano()) }

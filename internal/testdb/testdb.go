@@ -50,6 +50,17 @@ func MySQL(t testing.TB) string {
 	return dsn
 }
 
+// MySQLURL is MySQL as a URL. It ends with a question mark: options may follow.
+func MySQLURL(t testing.TB) string {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(MySQL(t))
+	if err != nil {
+		t.Fatalf("%s is not a data source name", envMySQL)
+	}
+	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
+	return u.String() + "?"
+}
+
 // mysqlDSN translates a URL into the driver's notation.
 func mysqlDSN(t testing.TB, rawURL string) string {
 	u, err := url.Parse(rawURL)
