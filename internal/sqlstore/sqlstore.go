@@ -46,10 +46,15 @@ type Record struct {
 // index; a sweep that meets a row filed too early files it anew. Whatever the
 // index says, the row's own time decides, in the statement that deletes.
 type Sweep struct {
-	Find   string // from, to, from, id: (id, time) of rows filed from (from, id) on to to
-	Delete string // the IDs, to: deletes those whose time is at or before to
-	Refile string // the IDs: files rows at their time
+	Find   string   // from, id, from, to: (id, filed, time) of rows filed behind (from, id), up to to
+	Delete Skipping // the IDs, to: deletes those whose time is at or before to
+	Refile Skipping // the IDs: files rows at their times, both: the other one is due about then
 }
+
+// Skipping is a statement in two forms with the same arguments: one that passes
+// over rows which others have locked, and one for servers that do not know how
+// and wait.
+type Skipping struct{ Skip, Wait string }
 
 // Queries are the statements of one store. Beside each are its arguments, in
 // their order; every argument appears once.
@@ -78,6 +83,7 @@ const (
 	Missing                // a table is not there
 	Aborted                // rolled back, a deadlock say: asking again is safe
 	Broken                 // the connection broke: what was asked may have been done
+	Unknown                // the server does not know such a statement
 )
 
 // Options are the parts of a store that are not its queries.
@@ -93,6 +99,7 @@ type Store struct {
 	q      Queries
 	opts   Options
 	closed atomic.Bool
+	waits  atomic.Bool // the server knows no Skipping.Skip
 
 	mu    sync.Mutex
 	stmts map[string]*sql.Stmt // by query, each prepared when first used
