@@ -5,15 +5,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/session2/session2"
-	"github.com/session2/session2/internal/testdb"
 )
 
 // sqlURL returns the server's URL, as Open takes it.
 func sqlURL(t testing.TB, system, dsn string) *url.URL {
 	t.Helper()
 	if system == "mysql" {
-		dsn = testdb.MySQLURL(t)
+		cfg, err := mysql.ParseDSN(dsn)
+		must(t, err)
+		return &url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
 	}
 	u, err := url.Parse(dsn)
 	must(t, err)
