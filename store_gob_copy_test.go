@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -62,7 +63,7 @@ func wantCopied(t *testing.T, path string, saved *[4]atomic.Uint64) {
 	must(t, err)
 	copied := filepath.Join(t.TempDir(), "copy.gob")
 	must(t, os.WriteFile(copied, b, 0o600))
-	store, err := session2.OpenGobStore(copied, nil)
+	store, err := session2.OpenGobStore(copied, &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer store.Close()
 	for w := range least {

@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
@@ -32,6 +33,7 @@ const (
 	// a machine that is busy with other things.
 	crashPace  = 120 * time.Millisecond
 	crashFault = 80 * time.Millisecond // how often connections break, beside the crash
+	crashLimit = 2 * time.Minute       // after which a process gives up
 )
 
 // asked is a session's list of the requests that were carried out on it.
@@ -64,13 +66,14 @@ func (j crashJob) run(t *testing.T, progress func(acknowledged int)) *tally {
 		todo, num atomic.Int64
 	)
 	num.Store(int64(j.First))
+	start := time.Now()
 	for range crashWorkers {
 		wg.Go(func() {
 			b := &browser{cookie: &j.Cookie}
 			pace := time.NewTicker(crashPace)
 			defer pace.Stop()
 			for todo.Add(1) <= int64(j.Count) {
-				for done := false; !done; <-pace.C {
+				for done := false; !done && time.Since(start) < crashLimit; <-pace.C {
 					done = sum.ask(st, b.clone(), int(num.Add(1)), progress)
 				}
 			}
@@ -184,16 +187,18 @@ func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultp
 	job := crashJob{URL: u.String(), Cookie: *b.cookie, Count: crashTotal / 2}
 	stop := p.CutAtRandom(rng, crashFault)
 	theirs := job.elsewhere(t)
-	half, ours := make(chan struct{}), make(chan *tally, 1)
+	half, crashNow := context.WithCancel(t.Context())
+	ours := make(chan *tally, 1)
 	job.First = 1e6
 	go func() {
+		defer crashNow()
 		ours <- job.run(t, func(acknowledged int) {
 			if acknowledged == crashTotal/4 {
-				close(half)
+				crashNow()
 			}
 		})
 	}()
-	<-half
+	<-half.Done()
 	srv.Kill()
 	srv.Start()
 	sum := <-ours
