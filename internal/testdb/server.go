@@ -35,7 +35,8 @@ type kind struct {
 	prepare  func(s *Server) error    // makes the data folder
 	command  func(s *Server) []string // starts the server in the foreground
 	dsn      func(s *Server) string
-	shutdown os.Signal // asks for an orderly end
+	ready    func(db *sql.DB) error // what an answering server must be beyond that; may be nil
+	shutdown os.Signal              // asks for an orderly end
 }
 
 // DSN returns what the system's driver opens.
@@ -95,7 +96,9 @@ func (s *Server) create() error {
 	if s.dir, err = os.MkdirTemp("", "session2-"+s.kind.name+"-"); err != nil {
 		return err
 	}
-	s.password = newPassword()
+	if s.password == "" {
+		s.password = newPassword()
+	}
 	if err := give(s.dir); err != nil {
 		return err
 	}
@@ -137,6 +140,9 @@ func (s *Server) ready() error {
 			return true, fmt.Errorf("the server ended")
 		}
 		err := db.Ping()
+		if err == nil && s.kind.ready != nil {
+			err = s.kind.ready(db)
+		}
 		return err == nil, err
 	})
 }
