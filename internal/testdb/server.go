@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -198,6 +199,15 @@ func (s *Server) write(name, text string) error {
 		return err
 	}
 	return give(s.path(name))
+}
+
+// append adds lines to a file.
+func (s *Server) append(name string, lines []string) error {
+	b, err := os.ReadFile(s.path(name))
+	if err != nil {
+		return err
+	}
+	return s.write(name, string(b)+"\n"+strings.Join(lines, "\n")+"\n")
 }
 
 // freePort returns a port that nobody listens on, below those that the system
