@@ -4,9 +4,9 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
-.PHONY: test tools lint unit fuzz bench cover
+.PHONY: test tools lint unit test-cluster fuzz bench cover
 
-test: tools lint unit fuzz bench
+test: tools lint unit test-cluster fuzz bench
 
 tools:
 	@.ci/tools
@@ -14,12 +14,16 @@ tools:
 lint:
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
 	go mod tidy -diff
-	go vet ./...
+	go vet ./... && go vet -tags cluster ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
 	go run $(STATICCHECK) ./...
 
 unit:
 	go test -race -shuffle=on -timeout 15m ./...
+
+# Clusters of database servers, which die in the middle of load.
+test-cluster: tools
+	go test -race -tags cluster -run Cluster -timeout 10m ./...
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
