@@ -117,6 +117,11 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, 
 	if err != nil {
 		return 0, err
 	}
+	// PostgreSQL answers a success, with a warning, where a commit's wait for a
+	// synchronous standby is cancelled: a failover may still lose that commit.
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	return res.RowsAffected()
 }
 

@@ -26,12 +26,30 @@ func (s *Store) Save(ctx context.Context, r Record, prev int64) (o Outcome, err 
 			return err
 		}
 		o.Found, o.Version, err = s.version(ctx, r.ID)
-		if err == nil && o.writable(r.Version, prev) {
+		switch {
+		case err != nil:
+			return err
+		case o.writable(r.Version, prev):
 			return errMoved
+		case o.Found && o.Version == r.Version:
+			return s.confirm(ctx, r)
 		}
-		return err
+		return nil
 	})
 	return o, err
+}
+
+// confirm makes sure that what an earlier attempt wrote is as safe as what was
+// acknowledged, in a database that shows it before.
+func (s *Store) confirm(ctx context.Context, r Record) error {
+	if s.q.Confirm == "" {
+		return nil
+	}
+	n, err := s.execOnce(ctx, s.q.Confirm, args(r.ID[:], r.Version))
+	if err == nil && n == 0 {
+		return errMoved
+	}
+	return err
 }
 
 // writable reports whether what was found could be written over after all.
