@@ -4,6 +4,12 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
+# Modules of their own, for what the library must not depend on.
+MODULES = internal/pgxtest
+
+# A database server that cannot be had is a failure, not a skipped test.
+export SESSION2_REQUIRE_DB = 1
+
 .PHONY: test tools lint unit test-cluster fuzz bench cover
 
 test: tools lint unit test-cluster fuzz bench
@@ -16,10 +22,12 @@ lint:
 	go mod tidy -diff
 	go vet ./... && go vet -tags cluster ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
-	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster .
+	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
 	go test -race -shuffle=on -timeout 15m ./...
+	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 10m ./...) || exit 1; done
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools

@@ -61,6 +61,8 @@ func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 			DDL:     sqlReplace(r, mysqlDDL),
 			Current: r.Replace(mysqlCurrent),
 			Note:    r.Replace(mysqlNote),
+
+			Autocommit: "SELECT @@autocommit",
 		},
 	}}, nil
 }

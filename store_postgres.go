@@ -88,7 +88,7 @@ func postgresNames(names []string) *strings.Replacer {
 // [sqlstore.Sweep]. The fill factor leaves room on each page for the new
 // versions of rows that touches make.
 var postgresDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
-	id bytea PRIMARY KEY,
+	id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
 	version bigint NOT NULL,
 	username bytea NOT NULL,
 	created bigint NOT NULL,

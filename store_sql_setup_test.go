@@ -1,17 +1,21 @@
 package session2_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/storetest"
+	"github.com/session2/session2/internal/testdb"
 )
 
 func TestSQLSetupAtOnce(t *testing.T) {
@@ -117,34 +121,6 @@ func useSQL(t *testing.T, store sqlStore) {
 	}
 }
 
-// TestSQLSettings runs the conformance suite under settings that other stores
-// stumble over.
-func TestSQLSettings(t *testing.T) {
-	settings := map[string][]string{
-		"postgres": {
-			"timezone=Asia/Tokyo&bytea_output=escape&binary_parameters=yes",
-			"default_transaction_isolation=serializable&standard_conforming_strings=off&backslash_quote=on",
-		},
-		"mysql": {
-			"parseTime=true&loc=Asia%2FTokyo&time_zone=%27%2B09%3A00%27&sql_mode=ANSI&clientFoundRows=true",
-			"interpolateParams=true&sql_mode=%27STRICT_ALL_TABLES%27&charset=latin1",
-			"sql_mode=%27%27&collation=utf8mb4_general_ci&tx_isolation=%27SERIALIZABLE%27&timestamp=1000000000",
-		},
-	}
-	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		for i, set := range settings[sys.name] {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
-				storetest.Run(t, func(t testing.TB, dir string) session2.Store {
-					db := openSQL(t, sys.driver, withSettings(dsn, set))
-					store := sys.store(t, db, session2.SQLOptions{Table: sqlTable(dir), NoPrepare: i == 1})
-					must(t, store.Setup(t.Context()))
-					return store
-				}, nil)
-			})
-		}
-	})
-}
-
 func withSettings(dsn, set string) string {
 	if strings.Contains(dsn, "?") {
 		return dsn + "&" + set
@@ -197,4 +173,97 @@ func TestSQLClosed(t *testing.T) {
 			t.Errorf("Setup: got %v, want %v", err, fs.ErrClosed)
 		}
 	})
+}
+
+// TestSQLSetupInProcesses has 16 processes set up one table at once.
+func TestSQLSetupInProcesses(t *testing.T) {
+	const env = "SESSION2_TEST_SETUP_TABLE"
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		if table := os.Getenv(env); table != "" {
+			db := openSQL(t, sys.driver, dsn)
+			must(t, db.Ping())
+			fmt.Println("ready")
+			fmt.Scanln() // until all are
+			must(t, sys.store(t, db, session2.SQLOptions{Table: table}).Setup(t.Context()))
+			return
+		}
+		table := sqlTable(t.TempDir())
+		children := make([]*child, 16)
+		for i := range children {
+			children[i] = startChild(t, env+"="+table)
+		}
+		for _, c := range children {
+			if line, err := c.out.ReadString('\n'); line != "ready\n" {
+				t.Fatalf("got %q, %v, want a child that is ready", line, err)
+			}
+		}
+		for _, c := range children {
+			c.in.Close()
+		}
+		for _, c := range children {
+			out, _ := io.ReadAll(c.out)
+			if err := c.cmd.Wait(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}
+		useSQL(t, sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table}))
+	})
+}
+
+// child is this test, run again in another process.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func startChild(t *testing.T, env string) *child {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
+	cmd.Env = append(os.Environ(), env)
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	return &child{cmd, in, bufio.NewReader(out)}
+}
+
+// TestSQLSharedDatabase runs two managers in one database, one of them on a
+// table of another schema: what one does the other does not see.
+func TestSQLSharedDatabase(t *testing.T) {
+	create := map[string]string{"postgres": "CREATE SCHEMA ", "mysql": "CREATE DATABASE "}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		db, schema := openSQL(t, sys.driver, dsn), "s"+sqlTable(t.TempDir())
+		_, err := db.Exec(create[sys.name] + schema)
+		must(t, err)
+		shop := sys.store(t, db, session2.SQLOptions{Table: sqlTable(t.TempDir())})
+		admin := sys.store(t, db, session2.SQLOptions{Table: schema + ".Admin_Sessions"})
+		for _, store := range []sqlStore{shop, admin} {
+			must(t, store.Setup(t.Context()))
+			must(t, store.Save(t.Context(), sqlRecord(7), 0))
+		}
+		for _, m := range []*session2.Manager{newManager(t, shop), newManager(t, admin)} {
+			if n, err := m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+				t.Errorf("RevokeUser: got %d, %v, want 1 of its own", n, err)
+			}
+		}
+	})
+}
+
+func newManager(t *testing.T, store session2.Store) *session2.Manager {
+	t.Helper()
+	m, err := session2.NewManager(store, session2.Config{})
+	must(t, err)
+	return m
+}
+
+// TestMySQLAutocommitOff finds that Setup refuses connections on which the
+// store's statements would never be committed.
+func TestMySQLAutocommitOff(t *testing.T) {
+	db := openSQL(t, "mysql", withSettings(testdb.MySQL(t), "autocommit=0"))
+	store := sqlSystems[1].store(t, db, session2.SQLOptions{})
+	if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "autocommit is off") {
+		t.Errorf("got %v, want it to say that autocommit is off", err)
+	}
 }

@@ -47,7 +47,7 @@ func TestPostgresStore(t *testing.T) {
 	dsn := testdb.Postgres(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openPostgres(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
-	}, nil)
+	}, &storetest.Options{Corrupt: sqlCorrupt("postgres", dsn, "UPDATE %s SET version = 0 WHERE id = $1")})
 }
 
 func openMySQL(t testing.TB, dsn string, opts session2.SQLOptions) *session2.MySQLStore {
@@ -66,5 +66,14 @@ func TestMySQLStore(t *testing.T) {
 	dsn := testdb.MySQL(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openMySQL(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
-	}, nil)
+	}, &storetest.Options{Corrupt: sqlCorrupt("mysql", dsn, "UPDATE %s SET version = 0 WHERE id = ?")})
+}
+
+// sqlCorrupt damages records as far as the columns' types let anybody.
+func sqlCorrupt(driver, dsn, query string) func(testing.TB, string, session2.ID) {
+	return func(t testing.TB, dir string, id session2.ID) {
+		t.Helper()
+		_, err := openSQL(t, driver, dsn).Exec(fmt.Sprintf(query, sqlTable(dir)), id[:])
+		must(t, err)
+	}
 }

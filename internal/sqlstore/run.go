@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	attempts = 10
+	attempts = 10                   // while connections break
+	contests = 50                   // with others for the same row: under serializable isolation the others may win often
 	pause    = 4 * time.Millisecond // before the second attempt; then twice that, up to 16 times
 )
 
@@ -47,23 +48,23 @@ func (s *Store) retry(ctx context.Context, f func(ctx context.Context) error) er
 		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
 		defer cancel()
 	}
-	for i := range attempts {
+	for i := 1; ; i++ {
 		err := f(ctx)
+		ended := ctx.Err() // once: it may end any moment
 		switch {
 		case err == nil:
 			return nil
-		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case !s.passes(ctx, err):
+		case ended != nil && !errors.Is(err, ended):
+			return fmt.Errorf("%w: %w", ended, err)
+		case !s.passes(err):
 			return s.explain(err)
-		case i == attempts-1:
+		case i == contests || i >= attempts && s.fault(err) == Broken:
 			return fmt.Errorf("%w: %w", ErrTooMany, err)
 		}
-		if err := wait(ctx, pause<<min(i, 4)); err != nil {
+		if err := wait(ctx, pause<<min(i-1, 4)); err != nil {
 			return err
 		}
 	}
-	panic("unreachable")
 }
 
 // explain says in words what an error means that everybody meets once.
@@ -78,9 +79,9 @@ func (s *Store) explain(err error) error {
 }
 
 // passes reports whether another attempt may fare better.
-func (s *Store) passes(ctx context.Context, err error) bool {
+func (s *Store) passes(err error) bool {
 	fault := s.fault(err)
-	return ctx.Err() == nil && (err == errMoved || fault == Aborted || fault == Broken)
+	return err == errMoved || fault == Aborted || fault == Broken
 }
 
 func (s *Store) fault(err error) Fault {

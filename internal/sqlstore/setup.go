@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
 )
@@ -13,6 +14,28 @@ type Schema struct {
 	DDL     []string // each does nothing if its object is there
 	Current string   // the version that is there
 	Note    string   // version: notes it, once everything is there
+
+	// Autocommit answers whether statements commit by themselves. It is empty
+	// where they always do.
+	Autocommit string
+}
+
+// ErrNoAutocommit says that what the store writes would be lost.
+var ErrNoAutocommit = errors.New("autocommit is off, so that no statement would be committed")
+
+// autocommits returns an error if statements do not commit by themselves.
+func (s *Store) autocommits(ctx context.Context, schema Schema) error {
+	if schema.Autocommit == "" {
+		return nil
+	}
+	var on bool
+	if err := s.db.QueryRowContext(ctx, schema.Autocommit).Scan(&on); err != nil {
+		return err
+	}
+	if !on {
+		return ErrNoAutocommit
+	}
+	return nil
 }
 
 // Setup makes what is not there. Any number of processes may call it at once:
@@ -38,6 +61,9 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 }
 
 func (s *Store) setup(ctx context.Context, schema Schema) error {
+	if err := s.autocommits(ctx, schema); err != nil {
+		return err
+	}
 	done, err := s.current(ctx, schema)
 	if err != nil || done {
 		return err

@@ -88,6 +88,41 @@ func NewMySQL(t testing.TB, conf ...string) *Server {
 	return own(t, newMySQL(conf))
 }
 
+// NewPostgresElsewhere is NewPostgres in another time zone and with a clock that
+// is ahead of this machine's.
+func NewPostgresElsewhere(t testing.TB, zone string, ahead time.Duration, conf ...string) *Server {
+	t.Helper()
+	return elsewhere(t, newPostgres(conf), zone, ahead)
+}
+
+// NewMySQLElsewhere is NewMySQL likewise.
+func NewMySQLElsewhere(t testing.TB, zone string, ahead time.Duration, conf ...string) *Server {
+	t.Helper()
+	return elsewhere(t, newMySQL(conf), zone, ahead)
+}
+
+func elsewhere(t testing.TB, s *Server, zone string, ahead time.Duration) *Server {
+	t.Helper()
+	lib, err := find("libfaketimeMT.so.1", "/usr/lib/*/faketime", "/usr/lib64/faketime")
+	need(t, err)
+	s.env = []string{"TZ=" + zone, "LD_PRELOAD=" + lib, fmt.Sprintf("FAKETIME=%+ds", int(ahead.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1"}
+	return own(t, s)
+}
+
+// Inherited returns what start returns, or what it returned in the parent
+// process: a test that is run again in a child process, as storetest does, goes
+// on with the server that its parent started. The key names it.
+func Inherited(t *testing.T, key string, start func() string) string {
+	t.Helper()
+	env := "SESSION2_TESTDB_" + key
+	if dsn := os.Getenv(env); dsn != "" {
+		return dsn
+	}
+	dsn := start()
+	t.Setenv(env, dsn)
+	return dsn
+}
+
 // own starts a server that ends with the test.
 func own(t testing.TB, s *Server) *Server {
 	t.Helper()

@@ -1,0 +1,178 @@
+package pgxtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/storetest"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open returns a store over a connection pool of pgx, set up.
+func open(t testing.TB, dsn string, opts session2.SQLOptions, change func(*pgx.ConnConfig)) *session2.PostgresStore {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(dsn)
+	must(t, err)
+	if change != nil {
+		change(cfg)
+	}
+	db := stdlib.OpenDB(*cfg)
+	t.Cleanup(func() { db.Close() })
+	return setUp(t, db, opts)
+}
+
+func setUp(t testing.TB, db *sql.DB, opts session2.SQLOptions) *session2.PostgresStore {
+	t.Helper()
+	store, err := session2.NewPostgresStore(db, &opts)
+	must(t, err)
+	must(t, store.Setup(t.Context()))
+	return store
+}
+
+func table(name string) string { return fmt.Sprintf("t_%x", sha256.Sum256([]byte(name)))[:30] }
+
+func record() session2.Record {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return session2.Record{
+		ID: session2.ID{1}, Version: 1 << 63, User: "alice",
+		Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data"),
+	}
+}
+
+// execMode sends each statement whole, in one round trip.
+func execMode(cfg *pgx.ConnConfig) { cfg.DefaultQueryExecMode = pgx.QueryExecModeExec }
+
+func TestConformance(t *testing.T) {
+	dsn := testdb.Postgres(t)
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		return open(t, dsn, session2.SQLOptions{Table: table(dir)}, nil)
+	}, nil)
+}
+
+func TestConformanceBehindPooler(t *testing.T) {
+	dsn := testdb.Inherited(t, "PGX_PGBOUNCER", func() string {
+		return testdb.NewPgBouncer(t, testdb.NewPostgres(t)).DSN()
+	})
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		return open(t, dsn, session2.SQLOptions{Table: table(dir), NoPrepare: true}, execMode)
+	}, nil)
+}
+
+// TestRoundTrips counts how often the client sends something and waits.
+func TestRoundTrips(t *testing.T) {
+	for name, noPrepare := range map[string]bool{"prepared": false, "exec mode": true} {
+		t.Run(name, func(t *testing.T) {
+			var trips testdb.Trips
+			store := open(t, testdb.Postgres(t), session2.SQLOptions{Table: table(t.Name()), NoPrepare: noPrepare}, func(cfg *pgx.ConnConfig) {
+				if noPrepare {
+					execMode(cfg)
+				}
+				cfg.DialFunc = counting(&trips)
+			})
+			wantOneTripEach(t, store, &trips)
+		})
+	}
+}
+
+func wantOneTripEach(t *testing.T, store *session2.PostgresStore, trips *testdb.Trips) {
+	ctx, rec := t.Context(), record()
+	next := rec
+	next.Version++
+	calls := []struct {
+		name string
+		make func() error
+	}{
+		{"create", func() error { return store.Save(ctx, rec, 0) }},
+		{"load", func() error { _, err := store.Load(ctx, rec.ID); return err }},
+		{"has", func() error { _, err := store.Has(ctx, rec.ID); return err }},
+		{"touch", func() error { return store.Touch(ctx, rec.ID, rec.Accessed.Add(time.Second), rec.Expires) }},
+		{"replace", func() error { return store.Save(ctx, next, rec.Version) }},
+		{"delete", func() error { return store.Delete(ctx, rec.ID) }},
+	}
+	for _, c := range calls {
+		must(t, c.make())
+	}
+	for _, c := range calls {
+		before := trips.Count()
+		must(t, c.make())
+		if got := trips.Count() - before; got != 1 {
+			t.Errorf("%s: got %d round trips, want 1", c.name, got)
+		}
+	}
+}
+
+func counting(trips *testdb.Trips) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return trips.Conn(c), nil
+	}
+}
+
+// TestRestart kills the server and starts it again: what was acknowledged is
+// there, and the store goes on with its prepared statements.
+func TestRestart(t *testing.T) {
+	server := testdb.NewPostgres(t)
+	store := open(t, server.DSN(), session2.SQLOptions{}, nil)
+	ctx, rec := t.Context(), record()
+	must(t, store.Save(ctx, rec, 0))
+	for range 3 {
+		server.Kill()
+		start := time.Now()
+		if _, err := store.Load(ctx, rec.ID); err == nil || errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("Load from a dead server: got %v, want an error of the connection", err)
+		}
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("Load from a dead server took %v", d)
+		}
+		server.Start()
+		next := rec
+		next.Version++
+		must(t, store.Save(ctx, next, rec.Version))
+		rec = next
+		got, err := store.Load(ctx, rec.ID)
+		if err != nil || got.Version != rec.Version {
+			t.Errorf("got %v, %v, want version %v", got.Version, err, rec.Version)
+		}
+	}
+}
+
+// TestHungServer finds that a call ends in time where the server does not
+// answer.
+func TestHungServer(t *testing.T) {
+	server := testdb.NewPostgres(t)
+	store := open(t, server.DSN(), session2.SQLOptions{Timeout: 300 * time.Millisecond}, nil)
+	rec := record()
+	must(t, store.Save(t.Context(), rec, 0))
+	server.Pause()
+	start := time.Now()
+	_, err := store.Load(t.Context(), rec.ID)
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 3*time.Second {
+		t.Errorf("got %v after %v, want %v after 300ms", err, time.Since(start), context.DeadlineExceeded)
+	}
+	server.Resume()
+	if _, err := store.Load(t.Context(), rec.ID); err != nil {
+		t.Errorf("after the server came back: %v", err)
+	}
+}
