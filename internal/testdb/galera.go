@@ -132,7 +132,7 @@ func galeraConf(g *Galera, i int) []string {
 			"base_port=" + strconv.Itoa(p.group),
 			"gmcast.listen_addr=tcp://" + loopback(p.group),
 			"ist.recv_addr=" + loopback(p.incremental),
-			"gcache.size=32M",
+			"gcache.size=256M", // what a node that was away can get without a copy of everything
 			// How long the others wait for a node that is silent.
 			"evs.suspect_timeout=PT2S",
 			"evs.keepalive_period=PT0.5S",

@@ -72,6 +72,9 @@ func (s *Server) Kill() {
 	}
 }
 
+// Ended reports whether the server is not running: it may end by itself.
+func (s *Server) Ended() bool { return s.proc == nil || s.proc.ended() }
+
 // Pause stops all processes of the server where they are: it hangs.
 func (s *Server) Pause() {
 	s.t.Helper()
