@@ -214,6 +214,32 @@ func TestSQLDeadlockIsRetried(t *testing.T) {
 	})
 }
 
+// TestMySQLClusterFaults has a commit fail in the ways of clusters: with a
+// number that says it was rolled back, or with one that does not.
+func TestMySQLClusterFaults(t *testing.T) {
+	store, tap := sqlSystems[1].tapped(t, testdb.MySQL(t))
+	ctx, rec := t.Context(), sqlRecord(1)
+	must(t, store.Save(ctx, rec, 0))
+	for _, number := range []uint16{1205, 3101, 8005, 8022, 9007} {
+		next := rec
+		next.Version++
+		tap.tamper(once("UPDATE", &mysql.MySQLError{Number: number}), nil)
+		if err := store.Save(ctx, next, rec.Version); err != nil {
+			t.Errorf("rolled back with %d: got %v, want another attempt", number, err)
+		}
+		rec = next
+	}
+	for _, number := range []uint16{1047, 1180} {
+		next := rec
+		next.Version++
+		tap.tamper(nil, once("UPDATE", &mysql.MySQLError{Number: number}))
+		if err := store.Save(ctx, next, rec.Version); err != nil {
+			t.Errorf("committed, and answered with %d: got %v, want it to be found", number, err)
+		}
+		rec = next
+	}
+}
+
 func TestSQLTimeout(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		db := openSQL(t, sys.driver, dsn)
