@@ -19,7 +19,7 @@ import (
 
 // synced makes a node's connections wait, before each SELECT, UPDATE and DELETE,
 // for all that was committed on another node before. See docs/SCALING.md.
-const synced = "?wsrep_sync_wait=3"
+const synced = "wsrep_sync_wait=3"
 
 // galera is a cluster, of which child processes of the test know the addresses.
 type galera struct {
@@ -42,12 +42,18 @@ func newGalera(t *testing.T) galera {
 }
 
 // stores returns a store on each node, over one table.
-func (g galera) stores(t testing.TB, params string) []session2.Store {
+func (g galera) stores(t testing.TB, options string) []session2.Store {
 	t.Helper()
-	opts := session2.SQLOptions{Table: sqlTable(t.TempDir())}
+	table := sqlTable(t.TempDir())
 	var stores []session2.Store
 	for _, dsn := range g.dsns {
-		stores = append(stores, openMySQL(t, dsn+params, opts))
+		u := sqlURL(t, "mysql", dsn)
+		u.RawQuery = "table=" + table + "&" + options
+		store, err := session2.Open(t.Context(), u.String())
+		must(t, err)
+		t.Cleanup(func() { store.(sqlStore).Close() })
+		must(t, store.(sqlStore).Setup(t.Context()))
+		stores = append(stores, store)
 	}
 	return stores
 }
@@ -158,7 +164,7 @@ func increment(ctx context.Context, m *session2.Manager, token string, key sessi
 func (g galera) stall(t *testing.T) (resume func()) {
 	t.Helper()
 	table := sqlTable(t.TempDir())
-	far, near := openSQL(t, "mysql", g.dsns[0]), openSQL(t, "mysql", g.dsns[1]+synced)
+	far, near := openSQL(t, "mysql", g.dsns[0]), openSQL(t, "mysql", g.dsns[1]+"?"+synced)
 	exec := func(db interface {
 		ExecContext(context.Context, string, ...any) (sql.Result, error)
 	}, query string) {

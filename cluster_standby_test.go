@@ -38,6 +38,7 @@ func openPair(t *testing.T, options string, servers ...*testdb.Server) sqlStore 
 
 // TestClusterFailover kills the primary in the middle of load.
 func TestClusterFailover(t *testing.T) {
+	t.Parallel()
 	primary := testdb.NewPostgres(t, waits)
 	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
 	stores := []session2.Store{openPair(t, "", primary, standby.Server), openPair(t, "&noprepare=true", primary, standby.Server)}
@@ -55,6 +56,7 @@ func TestClusterFailover(t *testing.T) {
 // acknowledged, also when it is asked for again: the server commits it, and
 // shows it, as soon as the client has waited long enough.
 func TestClusterStandbyAway(t *testing.T) {
+	t.Parallel()
 	primary := testdb.NewPostgres(t, waits)
 	standby := testdb.NewStandby(t, primary)
 	store := openPair(t, "&timeout=500ms", primary, standby.Server)
@@ -99,6 +101,7 @@ func TestClusterStandbyAway(t *testing.T) {
 // TestClusterPromotedWaits shows the trap in a copied configuration: a promoted
 // standby waits for a standby of its own, until it is told not to.
 func TestClusterPromotedWaits(t *testing.T) {
+	t.Parallel()
 	primary := testdb.NewPostgres(t, waits)
 	standby := testdb.NewStandby(t, primary)
 	store := openPair(t, "&timeout=500ms", primary, standby.Server)

@@ -214,9 +214,9 @@ func TestSQLDeadlockIsRetried(t *testing.T) {
 	})
 }
 
-// TestMySQLClusterFaults has a commit fail in the ways of clusters: with a
+// TestMySQLConflictNumbers has a commit fail in the ways of clusters: with a
 // number that says it was rolled back, or with one that does not.
-func TestMySQLClusterFaults(t *testing.T) {
+func TestMySQLConflictNumbers(t *testing.T) {
 	store, tap := sqlSystems[1].tapped(t, testdb.MySQL(t))
 	ctx, rec := t.Context(), sqlRecord(1)
 	must(t, store.Save(ctx, rec, 0))
