@@ -97,7 +97,8 @@ func (s *Server) create() error {
 	if s.port, err = freePort(); err != nil {
 		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "session2-"+s.kind.name+"-"); err != nil {
+	removeLeftovers()
+	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-%s-", folderPrefix, os.Getpid(), s.kind.name)); err != nil {
 		return err
 	}
 	if s.password == "" {
@@ -172,6 +173,20 @@ func (s *Server) remove() {
 	}
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
+	}
+}
+
+const folderPrefix = "session2-test-"
+
+// removeLeftovers removes the folders of test processes that were killed, whose
+// servers died with them.
+func removeLeftovers() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), folderPrefix+"%d-", &pid); err == nil && !alive(pid) {
+			os.RemoveAll(dir)
+		}
 	}
 }
 

@@ -50,6 +50,17 @@ func MySQL(t testing.TB) string {
 	return dsn
 }
 
+// MySQLURL is MySQL as a URL. It ends with a question mark: options may follow.
+func MySQLURL(t testing.TB) string {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(MySQL(t))
+	if err != nil {
+		t.Fatalf("%s is not a data source name", envMySQL)
+	}
+	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
+	return u.String() + "?"
+}
+
 // mysqlDSN translates a URL into the driver's notation.
 func mysqlDSN(t testing.TB, rawURL string) string {
 	u, err := url.Parse(rawURL)
@@ -67,11 +78,13 @@ func mysqlDSN(t testing.TB, rawURL string) string {
 }
 
 // Main runs the tests and then ends the shared servers. It does not return.
-func Main(m *testing.M) {
-	code := m.Run()
-	sharedPostgres.end()
-	sharedMySQL.end()
-	os.Exit(code)
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has more to do: it returns the exit code.
+func Run(m *testing.M) int {
+	defer sharedPostgres.end()
+	defer sharedMySQL.end()
+	return m.Run()
 }
 
 // NewPostgres starts a PostgreSQL server for this test alone, with these lines
