@@ -6,11 +6,14 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
@@ -19,7 +22,7 @@ import (
 
 // synced makes a node's connections wait, before each SELECT, UPDATE and DELETE,
 // for all that was committed on another node before. See docs/SCALING.md.
-const synced = "wsrep_sync_wait=3"
+const synced = "set.wsrep_sync_wait=3"
 
 // galera is a cluster, of which child processes of the test know the addresses.
 type galera struct {
@@ -47,7 +50,9 @@ func (g galera) stores(t testing.TB, options string) []session2.Store {
 	table := sqlTable(t.TempDir())
 	var stores []session2.Store
 	for _, dsn := range g.dsns {
-		u := sqlURL(t, "mysql", dsn)
+		cfg, err := mysql.ParseDSN(dsn)
+		must(t, err)
+		u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
 		u.RawQuery = "table=" + table + "&" + options
 		store, err := session2.Open(t.Context(), u.String())
 		must(t, err)
@@ -164,7 +169,7 @@ func increment(ctx context.Context, m *session2.Manager, token string, key sessi
 func (g galera) stall(t *testing.T) (resume func()) {
 	t.Helper()
 	table := sqlTable(t.TempDir())
-	far, near := openSQL(t, "mysql", g.dsns[0]), openSQL(t, "mysql", g.dsns[1]+"?"+synced)
+	far, near := openSQL(t, "mysql", g.dsns[0]), openSQL(t, "mysql", g.dsns[1]+"?wsrep_sync_wait=3")
 	exec := func(db interface {
 		ExecContext(context.Context, string, ...any) (sql.Result, error)
 	}, query string) {
@@ -311,11 +316,22 @@ func galeraKill(t *testing.T, g galera) {
 	stop := l.run(t, 2)
 	l.await(t, 100)
 	g.Nodes[1].Kill()
+	away(t, stores[1])
 	l.await(t, 100)
 	g.Nodes[1].Start()
 	l.await(t, 100)
 	stop()
 	l.check(t, stores...)
+}
+
+// away finds that a store's node does not answer.
+func away(t *testing.T, store session2.Store) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := store.Has(ctx, session2.ID{}); err == nil {
+		t.Error("a node that is away answers")
+	}
 }
 
 // galeraHang stops a node for so long that the others go on without it.
@@ -325,6 +341,7 @@ func galeraHang(t *testing.T, g galera) {
 	stop := l.run(t, 2)
 	l.await(t, 100)
 	g.Nodes[1].Pause()
+	away(t, stores[1])
 	l.await(t, 100)
 	g.Nodes[1].Resume()
 	for {
