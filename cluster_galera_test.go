@@ -76,6 +76,7 @@ func TestClusterGalera(t *testing.T) {
 	t.Run("a node that is behind takes a change of what it does not know yet", func(t *testing.T) { galeraSaveAhead(t, g) })
 	t.Run("nothing is lost when a node hangs and returns", func(t *testing.T) { galeraHang(t, g) })
 	t.Run("nothing is lost when a node dies and returns", func(t *testing.T) { galeraKill(t, g) })
+	t.Run("nothing is lost when all nodes die and return", func(t *testing.T) { galeraKillAll(t, g) })
 }
 
 func galeraConformance(t *testing.T, g galera) {
@@ -323,6 +324,20 @@ func galeraKill(t *testing.T, g galera) {
 	away(t, stores[1])
 	l.await(t, 100)
 	g.Nodes[1].Start()
+	l.await(t, 100)
+	stop()
+	l.check(t, stores...)
+}
+
+// galeraKillAll kills all nodes in the middle of load, as a power failure would.
+func galeraKillAll(t *testing.T, g galera) {
+	stores := g.stores(t, synced)
+	l := newLedger(t, 8, stores...)
+	stop := l.run(t, 2)
+	l.await(t, 200)
+	g.Kill()
+	away(t, stores[1])
+	g.Start()
 	l.await(t, 100)
 	stop()
 	l.check(t, stores...)

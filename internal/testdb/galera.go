@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
 
 // Galera is a cluster of three MariaDB nodes on loopback, which all take
-// writes. A node that is killed and started again gets its data from another
-// one, so one must be left.
+// writes. A node that is killed and started again gets what it missed from
+// another one. If all were killed, they must be started together: see [Galera.Start].
 type Galera struct {
 	Nodes [3]*Server
 
@@ -66,16 +68,37 @@ func (g *Galera) init() (err error) {
 
 // join adds the other nodes, at once.
 func (g *Galera) join() error {
-	errs := make(chan error)
-	others := g.Nodes[1:]
-	for _, s := range others {
-		go func() { errs <- s.create() }()
+	return together(g.Nodes[1:], (*Server).create)
+}
+
+// Start starts all nodes after all were killed. They know one another, and are a
+// cluster again when the last one is there.
+func (g *Galera) Start() {
+	t := g.Nodes[0].t
+	t.Helper()
+	if err := together(g.Nodes[:], (*Server).start); err != nil {
+		t.Fatal(err)
 	}
-	var all []error
-	for range others {
-		all = append(all, <-errs)
+}
+
+// Kill kills all nodes at once.
+func (g *Galera) Kill() {
+	t := g.Nodes[0].t
+	t.Helper()
+	if err := together(g.Nodes[:], (*Server).kill); err != nil {
+		t.Fatal(err)
 	}
-	return errors.Join(all...)
+}
+
+// together does something with each server, at once.
+func together(servers []*Server, do func(*Server) error) error {
+	errs := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, s := range servers {
+		wg.Go(func() { errs[i] = do(s) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // node is a server of the cluster. Only the first one makes data; the others
@@ -89,12 +112,33 @@ func (g *Galera) node(i int, conf []string) *Server {
 		if i == 0 && !g.founded {
 			return append(args, "--wsrep-new-cluster")
 		}
-		return args[:2] // without the account's statements
+		return append(args[:2], position(s, args[:2])...) // without the account's statements
 	}
 	if i != 0 {
 		k.prepare = prepareJoiner
 	}
 	return &Server{kind: k, conf: conf, password: g.password}
+}
+
+var recovered = regexp.MustCompile(`Recovered position: ?([-0-9a-f]+:[0-9]+)`)
+
+// position finds how far a node's data go after a crash, which it does not note
+// anywhere but in them. A node that does not know gets a copy of everything, and
+// none comes up where no node knows.
+func position(s *Server, args []string) []string {
+	if _, err := os.Stat(s.path("data/ibdata1")); err != nil {
+		return nil // it has no data yet
+	}
+	log := s.path("recovery.err")
+	if err := s.tool(append(args, "--wsrep-recover", "--log-error="+log)...); err != nil {
+		return nil // its start says what is wrong
+	}
+	b, _ := os.ReadFile(log)
+	os.Remove(log)
+	if m := recovered.FindSubmatch(b); m != nil {
+		return []string{"--wsrep-start-position=" + string(m[1])}
+	}
+	return nil
 }
 
 func prepareJoiner(s *Server) error {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestGalera finds what one node committed on the others, and on one that was
-// away.
+// TestGalera finds what one node committed on the others, on one that was away,
+// and on all of them when all were.
 func TestGalera(t *testing.T) {
 	g := NewGalera(t)
 	var dbs []*sql.DB
@@ -24,9 +24,12 @@ func TestGalera(t *testing.T) {
 	run(t, dbs[2], "INSERT INTO n VALUES (2)")
 	g.Nodes[0].Start()
 	run(t, dbs[0], "INSERT INTO n VALUES (3)")
+	g.Kill()
+	g.Start()
+	run(t, dbs[2], "INSERT INTO n VALUES (4)")
 	for i, db := range dbs {
-		if got := count(t, db); got != 3 {
-			t.Errorf("node %d: got %d rows, want 3", i, got)
+		if got := count(t, db); got != 4 {
+			t.Errorf("node %d: got %d rows, want 4", i, got)
 		}
 	}
 }
