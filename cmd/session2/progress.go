@@ -18,13 +18,13 @@ type progress struct {
 	name string
 	live bool // on a terminal
 
-	mu       sync.Mutex
-	begun    time.Time
-	shown    time.Time
-	done     int
-	position float64 // of the latest ID among all IDs, 0 to 1
-	ordered  bool    // the records come in the order of their IDs so far
-	line     bool    // there is one on the screen
+	mu      sync.Mutex
+	begun   time.Time
+	shown   time.Time
+	done    int
+	latest  session2.ID
+	ordered bool // the records come in the order of their IDs' first byte so far
+	line    bool // there is one on the screen
 }
 
 const progressEvery = 200 * time.Millisecond
@@ -45,7 +45,7 @@ func isTerminal(w io.Writer) bool {
 // over passes records on and counts them.
 func (p *progress) over(records iter.Seq2[session2.Record, error]) iter.Seq2[session2.Record, error] {
 	p.mu.Lock()
-	p.begun, p.done, p.position, p.ordered = time.Now(), 0, 0, true
+	p.begun, p.done, p.latest, p.ordered = time.Now(), 0, session2.ID{}, true
 	p.mu.Unlock()
 	return func(yield func(session2.Record, error) bool) {
 		for rec, err := range records {
@@ -63,9 +63,8 @@ func (p *progress) saw(id session2.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done++
-	position := float64(binary.BigEndian.Uint64(id[:8])) / (1 << 64)
-	p.ordered = p.ordered && position >= p.position
-	p.position = position
+	p.ordered = p.ordered && id[0] >= p.latest[0]
+	p.latest = id
 	if p.live && time.Since(p.shown) >= progressEvery {
 		p.show()
 	}
@@ -75,9 +74,10 @@ func (p *progress) show() {
 	p.shown, p.line = time.Now(), true
 	elapsed := time.Since(p.begun)
 	text := fmt.Sprintf("%s: %d records, %.0f/s", p.name, p.done, float64(p.done)/elapsed.Seconds())
-	if p.ordered && p.position > 0.001 && p.done > 100 {
-		left := time.Duration(float64(elapsed) * (1 - p.position) / p.position)
-		text += fmt.Sprintf(", %.0f %%, %v left", 100*p.position, left.Round(time.Second))
+	if p.ordered && p.done > 100 {
+		part := max(float64(binary.BigEndian.Uint64(p.latest[:8]))/(1<<64), 0.001)
+		left := time.Duration(float64(elapsed) * (1 - part) / part)
+		text += fmt.Sprintf(", %.0f %%, %v left", 100*part, left.Round(time.Second))
 	}
 	fmt.Fprintf(p.w, "\r%s\x1b[K", text)
 }

@@ -19,7 +19,7 @@ type location struct {
 
 // String returns the place without what may be secret.
 func (l location) String() string {
-	u := url.URL{Scheme: l.url.Scheme, Opaque: l.url.Opaque, Host: l.url.Host, Path: l.url.Path}
+	u := url.URL{Scheme: l.url.Scheme, Opaque: l.url.Opaque, OmitHost: l.url.OmitHost, Host: l.url.Host, Path: l.url.Path}
 	if name := l.url.User.Username(); name != "" {
 		u.User = url.User(name)
 	}
