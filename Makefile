@@ -31,7 +31,7 @@ unit:
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools
-	go test -race -tags cluster -run Cluster -timeout 10m ./...
+	go test -race -tags cluster -run Cluster -timeout 10m .
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.

@@ -52,6 +52,26 @@ func TestClusterFailover(t *testing.T) {
 	l.check(t, stores...)
 }
 
+// TestClusterPrimaryHangs stops the primary where it is in the middle of load:
+// it takes connections, and says nothing.
+func TestClusterPrimaryHangs(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t, waits)
+	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
+	options := "&timeout=2s"
+	stores := []session2.Store{openPair(t, options, primary, standby.Server), openPair(t, options+"&noprepare=true&connect_timeout=1", primary, standby.Server)}
+	l := newLedger(t, 3, stores...)
+	stop := l.run(t, 3)
+	l.await(t, 300)
+	primary.Pause()
+	standby.Promote()
+	start := time.Now()
+	l.await(t, 300)
+	t.Logf("clients had moved on after %v", time.Since(start))
+	stop()
+	l.check(t, stores...)
+}
+
 // TestClusterStandbyAway finds that what no standby has got is not
 // acknowledged, also when it is asked for again: the server commits it, and
 // shows it, as soon as the client has waited long enough.
