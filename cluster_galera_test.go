@@ -134,7 +134,7 @@ func galeraManagers(t *testing.T, g galera) {
 	for i := range each * len(managers) {
 		wg.Go(func() {
 			for range rounds {
-				if err := increment(t.Context(), managers[i%len(managers)], token, key); err != nil {
+				if err := addOne(t.Context(), managers[i%len(managers)], token, key); err != nil {
 					t.Error(err)
 				}
 			}
@@ -150,8 +150,8 @@ func galeraManagers(t *testing.T, g galera) {
 	}
 }
 
-// increment is a request. One that came too late each time has changed nothing.
-func increment(ctx context.Context, m *session2.Manager, token string, key session2.Key[int]) error {
+// addOne is a request. One that came too late each time has changed nothing.
+func addOne(ctx context.Context, m *session2.Manager, token string, key session2.Key[int]) error {
 	for {
 		s, err := m.Open(ctx, token)
 		if err != nil {

@@ -165,9 +165,10 @@ func openSQL(c driver.Connector, conns int, open func(*sql.DB) (Store, *sqlStore
 	return store, nil
 }
 
-// boundedDialer makes connections whose reads end in time. lib/pq stops for a
-// context only when the server answers its request to cancel, so that a server
-// that hangs would hold up the call for good.
+// boundedDialer makes connections whose reads end in time. lib/pq waits for an
+// answer even when its context is done, unless the server carries out its
+// request to cancel. The store gives up on such a call, and only this gives the
+// pool its connection back where the server hangs.
 type boundedDialer struct {
 	net.Dialer
 	timeout time.Duration

@@ -13,7 +13,7 @@ import (
 func sqlURL(t testing.TB, system, dsn string) *url.URL {
 	t.Helper()
 	if system == "mysql" {
-		dsn = testdb.MySQLURL(t)
+		dsn = testdb.MySQLURL(t, dsn)
 	}
 	u, err := url.Parse(dsn)
 	must(t, err)

@@ -23,6 +23,7 @@ import (
 type sqlSystem struct {
 	name, driver string
 	server       func(testing.TB) string // the shared one
+	private      func(testing.TB, ...string) *testdb.Server
 	open         func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
 	deadlock     error
 }
@@ -40,10 +41,10 @@ type sqlStore interface {
 }
 
 var sqlSystems = []sqlSystem{
-	{"postgres", "postgres", testdb.Postgres,
+	{"postgres", "postgres", testdb.Postgres, testdb.NewPostgres,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewPostgresStore(db, o) },
 		&pq.Error{Code: "40P01"}},
-	{"mysql", "mysql", testdb.MySQL,
+	{"mysql", "mysql", testdb.MySQL, testdb.NewMySQL,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewMySQLStore(db, o) },
 		&mysql.MySQLError{Number: 1213}},
 }

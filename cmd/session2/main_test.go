@@ -132,7 +132,7 @@ var stores = []struct {
 	{"bolt", func(t testing.TB) string { return "bolt:" + filepath.Join(t.TempDir(), "sessions.db") }},
 	{"gob", func(t testing.TB) string { return "gob:" + filepath.Join(t.TempDir(), "sessions.gob") }},
 	{"postgres", func(t testing.TB) string { return testdb.Postgres(t) + "&table=" + tableName() }},
-	{"mysql", func(t testing.TB) string { return testdb.MySQLURL(t) + "table=" + tableName() }},
+	{"mysql", func(t testing.TB) string { return testdb.MySQLURL(t, testdb.MySQL(t)) + "table=" + tableName() }},
 }
 
 func tableName() string { return fmt.Sprintf("t%d", time.Now().UnixNano()) }

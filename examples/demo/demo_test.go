@@ -248,7 +248,7 @@ func storeURL(t testing.TB, scheme string) string {
 	case "postgres":
 		return testdb.Postgres(t) + "&table=" + table
 	case "mysql":
-		return testdb.MySQLURL(t) + "table=" + table
+		return testdb.MySQLURL(t, testdb.MySQL(t)) + "table=" + table
 	}
 	u := url.URL{Scheme: scheme, Opaque: (&url.URL{Path: filepath.ToSlash(filepath.Join(t.TempDir(), "sessions"))}).EscapedPath()}
 	return u.String()

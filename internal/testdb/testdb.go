@@ -50,12 +50,13 @@ func MySQL(t testing.TB) string {
 	return dsn
 }
 
-// MySQLURL is MySQL as a URL. It ends with a question mark: options may follow.
-func MySQLURL(t testing.TB) string {
+// MySQLURL returns a data source name of MySQL's driver as a URL. It ends with a
+// question mark: options may follow.
+func MySQLURL(t testing.TB, dsn string) string {
 	t.Helper()
-	cfg, err := mysql.ParseDSN(MySQL(t))
+	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
-		t.Fatalf("%s is not a data source name", envMySQL)
+		t.Fatal("not a data source name")
 	}
 	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
 	return u.String() + "?"
