@@ -73,11 +73,14 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 		return nil, err
 	}
 	cfg.Runtime = opts.set
+	if cfg.ConnectTimeout == 0 && opts.wait() > 0 { // a server that hangs leaves time for the next one
+		cfg.ConnectTimeout = opts.wait() / time.Duration(1+len(cfg.Multi))
+	}
 	connector, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, errSQLURL
 	}
-	connector.Dialer(boundedDialer{timeout: 2 * opts.wait()}) // a call has given up by then
+	connector.Dialer(boundedDialer{timeout: opts.wait() * 11 / 10}) // the call has given up by then
 	return openSQL(connector, opts.conns, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewPostgresStore(db, &opts.SQLOptions)
 		if err != nil {
@@ -183,17 +186,28 @@ func (d boundedDialer) DialTimeout(network, addr string, timeout time.Duration) 
 	if err != nil || d.timeout <= 0 {
 		return c, err
 	}
-	return boundedConn{c, d.timeout}, nil
+	return &boundedConn{Conn: c, timeout: d.timeout}, nil
 }
 
 type boundedConn struct {
 	net.Conn
-	timeout time.Duration
+	timeout  time.Duration
+	deadline time.Time // that the driver set, for its connect_timeout
+}
+
+// SetDeadline implements [net.Conn].
+func (c *boundedConn) SetDeadline(t time.Time) error {
+	c.deadline = t
+	return c.Conn.SetDeadline(t)
 }
 
 // Read implements [io.Reader].
-func (c boundedConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
+func (c *boundedConn) Read(p []byte) (int, error) {
+	end := time.Now().Add(c.timeout)
+	if !c.deadline.IsZero() && c.deadline.Before(end) {
+		end = c.deadline
+	}
+	if err := c.SetReadDeadline(end); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)

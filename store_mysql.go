@@ -169,9 +169,13 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Missing
 	case 1064, 1235, 1093, 1175, 1105: // syntax, not supported, the same table twice, sql_safe_updates, TiDB's planner
 		return sqlstore.Unknown
-	case 1213, 1205: // deadlock, lock wait timeout
+	case 1213, 1205, 3101: // deadlock, lock wait timeout; another member's change came first (Group Replication)
+		return sqlstore.Aborted
+	case 8005, 8022, 9007: // TiDB: conflict, commit failed and rolled back, conflict
 		return sqlstore.Aborted
 	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)
+		return sqlstore.Broken
+	case 1180: // error during commit: a Galera node that loses the others does not know whether they have it
 		return sqlstore.Broken
 	}
 	return sqlstore.Failed

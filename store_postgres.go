@@ -48,6 +48,7 @@ func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
 			Version:    r.Replace(postgresVersion),
 			Insert:     r.Replace(postgresInsert),
 			Update:     r.Replace(postgresUpdate),
+			Confirm:    r.Replace(postgresConfirm),
 			Delete:     r.Replace(postgresDelete),
 			Touch:      r.Replace(postgresTouch),
 			Page:       r.Replace(postgresPage),
@@ -117,6 +118,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`
 
 	postgresUpdate = `UPDATE {t} SET version = $1, username = $2, created = $3, accessed = $4, expires = $5, data = $6,
 by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE id = $9 AND version = $10`
+
+	// A commit that waits for a synchronous standby is seen by others once its
+	// client has given up. One that comes after it waits for both.
+	postgresConfirm = `UPDATE {t} SET version = version WHERE id = $1 AND version = $2`
 
 	postgresDelete = `DELETE FROM {t} WHERE id = $1`
 

@@ -50,12 +50,13 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
 	for i := 1; ; i++ {
 		v, err := f(ctx)
+		ended := ctx.Err() // once: it may end any moment
 		switch {
 		case err == nil:
 			return v, nil
-		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-			return v, fmt.Errorf("%w: %w", ctx.Err(), err)
-		case !s.passes(ctx, err):
+		case ended != nil && !errors.Is(err, ended):
+			return v, fmt.Errorf("%w: %w", ended, err)
+		case !s.passes(err):
 			return v, s.explain(err)
 		case i == contests || i >= attempts && s.fault(err) == Broken:
 			return v, fmt.Errorf("%w: %w", ErrTooMany, err)
@@ -78,9 +79,9 @@ func (s *Store) explain(err error) error {
 }
 
 // passes reports whether another attempt may fare better.
-func (s *Store) passes(ctx context.Context, err error) bool {
+func (s *Store) passes(err error) bool {
 	fault := s.fault(err)
-	return ctx.Err() == nil && (err == errMoved || fault == Aborted || fault == Broken)
+	return err == errMoved || fault == Aborted || fault == Broken
 }
 
 func (s *Store) fault(err error) Fault {
@@ -115,6 +116,11 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, 
 		res, err = stmt.ExecContext(ctx, args...)
 	}
 	if err != nil {
+		return 0, err
+	}
+	// PostgreSQL answers a success, with a warning, where a commit's wait for a
+	// synchronous standby is cancelled: a failover may still lose that commit.
+	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()

@@ -29,11 +29,29 @@ func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error)
 			return o, err
 		}
 		o.Found, o.Version, err = s.version(ctx, r.ID)
-		if err == nil && o.writable(r.Version, prev) {
+		switch {
+		case err != nil:
+			return o, err
+		case o.writable(r.Version, prev):
 			return o, errMoved
+		case o.Found && o.Version == r.Version:
+			return o, s.confirm(ctx, r)
 		}
-		return o, err
+		return o, nil
 	})
+}
+
+// confirm makes sure that what an earlier attempt wrote is as safe as what was
+// acknowledged, in a database that shows it before.
+func (s *Store) confirm(ctx context.Context, r Record) error {
+	if s.q.Confirm == "" {
+		return nil
+	}
+	n, err := s.execOnce(ctx, s.q.Confirm, args(r.ID[:], r.Version))
+	if err == nil && n == 0 {
+		return errMoved
+	}
+	return err
 }
 
 // writable reports whether what was found could be written over after all.

@@ -64,6 +64,7 @@ type Queries struct {
 	Version    string // id: version
 	Insert     string // id, version, user, created, accessed, expires, data, accessed, expires
 	Update     string // version, user, created, accessed, expires, data, accessed, expires, id, prev
+	Confirm    string // id, version: commits again, unchanged, what is there; "" where nobody sees it before it is safe
 	Delete     string // id
 	Touch      string // accessed, expires, id, accessed, expires
 	Page       string // from: id and the columns of Load, from that id on

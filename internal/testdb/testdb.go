@@ -140,6 +140,13 @@ func Inherited(t *testing.T, key string, start func() string) string {
 // own starts a server that ends with the test.
 func own(t testing.TB, s *Server) *Server {
 	t.Helper()
+	ends(t, s)
+	need(t, s.create())
+	return s
+}
+
+// ends makes a server end with the test.
+func ends(t testing.TB, s *Server) {
 	s.t = t
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -147,8 +154,6 @@ func own(t testing.TB, s *Server) *Server {
 		}
 		s.remove()
 	})
-	need(t, s.create())
-	return s
 }
 
 // need ends the test if a server could not be had. It skips it only where
