@@ -10,9 +10,9 @@ MODULES = internal/pgxtest
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
 
-.PHONY: test tools lint unit fuzz bench cover
+.PHONY: test tools lint unit test-cluster fuzz bench cover
 
-test: tools lint unit fuzz bench
+test: tools lint unit test-cluster fuzz bench
 
 tools:
 	@.ci/tools
@@ -20,14 +20,18 @@ tools:
 lint:
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
 	go mod tidy -diff
-	go vet ./...
+	go vet ./... && go vet -tags cluster ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
-	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster .
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
 	go test -race -shuffle=on -timeout 15m ./...
 	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 10m ./...) || exit 1; done
+
+# Clusters of database servers, which die in the middle of load.
+test-cluster: tools
+	go test -race -tags cluster -run Cluster -timeout 10m .
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.

@@ -79,8 +79,26 @@ func (s *Session) start() (*txn, *life, error) {
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// run tries until a try has its way, or there is none to be had.
-func (t *txn) run(ctx context.Context) (err error) {
+// run commits. A failure that leaves it open whether the changes are stored is
+// ErrUncertain.
+func (t *txn) run(ctx context.Context) error {
+	err := t.tries(ctx)
+	if t.lost && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
+		return uncertain(err)
+	}
+	return err
+}
+
+// uncertain marks the failure of what may have been done all the same.
+func uncertain(err error) error {
+	if errors.Is(err, ErrUncertain) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// tries tries until a try has its way, or there is none to be had.
+func (t *txn) tries(ctx context.Context) (err error) {
 	if t.life.standing == superseded && !t.login {
 		return &droppedError{t.life.token.id, ErrStale}
 	}
@@ -123,7 +141,7 @@ func (t *txn) reload(ctx context.Context) error {
 		t.life, t.behind = own, false // somebody else's record has the ID that was drawn: draw another
 		return nil
 	}
-	st, err := m.fetch(ctx, t.life.token.id)
+	st, err := t.fetch(ctx)
 	switch {
 	case err != nil && !absent(err):
 		return err
@@ -148,6 +166,16 @@ func (t *txn) reload(ctx context.Context) error {
 	t.behind = false
 	t.lost = t.lost && t.life.token.id != own.token.id
 	return err
+}
+
+// fetch loads the record as it is now. It asks until the store answers: where
+// the answer to a Save was lost, nothing else can tell what became of it.
+func (t *txn) fetch(ctx context.Context) (st *state, err error) {
+	again(ctx, func() bool {
+		st, err = t.s.m.fetch(ctx, t.life.token.id)
+		return err == nil || absent(err)
+	})
+	return st, err
 }
 
 // gone is for a session that is over, as was meant. st is what is left of it,
@@ -209,43 +237,49 @@ func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
 // save asks the store to Save until it has an answer. One that fails for other
 // reasons than a conflict may have landed: it is asked again, and a conflict is
 // then uncertain.
-func (t *txn) save(ctx context.Context, rec Record, prev Version) error {
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		err := t.s.m.store.Save(ctx, rec, prev)
+func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
+	again(ctx, func() bool {
+		err = t.s.m.store.Save(ctx, rec, prev)
 		switch {
 		case err == nil, absent(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
 			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
-			return err
+			return true
 		}
 		if !t.lost {
 			t.emit(ctx, EventStoreError, err)
 		}
 		t.lost = true
-		if sleep(ctx, wait/2+rand.N(wait/2)) != nil {
-			return err
-		}
-	}
+		return false
+	})
+	return err
 }
 
 // bury deletes the session that Destroy ended. If that fails, the logout has
 // failed, and what was created after it is taken back.
-func (t *txn) bury(ctx context.Context, doomed *life) error {
+func (t *txn) bury(ctx context.Context, doomed *life) (err error) {
 	store := t.s.m.store
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
-		err := store.Delete(ctx, doomed.base.id)
-		if err == nil {
-			return nil
+	again(ctx, func() bool {
+		err = store.Delete(ctx, doomed.base.id)
+		return err == nil
+	})
+	if err == nil {
+		return nil
+	}
+	t.emit(ctx, EventStoreError, err)
+	if t.plan.todo == doSave && t.plan.event == EventCreated {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
+		defer cancel()
+		store.Delete(undo, t.plan.next.id)
+	}
+	return uncertain(err)
+}
+
+// again calls f until it is done, or ctx is.
+func again(ctx context.Context, f func() (done bool)) {
+	for wait := 10 * time.Millisecond; !f(); wait = min(2*wait, 500*time.Millisecond) {
+		if sleep(ctx, wait/2+rand.N(wait/2)) != nil {
+			return
 		}
-		if sleep(ctx, wait/2+rand.N(wait/2)) == nil {
-			continue
-		}
-		t.emit(ctx, EventStoreError, err)
-		if t.plan.todo == doSave && t.plan.event == EventCreated {
-			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
-			defer cancel()
-			store.Delete(undo, t.plan.next.id)
-		}
-		return err
 	}
 }
 

@@ -211,3 +211,32 @@ func TestSpendingBesideALostSuccessor(t *testing.T) {
 		}
 	})
 }
+
+// Where the answer to a Save was lost, the record must be looked at, however
+// often that fails at first.
+func TestLookingWhetherASaveLandedIsRetried(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	failures := 3
+	store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+		if err := save(); err != nil {
+			t.Error(err)
+		}
+		store.set(func() {
+			store.onLoad = func(session2.ID) error {
+				if failures--; failures >= 0 {
+					return errDown
+				}
+				return nil
+			}
+		})
+		return uncertain()
+	})
+	res := st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
+	n := 0
+	st.do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
+	if res.StatusCode != 200 || n != 1 || failures >= 0 {
+		t.Errorf("status %d, counted %d, %d failures left; want 200, 1 and none", res.StatusCode, n, failures)
+	}
+}

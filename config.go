@@ -59,7 +59,9 @@ type Config struct {
 	// ErrorHandler answers a request whose session failed, instead of the
 	// handler, of whose response nothing is left. err matches ErrTooLarge,
 	// ErrStale or what the store said. The default logs, and answers 500, 409
-	// and 503, in that order.
+	// and 503, in that order. What was to be stored was not, unless err
+	// matches ErrUncertain: then the answer of the store was lost, and there was
+	// no finding out within CommitTimeout.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// KeepOnReuse leaves a session alive whose long-replaced token was

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -471,6 +472,34 @@ func TestHangingStore(t *testing.T) {
 			t.Errorf("the request took %v", d)
 		}
 	})
+}
+
+// A client that is told of a failure can be told, too, whether to repeat what it
+// asked.
+func TestFailureSaysWhetherItIsCertain(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		uncertain bool
+		fail      func(b *brittleStore) *atomic.Bool
+		ask       func(s *session2.Session)
+	}{
+		{"load", false, func(b *brittleStore) *atomic.Bool { return &b.failLoad }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"save", true, func(b *brittleStore) *atomic.Bool { return &b.failSave }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"logout", true, func(b *brittleStore) *atomic.Bool { return &b.failDelete }, func(s *session2.Session) { s.Destroy() }},
+	} {
+		store := newBrittle()
+		var failed error
+		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			failed = err
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}})
+		b := st.login("alice")
+		c.fail(store).Store(true)
+		res := st.do(b, c.ask)
+		if got := errors.Is(failed, session2.ErrUncertain); res.StatusCode != 503 || !errors.Is(failed, errDown) || got != c.uncertain {
+			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t", c.name, res.StatusCode, failed, errDown, c.uncertain)
+		}
+	}
 }
 
 func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {

@@ -55,6 +55,14 @@
 // or by [Session.CSRFToken]. [Session.UseFormToken] keeps a form from being
 // submitted twice. No token and no value shows in an error, an event or the log.
 //
+// # Stores
+//
+// [MemoryStore] for tests, [FileStore], [BoltStore] and [GobStore] for one
+// machine, [PostgresStore] and [MySQLStore] for many; [Open] opens any of them
+// by URL. When the application starts, it calls Setup where the store has it
+// ([SetupStore]). In a database each call of the protocol is one statement and
+// one round trip, and nothing depends on the server's clock or settings.
+//
 // # Writing a store
 //
 // A [Store] has four methods, and one rule that matters: Save checks the version

@@ -467,3 +467,28 @@ func ExampleGobOptions() {
 	fmt.Println(store.Capabilities().Durable)
 	// Output: false
 }
+
+func ExampleInspect() {
+	store := session2.NewMemoryStore()
+	m, err := session2.NewManager(store, session2.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	s, _ := m.Open(ctx, "")
+	s.Set("color", "green")
+	if err := s.Commit(ctx); err != nil {
+		log.Fatal(err)
+	}
+	for rec := range store.Iter(ctx) {
+		contents, err := session2.Inspect(rec)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(contents.Values)
+		fmt.Println(contents.Values[0].Value())
+	}
+	// Output:
+	// ["color" 6 bytes]
+	// green <nil>
+}

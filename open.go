@@ -18,12 +18,19 @@ import (
 //	postgres://user:password@host:port/database
 //	mysql://user:password@host:port/database
 //
-// Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the
-// names of FileOptions, BoltOptions and GobOptions in lower case; an unknown one
-// is refused. Of a database's URL, table, noprepare and timeout are those of
-// SQLOptions, conns bounds the number of connections (16 by default), and all
-// others are the driver's. Its server is not called yet. The store's Setup is the caller's to call, and its Close, if it
-// has one. No error repeats the URL, which may hold a password.
+// Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the names
+// of FileOptions, BoltOptions, GobOptions and SQLOptions in lower case; an unknown
+// one is refused. Beside those of SQLOptions a database's URL takes
+//
+//	conns=32               connections at most, 16 by default
+//	set.wsrep_sync_wait=7  a setting of the server, for each connection
+//	socket=/run/mysqld.sock, mysql only: a socket in place of the host
+//
+// and the driver's own, such as sslmode for PostgreSQL and tls for MySQL. lib/pq
+// demands TLS unless sslmode says otherwise.
+//
+// A database is not called yet. The store's Setup is the caller's to call, and
+// its Close, if it has one. No error repeats the URL, which may hold a password.
 func Open(ctx context.Context, rawURL string) (Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -4,9 +4,11 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -21,32 +23,66 @@ const sqlConns = 16
 // errSQLURL repeats nothing of what the driver says: that may hold a password.
 var errSQLURL = errors.New("session2: open: the driver refuses the URL or one of its options")
 
-// takeSQL takes the options of a SQL store. What is left is the driver's.
-func (o *openOptions) takeSQL() (opts SQLOptions, conns int) {
+// sqlOptions are the options of a database's URL that are not the driver's.
+type sqlOptions struct {
+	SQLOptions
+	conns int
+	set   map[string]string // settings of the server, for each connection
+}
+
+// takeSQL takes these options. What is left is for the driver.
+func (o *openOptions) takeSQL() (opts sqlOptions) {
 	opts.Table = option(o, "table", func(s string) (string, error) { return s, nil })
 	opts.NoPrepare = o.bool("noprepare")
 	opts.Timeout = o.duration("timeout")
-	if conns = option(o, "conns", strconv.Atoi); conns == 0 {
-		conns = sqlConns
+	if opts.conns = option(o, "conns", strconv.Atoi); opts.conns == 0 {
+		opts.conns = sqlConns
 	}
-	return opts, conns
+	opts.set = make(map[string]string)
+	for name, list := range o.query {
+		if setting, ok := strings.CutPrefix(name, "set."); ok {
+			opts.set[setting] = list[0]
+			delete(o.query, name)
+		}
+	}
+	return opts
+}
+
+// refuse notes the options that the driver does not know either and would send
+// to the server: misspelt, they would be found out at the first connection.
+func (o *openOptions) refuse(params map[string]string) error {
+	for name := range params {
+		o.errs = append(o.errs, fmt.Errorf("session2: open: unknown option %q; a setting of the server is set.%s", name, name))
+	}
+	return errors.Join(o.errs...)
 }
 
 // openPostgres opens the store of a postgres: URL, by lib/pq.
 func openPostgres(u *url.URL, o *openOptions) (Store, error) {
-	opts, conns := o.takeSQL()
+	opts := o.takeSQL()
 	if opts.NoPrepare {
 		o.query.Set("binary_parameters", "yes")
 	}
 	dsn := *u
 	dsn.Scheme, dsn.RawQuery = "postgres", o.query.Encode()
-	connector, err := pq.NewConnector(dsn.String())
+	cfg, err := pq.NewConfig(dsn.String())
 	if err != nil {
 		return nil, errors.Join(append(o.errs, errSQLURL)...)
 	}
-	connector.Dialer(boundedDialer{timeout: opts.wait()})
-	return openSQL(o, connector, conns, func(db *sql.DB) (Store, *sqlStore, error) {
-		s, err := NewPostgresStore(db, &opts)
+	if err := o.refuse(cfg.Runtime); err != nil {
+		return nil, err
+	}
+	cfg.Runtime = opts.set
+	if cfg.ConnectTimeout == 0 && opts.wait() > 0 { // a server that hangs leaves time for the next one
+		cfg.ConnectTimeout = opts.wait() / time.Duration(1+len(cfg.Multi))
+	}
+	connector, err := pq.NewConnectorConfig(cfg)
+	if err != nil {
+		return nil, errSQLURL
+	}
+	connector.Dialer(boundedDialer{timeout: opts.wait() * 11 / 10}) // the call has given up by then
+	return openSQL(connector, opts.conns, func(db *sql.DB) (Store, *sqlStore, error) {
+		s, err := NewPostgresStore(db, &opts.SQLOptions)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -56,16 +92,27 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 
 // openMySQL opens the store of a mysql: URL.
 func openMySQL(u *url.URL, o *openOptions) (Store, error) {
-	opts, conns := o.takeSQL()
+	opts := o.takeSQL()
 	if opts.NoPrepare {
 		o.query.Set("interpolateParams", "true")
 	}
-	connector, err := mysqlConnector(u, o.query)
+	cfg, err := mysqlConfig(u, o)
 	if err != nil {
 		return nil, errors.Join(append(o.errs, errSQLURL)...)
 	}
-	return openSQL(o, connector, conns, func(db *sql.DB) (Store, *sqlStore, error) {
-		s, err := NewMySQLStore(db, &opts)
+	if err := o.refuse(cfg.Params); err != nil {
+		return nil, err
+	}
+	cfg.Params = make(map[string]string)
+	for name, value := range opts.set {
+		cfg.Params[name] = mysqlLiteral(value)
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, errSQLURL
+	}
+	return openSQL(connector, opts.conns, func(db *sql.DB) (Store, *sqlStore, error) {
+		s, err := NewMySQLStore(db, &opts.SQLOptions)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,31 +120,40 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 	})
 }
 
-// mysqlConnector translates a URL into the driver's own notation.
-func mysqlConnector(u *url.URL, params url.Values) (driver.Connector, error) {
-	cfg := mysql.NewConfig()
-	cfg.Net, cfg.Addr = "tcp", u.Host
-	cfg.User = u.User.Username()
-	cfg.Passwd, _ = u.User.Password()
-	if len(u.Path) > 1 {
-		cfg.DBName = u.Path[1:]
-	}
-	dsn := cfg.FormatDSN()
-	if len(params) > 0 {
-		dsn += "?" + params.Encode()
-	}
-	cfg, err := mysql.ParseDSN(dsn)
+// mysqlConfig reads a URL as the driver would its own notation.
+func mysqlConfig(u *url.URL, o *openOptions) (*mysql.Config, error) {
+	socket := option(o, "socket", func(s string) (string, error) { return s, nil })
+	cfg, err := mysql.ParseDSN("/?" + o.query.Encode())
 	if err != nil {
 		return nil, err
 	}
-	return mysql.NewConnector(cfg)
+	cfg.User = u.User.Username()
+	cfg.Passwd, _ = u.User.Password()
+	cfg.DBName = strings.TrimPrefix(u.Path, "/")
+	switch {
+	case socket != "" && u.Host == "":
+		cfg.Net, cfg.Addr = "unix", socket
+	case socket != "" || u.Hostname() == "" || strings.Contains(cfg.DBName, "/"):
+		return nil, errSQLURL
+	case u.Port() == "":
+		cfg.Addr = net.JoinHostPort(u.Hostname(), "3306")
+	default:
+		cfg.Addr = u.Host
+	}
+	return cfg, nil
+}
+
+// mysqlLiteral returns a setting's value as the driver puts it into a SET
+// statement: a number, or a string.
+func mysqlLiteral(value string) string {
+	if _, err := strconv.ParseInt(value, 10, 64); err == nil {
+		return value
+	}
+	return "'" + strings.NewReplacer("'", "''", `\`, `\\`).Replace(value) + "'"
 }
 
 // openSQL makes a store that owns its database.
-func openSQL(o *openOptions, c driver.Connector, conns int, open func(*sql.DB) (Store, *sqlStore, error)) (Store, error) {
-	if err := errors.Join(o.errs...); err != nil {
-		return nil, err
-	}
+func openSQL(c driver.Connector, conns int, open func(*sql.DB) (Store, *sqlStore, error)) (Store, error) {
 	db := sql.OpenDB(c)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
@@ -109,9 +165,10 @@ func openSQL(o *openOptions, c driver.Connector, conns int, open func(*sql.DB) (
 	return store, nil
 }
 
-// boundedDialer makes connections whose reads end in time. lib/pq stops for a
-// context only when the server answers its request to cancel, so that a server
-// that hangs would hold up the call for good.
+// boundedDialer makes connections whose reads end in time. lib/pq waits for an
+// answer even when its context is done, unless the server carries out its
+// request to cancel. The store gives up on such a call, and only this gives the
+// pool its connection back where the server hangs.
 type boundedDialer struct {
 	net.Dialer
 	timeout time.Duration
@@ -129,17 +186,28 @@ func (d boundedDialer) DialTimeout(network, addr string, timeout time.Duration) 
 	if err != nil || d.timeout <= 0 {
 		return c, err
 	}
-	return boundedConn{c, d.timeout}, nil
+	return &boundedConn{Conn: c, timeout: d.timeout}, nil
 }
 
 type boundedConn struct {
 	net.Conn
-	timeout time.Duration
+	timeout  time.Duration
+	deadline time.Time // that the driver set, for its connect_timeout
+}
+
+// SetDeadline implements [net.Conn].
+func (c *boundedConn) SetDeadline(t time.Time) error {
+	c.deadline = t
+	return c.Conn.SetDeadline(t)
 }
 
 // Read implements [io.Reader].
-func (c boundedConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
+func (c *boundedConn) Read(p []byte) (int, error) {
+	end := time.Now().Add(c.timeout)
+	if !c.deadline.IsZero() && c.deadline.Before(end) {
+		end = c.deadline
+	}
+	if err := c.SetReadDeadline(end); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)

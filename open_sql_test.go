@@ -5,18 +5,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 )
 
 // sqlURL returns the server's URL, as Open takes it.
 func sqlURL(t testing.TB, system, dsn string) *url.URL {
 	t.Helper()
 	if system == "mysql" {
-		cfg, err := mysql.ParseDSN(dsn)
-		must(t, err)
-		return &url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
+		dsn = testdb.MySQLURL(t, dsn)
 	}
 	u, err := url.Parse(dsn)
 	must(t, err)
@@ -38,19 +35,73 @@ func TestOpenSQL(t *testing.T) {
 }
 
 func TestOpenSQLRefusals(t *testing.T) {
-	for _, rawURL := range []string{
-		"postgres://u:hunter2@h/db?table=a%20b",
-		"postgres://u:hunter2@h/db?noprepare=perhaps",
-		"postgres://u:hunter2@h/db?timeout=1",
-		"postgres://u:hunter2@h/db?sslmode=hunter2",
-		"postgres://u:hunter2@h:port/db",
-		"mysql://u:hunter2@h/db?table=a%20b",
-		"mysql://u:hunter2@h/db?parseTime=hunter2",
-		"mysql://u:hunter2@h/db?conns=many",
+	for _, test := range []struct{ url, says string }{
+		{"postgres://u:hunter2@h/db?table=a%20b", "no name for a table"},
+		{"postgres://u:hunter2@h/db?noprepare=perhaps", "noprepare"},
+		{"postgres://u:hunter2@h/db?timeout=1", "timeout"},
+		{"postgres://u:hunter2@h/db?sslmode=hunter2", "driver refuses"},
+		{"postgres://u:hunter2@h:port/db", "not a URL"},
+		{"postgres://u:hunter2@h/db?tabel=x", `unknown option "tabel"`},
+		{"postgres://u:hunter2@h/db?statement_timeout=1", "set.statement_timeout"},
+		{"mysql://u:hunter2@h/db?table=a%20b", "no name for a table"},
+		{"mysql://u:hunter2@h/db?parseTime=hunter2", "driver refuses"},
+		{"mysql://u:hunter2@h/db?conns=many", "conns"},
+		{"mysql://u:hunter2@h/db?tabel=x", `unknown option "tabel"`},
+		{"mysql://u:hunter2@h/db?sql_mode=ANSI", "set.sql_mode"},
+		{"mysql://u:hunter2@h/db?socket=/s", "refuses"},
+		{"mysql://u:hunter2@/db", "refuses"},
+		{"mysql://u:hunter2@h/db/more", "refuses"},
 	} {
-		_, err := session2.Open(t.Context(), rawURL)
-		if err == nil || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("Open(%q): got %v, want an error without the password", rawURL, err)
+		_, err := session2.Open(t.Context(), test.url)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("Open(%q): got %v, want it to say %q without the password", test.url, err, test.says)
 		}
 	}
+}
+
+// TestOpenSQLSettings gives settings to the server.
+func TestOpenSQLSettings(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		bad := map[string]string{"postgres": "set.default_transaction_read_only=on", "mysql": "set.sql_mode=%27%5C"}
+		good := map[string]string{"postgres": "set.timezone=Asia/Tokyo&set.synchronous_commit=on", "mysql": "set.sql_mode=ANSI&set.innodb_lock_wait_timeout=3"}
+		for set, want := range map[string]bool{bad[sys.name]: false, good[sys.name]: true} {
+			u := sqlURL(t, sys.name, dsn)
+			u.RawQuery += "&" + set + "&table=" + sqlTable(t.TempDir())
+			store, err := session2.Open(t.Context(), u.String())
+			must(t, err)
+			if err := store.(sqlStore).Setup(t.Context()); (err == nil) != want {
+				t.Errorf("%s: got %v, want success %v", set, err, want)
+			}
+			must(t, store.(sqlStore).Close())
+		}
+	})
+}
+
+// TestOpenSQLOddNames logs in with a user and a password that a URL must encode.
+func TestOpenSQLOddNames(t *testing.T) {
+	const password = `p@ss:w/rd?#%&'"\ ü`
+	create := map[string][]string{
+		"postgres": {`CREATE ROLE "{u}" LOGIN SUPERUSER PASSWORD '{p}'`},
+		"mysql":    {"CREATE USER `{u}`@'%' IDENTIFIED BY '{p}'", "GRANT ALL ON `{d}`.* TO `{u}`@'%'"},
+	}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		name := "odd@user:" + table[:12]
+		u := sqlURL(t, sys.name, dsn)
+		literal := strings.ReplaceAll(password, "'", "''")
+		if sys.name == "mysql" {
+			literal = strings.ReplaceAll(literal, `\`, `\\`)
+		}
+		r := strings.NewReplacer("{u}", name, "{p}", literal, "{d}", strings.TrimPrefix(u.Path, "/"))
+		for _, stmt := range create[sys.name] {
+			_, err := openSQL(t, sys.driver, dsn).Exec(r.Replace(stmt))
+			must(t, err)
+		}
+		u.User = url.UserPassword(name, password)
+		u.RawQuery += "&table=" + table
+		store, err := session2.Open(t.Context(), u.String())
+		must(t, err)
+		useSQL(t, store.(sqlStore))
+		must(t, store.(sqlStore).Close())
+	})
 }

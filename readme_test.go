@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,15 +25,31 @@ func TestReadmeProgram(t *testing.T) {
 	}
 }
 
-func TestReadmeNamesTestsThatExist(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+func TestTextsNameTestsThatExist(t *testing.T) {
+	texts, err := filepath.Glob("docs/*.md")
+	must(t, err)
+	have := append(testNames(t, "."), testNames(t, "internal/pgxtest")...)
+	for _, path := range append(texts, "README.md") {
+		text, err := os.ReadFile(path)
+		must(t, err)
+		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(text), -1) {
+			if !slices.Contains(have, name) {
+				t.Errorf("%s speaks of %s, which is not there", path, name)
+			}
+		}
 	}
-	have := testNames(t, ".")
-	for _, name := range regexp.MustCompile(`\bTest\w+`).FindAllString(string(readme), -1) {
-		if !slices.Contains(have, name) {
-			t.Errorf("the README speaks of %s, which is not there", name)
+}
+
+// TestStoresShowTheSchema compares what docs/STORES.md shows with what Setup
+// runs.
+func TestStoresShowTheSchema(t *testing.T) {
+	text, err := os.ReadFile("docs/STORES.md")
+	must(t, err)
+	for _, sys := range sqlSystems {
+		store, err := sys.open(nil, nil)
+		must(t, err)
+		if ddl := strings.Join(store.Schema(), ";\n") + ";\n"; !strings.Contains(string(text), "```sql\n"+ddl+"```") {
+			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", sys.name, ddl)
 		}
 	}
 }

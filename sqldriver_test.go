@@ -55,6 +55,14 @@ func (d *tappedDriver) taken() string {
 	return s
 }
 
+// failures returns how many executions failed, not counting those that were
+// tampered with.
+func (d *tappedDriver) failures() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.counts["failed"]
+}
+
 // tamper sets what happens before and after each execution of a statement; an
 // error takes the place of its answer.
 func (d *tappedDriver) tamper(before, after func(query string) error) {
@@ -110,7 +118,9 @@ func (s *tappedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 		return nil, err
 	}
 	res, err := s.Stmt.(driver.StmtExecContext).ExecContext(ctx, args)
-	if err == nil {
+	if err != nil {
+		s.tap.count("failed")
+	} else {
 		err = s.tap.hook(&s.tap.after, s.query)
 	}
 	if err != nil {

@@ -21,7 +21,9 @@ var (
 	ErrConflict = errors.New("session changed meanwhile")
 
 	// ErrUncertain says that a Save's answer was lost and that others have
-	// written since, so that the store cannot tell whether it took effect.
+	// written since, so that the store cannot tell whether it took effect. From
+	// a Manager it says that a commit failed and its changes may be stored all
+	// the same: a request that is repeated may apply them twice.
 	ErrUncertain = errors.New("outcome of the save is unknown")
 
 	// ErrStale says that a request's token was replaced meanwhile by a login

@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,7 @@ func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) (n int, err error) {
 }
 
 // Iter implements [IterStore]. It takes down the IDs, 16 bytes each, and reads
-// the records one by one.
+// the records one by one, in their order.
 func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s.each(ctx, "iter", yield, func(f *gobShelf) [][16]byte { return f.index.IDs() },
@@ -119,9 +120,10 @@ func (s *GobStore) each(ctx context.Context, op string, yield func(Record, error
 		return
 	}
 	s.mu.RLock()
-	all := slices.Values(ids(s.shelf))
+	all := ids(s.shelf)
 	s.mu.RUnlock()
-	for id := range all {
+	slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range all {
 		rec, err := Record{}, s.refresh(ctx)
 		if err == nil {
 			rec, err = s.read(id)

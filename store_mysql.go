@@ -130,15 +130,26 @@ WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 32`
 	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = ?`
 )
 
-// mysqlSweep is the queries of a sweep by one of the times. Its DELETE goes by
-// primary key, so that it locks the rows it deletes and no range of an index.
+// mysqlSweep is the queries of a sweep by one of the times. Its DELETE and
+// UPDATE go by primary key, so that they lock the rows they change and no range
+// of an index. Neither can pass over locked rows by itself, but a SELECT within
+// can; its LIMIT keeps the optimizer from dissolving it. The time is compared
+// outside, as TiDB takes SKIP LOCKED and locks nothing.
 func mysqlSweep(r *strings.Replacer, col string) sqlstore.Sweep {
-	c := strings.NewReplacer("{c}", col)
+	c := strings.NewReplacer("{c}", col, "{free}", `(SELECT id FROM {t} WHERE id IN ({ids})
+LIMIT 100 FOR UPDATE SKIP LOCKED) AS free STRAIGHT_JOIN {t} AS s`)
+	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
-		Find: r.Replace(c.Replace(`SELECT id, by_{c}, {c} FROM {t}
-WHERE by_{c} >= ? AND by_{c} <= ? AND (by_{c} > ? OR id > ?) ORDER BY by_{c}, id LIMIT 100`)),
-		Delete: r.Replace(c.Replace(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`)),
-		Refile: r.Replace(c.Replace(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`)),
+		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
+WHERE (by_{c} = ? AND id > ? OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id LIMIT 100`),
+		Delete: sqlstore.Skipping{
+			Skip: fill(`DELETE s FROM {free} WHERE s.id = free.id AND s.{c} <= ?`),
+			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`),
+		},
+		Refile: sqlstore.Skipping{
+			Skip: fill(`UPDATE {free} SET s.by_accessed = s.accessed, s.by_expires = s.expires WHERE s.id = free.id AND s.by_{c} < s.{c}`),
+			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE id IN ({ids}) AND by_{c} < {c}`),
+		},
 	}
 }
 
@@ -156,9 +167,15 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Duplicate
 	case 1146: // no such table
 		return sqlstore.Missing
-	case 1213, 1205: // deadlock, lock wait timeout
+	case 1064, 1235, 1093, 1175, 1105: // syntax, not supported, the same table twice, sql_safe_updates, TiDB's planner
+		return sqlstore.Unknown
+	case 1213, 1205, 3101: // deadlock, lock wait timeout; another member's change came first (Group Replication)
+		return sqlstore.Aborted
+	case 8005, 8022, 9007: // TiDB: conflict, commit failed and rolled back, conflict
 		return sqlstore.Aborted
 	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)
+		return sqlstore.Broken
+	case 1180: // error during commit: a Galera node that loses the others does not know whether they have it
 		return sqlstore.Broken
 	}
 	return sqlstore.Failed

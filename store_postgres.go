@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -47,6 +48,7 @@ func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
 			Version:    r.Replace(postgresVersion),
 			Insert:     r.Replace(postgresInsert),
 			Update:     r.Replace(postgresUpdate),
+			Confirm:    r.Replace(postgresConfirm),
 			Delete:     r.Replace(postgresDelete),
 			Touch:      r.Replace(postgresTouch),
 			Page:       r.Replace(postgresPage),
@@ -117,6 +119,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`
 	postgresUpdate = `UPDATE {t} SET version = $1, username = $2, created = $3, accessed = $4, expires = $5, data = $6,
 by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE id = $9 AND version = $10`
 
+	// A commit that waits for a synchronous standby is seen by others once its
+	// client has given up. One that comes after it waits for both.
+	postgresConfirm = `UPDATE {t} SET version = version WHERE id = $1 AND version = $2`
+
 	postgresDelete = `DELETE FROM {t} WHERE id = $1`
 
 	postgresTouch = `UPDATE {t} SET accessed = GREATEST(accessed, $1), expires = GREATEST(expires, $2)
@@ -134,16 +140,26 @@ WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 32`
 	postgresDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = {last}`
 )
 
-// postgresSweep is the queries of a sweep by one of the times. Rows that are
-// locked are being changed, or deleted by another sweep: it passes them over.
+// postgresSweep is the queries of a sweep by one of the times. The comparison
+// of pairs begins right behind a place in the index. $3 repeats $1 for MySQL's
+// sake and says nothing here: were it a second bound, the planner would expect
+// so few rows between the two that it fetched and sorted all that are old. Rows
+// that are locked are being changed, or deleted by another sweep.
 func postgresSweep(r *strings.Replacer, col string) sqlstore.Sweep {
-	c := strings.NewReplacer("{c}", col)
+	c := strings.NewReplacer("{c}", col, "{free}", `id = ANY(ARRAY(
+SELECT id FROM {t} WHERE id IN ({ids}) FOR UPDATE SKIP LOCKED))`)
+	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
-		Find: r.Replace(c.Replace(`SELECT id, by_{c}, {c} FROM {t}
-WHERE by_{c} >= $1 AND by_{c} <= $2 AND (by_{c} > $3 OR id > $4) ORDER BY by_{c}, id LIMIT 100`)),
-		Delete: r.Replace(c.Replace(`DELETE FROM {t} WHERE id = ANY(ARRAY(
-SELECT id FROM {t} WHERE id IN ({ids}) AND {c} <= {last} FOR UPDATE SKIP LOCKED))`)),
-		Refile: r.Replace(c.Replace(`UPDATE {t} SET by_{c} = {c} WHERE id IN ({ids}) AND by_{c} < {c}`)),
+		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
+WHERE (by_{c}, id) > ($1, $2) AND $3::bigint IS NOT NULL AND by_{c} <= $4 ORDER BY by_{c}, id LIMIT 100`),
+		Delete: sqlstore.Skipping{
+			Skip: fill(`DELETE FROM {t} WHERE {free} AND {c} <= {last}`),
+			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= {last}`),
+		},
+		Refile: sqlstore.Skipping{
+			Skip: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE {free} AND by_{c} < {c}`),
+			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE id IN ({ids}) AND by_{c} < {c}`),
+		},
 	}
 }
 
@@ -167,6 +183,8 @@ func postgresFault(err error) sqlstore.Fault {
 		return sqlstore.Duplicate
 	case "42P01": // undefined table
 		return sqlstore.Missing
+	case "42601", "0A000": // syntax error, feature not supported
+		return sqlstore.Unknown
 	case "40001", "40P01": // serialization failure, deadlock
 		return sqlstore.Aborted
 	case "40003", "57P01", "57P02", "57P03": // completion unknown, shutdown, crash, starting up
@@ -183,6 +201,9 @@ func postgresFault(err error) sqlstore.Fault {
 // the connection broke.
 func sqlConnFault(err error) sqlstore.Fault {
 	var netErr *net.OpError
+	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake lib/pq lets this out, and it unwraps to nothing
+		return sqlstore.Broken
+	}
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &netErr) {
 		return sqlstore.Broken
 	}

@@ -36,9 +36,13 @@ type SQLOptions struct {
 
 	// Timeout bounds each statement, with its retries and its wait for a free
 	// connection, so that a server that hangs holds up nobody for longer. By
-	// default 5 seconds; negative: none but the caller's context. Over lib/pq a
-	// server that hangs is given up in time only by a store of [Open], as that
-	// driver itself waits on.
+	// default 5 seconds; negative: none but the caller's context.
+	//
+	// A call that was given up keeps its connection until the driver lets go of
+	// it: lib/pq waits for an answer whatever the context says. So a server that
+	// hangs may use up a pool that db.SetMaxOpenConns limits, and may be sent any
+	// number of connections by one without limit. A store of [Open] ends such
+	// connections by itself.
 	Timeout time.Duration
 }
 
@@ -84,14 +88,7 @@ type sqlStore struct {
 // belongs; a store of [Open] closes its own. Later calls answer an error
 // matching [io/fs.ErrClosed], but for Close itself, which may be called again.
 func (s *sqlStore) Close() error {
-	err := s.run.Close()
-	if s.owned != nil {
-		err = errors.Join(err, s.owned())
-	}
-	if err != nil {
-		return fmt.Errorf("session2: close: %w", err)
-	}
-	return nil
+	return sqlError("close", s.run.Close(s.owned))
 }
 
 // Capabilities promises everything. Durable holds as far as the server was not
@@ -104,10 +101,7 @@ func (s *sqlStore) Capabilities() Capabilities {
 // that is. It may run in several processes at once. Where all is there it needs
 // no right to create anything.
 func (s *sqlStore) Setup(ctx context.Context) error {
-	if err := s.run.Setup(ctx, s.schema); err != nil {
-		return fmt.Errorf("session2: set up: %w", err)
-	}
-	return nil
+	return sqlError("set up", s.run.Setup(ctx, s.schema))
 }
 
 // Schema returns the statements that create what the store needs, for those who
@@ -176,7 +170,9 @@ func (s *sqlStore) Touch(ctx context.Context, id ID, accessed, expires time.Time
 
 // DeleteOld removes the records that were not accessed for age or have expired
 // by this machine's clock, and returns their number. It finds them by index and
-// deletes them a hundred at a time. Several may run at once.
+// deletes them a hundred at a time, passing over those that somebody is changing
+// right now. Between the hundreds it rests for as long as they took. Several may
+// run at once: they share the work, and each counts what it removed itself.
 func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
 	if err := checkAge(age); err != nil {
 		return 0, err

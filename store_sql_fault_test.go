@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 type sqlSystem struct {
 	name, driver string
 	server       func(testing.TB) string // the shared one
+	private      func(testing.TB, ...string) *testdb.Server
 	open         func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
 	deadlock     error
 }
@@ -39,10 +41,10 @@ type sqlStore interface {
 }
 
 var sqlSystems = []sqlSystem{
-	{"postgres", "postgres", testdb.Postgres,
+	{"postgres", "postgres", testdb.Postgres, testdb.NewPostgres,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewPostgresStore(db, o) },
 		&pq.Error{Code: "40P01"}},
-	{"mysql", "mysql", testdb.MySQL,
+	{"mysql", "mysql", testdb.MySQL, testdb.NewMySQL,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewMySQLStore(db, o) },
 		&mysql.MySQLError{Number: 1213}},
 }
@@ -212,6 +214,82 @@ func TestSQLDeadlockIsRetried(t *testing.T) {
 			t.Errorf("deadlocks without end: got %v, want %v", err, sys.deadlock)
 		}
 	})
+}
+
+// TestSQLAnswerTooLate finds that a success that comes when the call's context
+// has ended is none: PostgreSQL answers so if a commit's wait for a standby is
+// cancelled.
+func TestSQLAnswerTooLate(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store, tap := sys.tapped(t, dsn)
+		rec := sqlRecord(1)
+		must(t, store.Save(t.Context(), rec, 0))
+		next := rec
+		next.Version++
+		calls := map[string]func(context.Context) error{
+			"UPDATE": func(ctx context.Context) error { return store.Save(ctx, next, rec.Version) },
+			"DELETE": func(ctx context.Context) error { return store.Delete(ctx, rec.ID) },
+		}
+		for word, call := range calls {
+			ctx, cancel := context.WithCancel(t.Context())
+			tap.tamper(nil, func(query string) error {
+				if strings.HasPrefix(query, word) {
+					cancel()
+				}
+				return nil
+			})
+			if err := call(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: got %v, want %v", word, err, context.Canceled)
+			}
+		}
+	})
+}
+
+// TestPostgresConfirms finds that a Save which is done already commits once
+// more, and changes nothing.
+func TestPostgresConfirms(t *testing.T) {
+	store, tap := sqlSystems[0].tapped(t, testdb.Postgres(t))
+	rec := sqlRecord(1)
+	must(t, store.Save(t.Context(), rec, 0))
+	var writes []string
+	tap.tamper(nil, func(query string) error {
+		writes = append(writes, strings.Fields(query)[0])
+		return nil
+	})
+	must(t, store.Save(t.Context(), rec, 0))
+	if got := strings.Join(writes, " "); got != "INSERT UPDATE" {
+		t.Errorf("got the statements %q, want %q", got, "INSERT UPDATE")
+	}
+	got, err := store.Load(t.Context(), rec.ID)
+	if err != nil || !reflect.DeepEqual(got, rec) {
+		t.Errorf("got %v, %v, want %v", got, err, rec)
+	}
+}
+
+// TestMySQLConflictNumbers has a commit fail in the ways of clusters: with a
+// number that says it was rolled back, or with one that does not.
+func TestMySQLConflictNumbers(t *testing.T) {
+	store, tap := sqlSystems[1].tapped(t, testdb.MySQL(t))
+	ctx, rec := t.Context(), sqlRecord(1)
+	must(t, store.Save(ctx, rec, 0))
+	for _, number := range []uint16{1205, 3101, 8005, 8022, 9007} {
+		next := rec
+		next.Version++
+		tap.tamper(once("UPDATE", &mysql.MySQLError{Number: number}), nil)
+		if err := store.Save(ctx, next, rec.Version); err != nil {
+			t.Errorf("rolled back with %d: got %v, want another attempt", number, err)
+		}
+		rec = next
+	}
+	for _, number := range []uint16{1047, 1180} {
+		next := rec
+		next.Version++
+		tap.tamper(nil, once("UPDATE", &mysql.MySQLError{Number: number}))
+		if err := store.Save(ctx, next, rec.Version); err != nil {
+			t.Errorf("committed, and answered with %d: got %v, want it to be found", number, err)
+		}
+		rec = next
+	}
 }
 
 func TestSQLTimeout(t *testing.T) {

@@ -2,62 +2,115 @@ package session2_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
-	"io"
-	"net"
-	"sync/atomic"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/faultproxy"
 )
 
-// stallingProxy passes bytes on until it is told to stall; then it keeps the
-// connections open and swallows everything, as a server that hangs.
-func stallingProxy(t testing.TB, target string) (addr string, stall *atomic.Bool) {
+// viaProxy returns a proxy to the server, and the name of the server's data as
+// one that is there.
+func viaProxy(t testing.TB, dsn string) (*faultproxy.Proxy, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { l.Close() })
-	stall = new(atomic.Bool)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { c.Close() })
-			s, err := net.Dial("tcp", target)
-			if err != nil {
-				c.Close()
-				continue
-			}
-			t.Cleanup(func() { s.Close() })
-			go io.Copy(stalling{c, stall}, s)
-			go io.Copy(stalling{s, stall}, c)
-		}
-	}()
-	return l.Addr().String(), stall
+	host := dsnHost(t, dsn)
+	p := faultproxy.New(t, host)
+	return p, strings.Replace(dsn, host, p.Addr(), 1)
 }
 
-type stalling struct {
-	io.Writer
-	stall *atomic.Bool
-}
-
-func (w stalling) Write(p []byte) (int, error) {
-	if w.stall.Load() {
-		return len(p), nil
+// dsnHost returns the host and the port that a URL or a data source name of the
+// MySQL driver names.
+func dsnHost(t testing.TB, dsn string) string {
+	t.Helper()
+	if _, after, ok := strings.Cut(dsn, "@tcp("); ok {
+		host, _, _ := strings.Cut(after, ")")
+		return host
 	}
-	return w.Writer.Write(p)
+	u, err := url.Parse(dsn)
+	must(t, err)
+	return u.Host
 }
 
+// bounded checks that a call answers an error in time.
+func bounded(t *testing.T, what string, want error, call func() error) {
+	t.Helper()
+	start := time.Now()
+	if err := call(); !errors.Is(err, want) {
+		t.Errorf("%s: got %v, want %v", what, err, want)
+	}
+	if d := time.Since(start); d > 3*time.Second {
+		t.Errorf("%s: got an answer after %v, want it in %v", what, d, hangTimeout)
+	}
+}
+
+const hangTimeout = 300 * time.Millisecond
+
+// TestSQLHungServer finds that every call of a store keeps its timeout when the
+// server is silent, over a pool of the caller's, and that the store goes on when
+// the server is back.
 func TestSQLHungServer(t *testing.T) {
+	t.Parallel()
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, dsn := viaProxy(t, dsn)
+		defer p.Cut() // lib/pq would wait for good when the pool is closed
+		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Timeout: hangTimeout})
+		ctx, rec := t.Context(), sqlRecord(1)
+		must(t, store.Setup(ctx))
+		must(t, store.Save(ctx, rec, 0))
+		p.Hang(true)
+		for what, call := range map[string]func() error{
+			"load":        func() error { _, err := store.Load(ctx, rec.ID); return err },
+			"save":        func() error { return store.Save(ctx, rec, rec.Version-1) },
+			"delete old":  func() error { _, err := store.DeleteOld(ctx, time.Hour); return err },
+			"delete user": func() error { _, err := store.DeleteUser(ctx, "alice"); return err },
+			"set up":      func() error { return store.Setup(ctx) },
+			"iter": func() error {
+				for _, err := range store.Iter(ctx) {
+					return err
+				}
+				return nil
+			},
+		} {
+			bounded(t, what, context.DeadlineExceeded, call)
+		}
+		gone, cancel := context.WithCancel(ctx)
+		time.AfterFunc(10*time.Millisecond, cancel)
+		bounded(t, "load, cancelled", context.Canceled, func() error { _, err := store.Load(gone, rec.ID); return err })
+		p.Hang(false)
+		recovers(t, store, rec)
+		p.Hang(true)
+		start := time.Now()
+		store.Close() // may fail, as it could tell nobody
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("close took %v, want %v", d, hangTimeout)
+		}
+	})
+}
+
+// recovers checks that a store loads a record, after as many failures as the
+// pool may have kept broken connections.
+func recovers(t *testing.T, store session2.Store, rec session2.Record) {
+	t.Helper()
+	var err error
+	for range 20 {
+		if _, err = store.Load(t.Context(), rec.ID); err == nil {
+			return
+		}
+	}
+	t.Errorf("after the server came back: %v", err)
+}
+
+// TestOpenSQLHungServer finds that a store of Open gets connections that hang
+// out of its pool by itself, so that a small one is not used up.
+func TestOpenSQLHungServer(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, dsn := viaProxy(t, dsn)
 		u := sqlURL(t, sys.name, dsn)
-		addr, stall := stallingProxy(t, u.Host)
-		u.Host = addr
-		u.RawQuery += "&timeout=300ms&table=" + sqlTable(t.TempDir())
+		u.RawQuery += "&conns=1&timeout=300ms&table=" + sqlTable(t.TempDir())
 		opened, err := session2.Open(t.Context(), u.String())
 		must(t, err)
 		store := opened.(sqlStore)
@@ -65,17 +118,85 @@ func TestSQLHungServer(t *testing.T) {
 		must(t, store.Setup(t.Context()))
 		rec := sqlRecord(1)
 		must(t, store.Save(t.Context(), rec, 0))
-		stall.Store(true)
-		start := time.Now()
-		if _, err := store.Load(t.Context(), rec.ID); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
-		}
-		if d := time.Since(start); d > 2*time.Second {
-			t.Errorf("got an answer after %v, want it in 300ms", d)
-		}
-		stall.Store(false)
-		if _, err := store.Load(t.Context(), rec.ID); err != nil {
-			t.Errorf("after the server came back: %v", err)
+		p.Hang(true)
+		bounded(t, "load", context.DeadlineExceeded, func() error { _, err := store.Load(t.Context(), rec.ID); return err })
+		p.Hang(false)
+		recovers(t, store, rec)
+	})
+}
+
+// TestSQLHeldRow finds that a statement that others hold up is waited for up to
+// the timeout and no longer, and that the pool's one connection is there again.
+func TestSQLHeldRow(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		u := sqlURL(t, sys.name, dsn)
+		u.RawQuery += "&conns=1&timeout=300ms&table=" + table
+		opened, err := session2.Open(t.Context(), u.String())
+		must(t, err)
+		store := opened.(sqlStore)
+		defer store.Close()
+		must(t, store.Setup(t.Context()))
+		rec := sqlRecord(1)
+		must(t, store.Save(t.Context(), rec, 0))
+		next := rec
+		next.Version++
+
+		tx, err := openSQL(t, sys.driver, dsn).Begin()
+		must(t, err)
+		_, err = tx.Exec("UPDATE " + table + " SET created = created + 1")
+		must(t, err)
+		bounded(t, "save", context.DeadlineExceeded, func() error { return store.Save(t.Context(), next, rec.Version) })
+		held := time.AfterFunc(hangTimeout/4, func() { tx.Rollback() })
+		defer held.Stop()
+		if err := store.Save(t.Context(), next, rec.Version); err != nil {
+			t.Errorf("after a wait that was short enough: %v", err)
 		}
 	})
+}
+
+// BenchmarkSQLBounded shows what it costs to give up in time: a Load, and the
+// bare query that it runs.
+func BenchmarkSQLBounded(b *testing.B) {
+	for _, sys := range sqlSystems {
+		dsn := sys.server(b)
+		db := openSQL(b, sys.driver, dsn)
+		table := sqlTable(b.TempDir())
+		store := sys.store(b, db, session2.SQLOptions{Table: table})
+		rec := sqlRecord(1)
+		must(b, store.Setup(b.Context()))
+		must(b, store.Save(b.Context(), rec, 0))
+		b.Run(sys.name, func(b *testing.B) {
+			bare := bareLoad(b, db, sys, table)
+			var in, out time.Duration
+			for b.Loop() {
+				t0 := time.Now()
+				bare(rec.ID)
+				t1 := time.Now()
+				if _, err := store.Load(b.Context(), rec.ID); err != nil {
+					b.Fatal(err)
+				}
+				in, out = in+t1.Sub(t0), out+time.Since(t1)
+			}
+			b.ReportMetric(float64(out)/float64(in), "x-bare")
+		})
+	}
+}
+
+// bareLoad returns a function that runs the query of Load and nothing else.
+func bareLoad(b *testing.B, db *sql.DB, sys sqlSystem, table string) func(session2.ID) {
+	b.Helper()
+	arg := map[string]string{"postgres": "$1", "mysql": "?"}[sys.name]
+	stmt, err := db.Prepare("SELECT version, username, created, accessed, expires, data FROM " + table + " WHERE id = " + arg)
+	must(b, err)
+	b.Cleanup(func() { stmt.Close() })
+	return func(id session2.ID) {
+		var version, created, accessed, expires int64
+		var user, data []byte
+		ctx, cancel := context.WithTimeout(b.Context(), 5*time.Second)
+		defer cancel()
+		if err := stmt.QueryRowContext(ctx, id[:]).Scan(&version, &user, &created, &accessed, &expires, &data); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -13,8 +13,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 )
 
 // site is the demo over a store, served over HTTP; restart ends both and
@@ -223,7 +225,7 @@ var checks = []struct {
 }
 
 func TestDemo(t *testing.T) {
-	for _, scheme := range []string{"memory", "file", "bolt", "gob"} {
+	for _, scheme := range []string{"memory", "file", "bolt", "gob", "postgres", "mysql"} {
 		t.Run(scheme, func(t *testing.T) {
 			for _, c := range checks {
 				t.Run(c.name, func(t *testing.T) {
@@ -235,9 +237,18 @@ func TestDemo(t *testing.T) {
 	}
 }
 
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// storeURL returns the URL of a fresh store.
 func storeURL(t testing.TB, scheme string) string {
-	if scheme == "memory" {
+	table := fmt.Sprintf("demo_%d", time.Now().UnixNano())
+	switch scheme {
+	case "memory":
 		return "memory:"
+	case "postgres":
+		return testdb.Postgres(t) + "&table=" + table
+	case "mysql":
+		return testdb.MySQLURL(t, testdb.MySQL(t)) + "table=" + table
 	}
 	u := url.URL{Scheme: scheme, Opaque: (&url.URL{Path: filepath.ToSlash(filepath.Join(t.TempDir(), "sessions"))}).EscapedPath()}
 	return u.String()

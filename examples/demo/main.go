@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -28,6 +29,7 @@ import (
 const (
 	defaultAddr = "127.0.0.1:8080"
 	defaultDir  = "session2-demo"
+	envStore    = "SESSION2_STORE" // so that a password need not stand on the command line
 
 	cleanupEvery = time.Minute
 	shutdownTime = 2 * time.Second
@@ -50,14 +52,15 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	addr := flags.String("addr", defaultAddr, "`host:port` to listen on; whoever can reach it can end sessions, so keep it on loopback")
-	url := flags.String("store", "", "`URL` of the store: memory:, file:DIR, bolt:FILE or gob:FILE (default file:"+defaultDir+")")
+	url := flags.String("store", "", "`URL` of the store: memory:, file:DIR, bolt:FILE, gob:FILE, postgres://… or mysql://…"+
+		" (default $"+envStore+", or else file:"+defaultDir+")")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	store, where, err := openStore(ctx, *url)
+	store, where, err := openStore(ctx, cmp.Or(*url, os.Getenv(envStore)))
 	if err != nil {
 		return err
 	}
@@ -77,7 +80,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 // openStore opens the store, prepares it, and says where it is. A URL may hold
 // a password, so it is not repeated.
 func openStore(ctx context.Context, url string) (session2.Store, string, error) {
-	where := "the store that -store names"
+	where := "the store that -store or " + envStore + " names"
 	if url == "" {
 		url = "file:" + defaultDir
 		path, err := filepath.Abs(defaultDir)

@@ -78,7 +78,7 @@ func (p *program) stop(sig os.Signal) {
 
 func TestProgram(t *testing.T) {
 	path := build(t)
-	for _, scheme := range []string{"file", "bolt", "gob"} {
+	for _, scheme := range []string{"file", "bolt", "gob", "postgres", "mysql"} {
 		t.Run(scheme, func(t *testing.T) {
 			url := storeURL(t, scheme)
 			p := start(t, path, t.TempDir(), "-store", url)
@@ -88,7 +88,8 @@ func TestProgram(t *testing.T) {
 			p.stop(os.Interrupt)
 			b.client.CloseIdleConnections()
 
-			p = start(t, path, t.TempDir(), "-store", url)
+			t.Setenv("SESSION2_STORE", url) // which keeps a password out of the command line
+			p = start(t, path, t.TempDir())
 			b.post("/increment")
 			b.want(200, "user", "alice", "counter", "2")
 			p.stop(syscall.SIGTERM)

@@ -20,48 +20,49 @@ const (
 var errMoved = errors.New("record changed between two looks")
 
 // exec runs a statement that may be run twice.
-func (s *Store) exec(ctx context.Context, query string, args []any) (n int64, err error) {
-	err = s.retry(ctx, func(ctx context.Context) (err error) {
-		n, err = s.execOnce(ctx, query, args)
-		return err
+func (s *Store) exec(ctx context.Context, query string, args []any) (int64, error) {
+	return call(ctx, s, func(ctx context.Context) (int64, error) {
+		return s.execOnce(ctx, query, args)
 	})
-	return n, err
 }
 
-// query runs a query and calls each for every row, and start before every
-// attempt.
-func (s *Store) query(ctx context.Context, query string, args []any, start func(), each func(*sql.Rows) error) error {
-	return s.retry(ctx, func(ctx context.Context) error {
-		start()
-		return s.queryOnce(ctx, query, args, each)
+// query runs a query that may be run twice, and scans each of its rows.
+func query[T any](ctx context.Context, s *Store, query string, args []any, scan func(*sql.Rows, *T) error) ([]T, error) {
+	return call(ctx, s, func(ctx context.Context) ([]T, error) {
+		return queryOnce(ctx, s, query, args, scan)
+	})
+}
+
+// call calls f until its outcome is none that passes, within the store's
+// timeout.
+func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
+	if err := s.check(ctx); err != nil {
+		var none T
+		return none, err
+	}
+	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
+		return retry(ctx, s, f)
 	})
 }
 
 // retry calls f until its outcome is none that passes, a bounded number of
-// times and within the store's timeout.
-func (s *Store) retry(ctx context.Context, f func(ctx context.Context) error) error {
-	if err := s.check(ctx); err != nil {
-		return err
-	}
-	if s.opts.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.opts.Timeout)
-		defer cancel()
-	}
+// times.
+func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
 	for i := 1; ; i++ {
-		err := f(ctx)
+		v, err := f(ctx)
+		ended := ctx.Err() // once: it may end any moment
 		switch {
 		case err == nil:
-			return nil
-		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		case !s.passes(ctx, err):
-			return s.explain(err)
+			return v, nil
+		case ended != nil && !errors.Is(err, ended):
+			return v, fmt.Errorf("%w: %w", ended, err)
+		case !s.passes(err):
+			return v, s.explain(err)
 		case i == contests || i >= attempts && s.fault(err) == Broken:
-			return fmt.Errorf("%w: %w", ErrTooMany, err)
+			return v, fmt.Errorf("%w: %w", ErrTooMany, err)
 		}
 		if err := wait(ctx, pause<<min(i-1, 4)); err != nil {
-			return err
+			return v, err
 		}
 	}
 }
@@ -78,9 +79,9 @@ func (s *Store) explain(err error) error {
 }
 
 // passes reports whether another attempt may fare better.
-func (s *Store) passes(ctx context.Context, err error) bool {
+func (s *Store) passes(err error) bool {
 	fault := s.fault(err)
-	return ctx.Err() == nil && (err == errMoved || fault == Aborted || fault == Broken)
+	return err == errMoved || fault == Aborted || fault == Broken
 }
 
 func (s *Store) fault(err error) Fault {
@@ -117,13 +118,18 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, 
 	if err != nil {
 		return 0, err
 	}
+	// PostgreSQL answers a success, with a warning, where a commit's wait for a
+	// synchronous standby is cancelled: a failover may still lose that commit.
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
 	return res.RowsAffected()
 }
 
-func (s *Store) queryOnce(ctx context.Context, query string, args []any, each func(*sql.Rows) error) error {
+func queryOnce[T any](ctx context.Context, s *Store, query string, args []any, scan func(*sql.Rows, *T) error) ([]T, error) {
 	stmt, err := s.prepared(ctx, query)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var rows *sql.Rows
 	if stmt == nil {
@@ -132,15 +138,18 @@ func (s *Store) queryOnce(ctx context.Context, query string, args []any, each fu
 		rows, err = stmt.QueryContext(ctx, args...)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
+	var list []T
 	for rows.Next() {
-		if err := each(rows); err != nil {
-			return err
+		var v T
+		if err := scan(rows, &v); err != nil {
+			return nil, err
 		}
+		list = append(list, v)
 	}
-	return rows.Err()
+	return list, rows.Err()
 }
 
 // prepared returns the query's statement, prepared at its first use and kept.

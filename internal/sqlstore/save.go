@@ -17,21 +17,41 @@ type Outcome struct {
 // Save writes the record over the version prev, or creates it if prev is zero.
 // One statement decides and writes; only if it wrote nothing does another one
 // look why.
-func (s *Store) Save(ctx context.Context, r Record, prev int64) (o Outcome, err error) {
-	err = s.retry(ctx, func(ctx context.Context) (err error) {
+func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error) {
+	r.Data = append([]byte{}, r.Data...) // the caller's, who may use it again once this was given up
+	var lost bool
+	return call(ctx, s, func(ctx context.Context) (o Outcome, err error) {
 		if r.Version != prev { // else it is written already, or is not to be
-			o.Written, err = s.write(ctx, r, prev, &o.Lost)
+			o.Written, err = s.write(ctx, r, prev, &lost)
 		}
+		o.Lost = lost
 		if err != nil || o.Written {
-			return err
+			return o, err
 		}
 		o.Found, o.Version, err = s.version(ctx, r.ID)
-		if err == nil && o.writable(r.Version, prev) {
-			return errMoved
+		switch {
+		case err != nil:
+			return o, err
+		case o.writable(r.Version, prev):
+			return o, errMoved
+		case o.Found && o.Version == r.Version:
+			return o, s.confirm(ctx, r)
 		}
-		return err
+		return o, nil
 	})
-	return o, err
+}
+
+// confirm makes sure that what an earlier attempt wrote is as safe as what was
+// acknowledged, in a database that shows it before.
+func (s *Store) confirm(ctx context.Context, r Record) error {
+	if s.q.Confirm == "" {
+		return nil
+	}
+	n, err := s.execOnce(ctx, s.q.Confirm, args(r.ID[:], r.Version))
+	if err == nil && n == 0 {
+		return errMoved
+	}
+	return err
 }
 
 // writable reports whether what was found could be written over after all.
@@ -47,21 +67,17 @@ func (o *Outcome) writable(next, prev int64) bool {
 // write makes one attempt, and reports in lost that there may have been one
 // more whose answer was lost.
 func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bool, error) {
-	data := r.Data
-	if data == nil {
-		data = []byte{}
-	}
 	version := &counted{v: r.Version}
 	user := []byte(r.User)
 	var n int64
 	var err error
 	if prev == 0 {
-		n, err = s.execOnce(ctx, s.q.Insert, args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires))
+		n, err = s.execOnce(ctx, s.q.Insert, args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires))
 	} else {
-		n, err = s.execOnce(ctx, s.q.Update, args(version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires, r.ID[:], prev))
+		n, err = s.execOnce(ctx, s.q.Update, args(version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires, r.ID[:], prev))
 	}
 	fault := s.fault(err)
-	if version.calls > 1 || fault == Broken {
+	if version.calls > 1 || version.calls == 1 && fault == Broken {
 		*lost = true
 	}
 	if fault == Duplicate {
@@ -71,11 +87,13 @@ func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bo
 }
 
 func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version int64, err error) {
-	err = s.queryOnce(ctx, s.q.Version, args(id[:]), func(rows *sql.Rows) error {
-		found = true
-		return rows.Scan(&version)
+	list, err := queryOnce(ctx, s, s.q.Version, args(id[:]), func(rows *sql.Rows, v *int64) error {
+		return rows.Scan(v)
 	})
-	return found, version, err
+	if len(list) == 0 {
+		return false, 0, err
+	}
+	return true, list[0], err
 }
 
 // counted is an argument that counts how often it is handed to a driver. That

@@ -28,14 +28,11 @@ func (s *Store) autocommits(ctx context.Context, schema Schema) error {
 	if schema.Autocommit == "" {
 		return nil
 	}
-	var on bool
-	if err := s.db.QueryRowContext(ctx, schema.Autocommit).Scan(&on); err != nil {
-		return err
+	on, err := one[bool](ctx, s, schema.Autocommit)
+	if err == nil && !on {
+		err = ErrNoAutocommit
 	}
-	if !on {
-		return ErrNoAutocommit
-	}
-	return nil
+	return err
 }
 
 // Setup makes what is not there. Any number of processes may call it at once:
@@ -69,11 +66,11 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 		return err
 	}
 	for _, ddl := range schema.DDL {
-		if _, err := s.db.ExecContext(ctx, ddl); err != nil {
+		if err := s.direct(ctx, ddl); err != nil {
 			return err
 		}
 	}
-	_, err = s.db.ExecContext(ctx, schema.Note, schema.Version)
+	err = s.direct(ctx, schema.Note, schema.Version)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
@@ -82,8 +79,7 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 
 // current reports whether all is there, and refuses what a later release made.
 func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
-	var version sql.NullInt64
-	err := s.db.QueryRowContext(ctx, schema.Current).Scan(&version)
+	version, err := one[sql.NullInt64](ctx, s, schema.Current)
 	switch {
 	case s.closed.Load():
 		return false, fs.ErrClosed
@@ -95,4 +91,20 @@ func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
 		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
 	}
 	return version.Int64 == schema.Version, nil
+}
+
+// one runs a query whose answer is one value.
+func one[T any](ctx context.Context, s *Store, query string) (T, error) {
+	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v T, err error) {
+		err = s.db.QueryRowContext(ctx, query).Scan(&v)
+		return v, err
+	})
+}
+
+// direct runs a statement that is needed once, and need not be prepared.
+func (s *Store) direct(ctx context.Context, query string, args ...any) error {
+	_, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (sql.Result, error) {
+		return s.db.ExecContext(ctx, query, args...)
+	})
+	return err
 }

@@ -46,10 +46,15 @@ type Record struct {
 // index; a sweep that meets a row filed too early files it anew. Whatever the
 // index says, the row's own time decides, in the statement that deletes.
 type Sweep struct {
-	Find   string // from, to, from, id: (id, time) of rows filed from (from, id) on to to
-	Delete string // the IDs, to: deletes those whose time is at or before to
-	Refile string // the IDs: files rows at their time
+	Find   string   // from, id, from, to: (id, filed, time) of rows filed behind (from, id), up to to
+	Delete Skipping // the IDs, to: deletes those whose time is at or before to
+	Refile Skipping // the IDs: files rows at their times, both: the other one is due about then
 }
+
+// Skipping is a statement in two forms with the same arguments: one that passes
+// over rows which others have locked, and one for servers that do not know how
+// and wait.
+type Skipping struct{ Skip, Wait string }
 
 // Queries are the statements of one store. Beside each are its arguments, in
 // their order; every argument appears once.
@@ -59,6 +64,7 @@ type Queries struct {
 	Version    string // id: version
 	Insert     string // id, version, user, created, accessed, expires, data, accessed, expires
 	Update     string // version, user, created, accessed, expires, data, accessed, expires, id, prev
+	Confirm    string // id, version: commits again, unchanged, what is there; "" where nobody sees it before it is safe
 	Delete     string // id
 	Touch      string // accessed, expires, id, accessed, expires
 	Page       string // from: id and the columns of Load, from that id on
@@ -78,6 +84,7 @@ const (
 	Missing                // a table is not there
 	Aborted                // rolled back, a deadlock say: asking again is safe
 	Broken                 // the connection broke: what was asked may have been done
+	Unknown                // the server does not know such a statement
 )
 
 // Options are the parts of a store that are not its queries.
@@ -93,6 +100,7 @@ type Store struct {
 	q      Queries
 	opts   Options
 	closed atomic.Bool
+	waits  atomic.Bool // the server knows no Skipping.Skip
 
 	mu    sync.Mutex
 	stmts map[string]*sql.Stmt // by query, each prepared when first used
@@ -103,37 +111,43 @@ func New(db *sql.DB, q Queries, opts Options) *Store {
 	return &Store{db: db, q: q, opts: opts, stmts: make(map[string]*sql.Stmt)}
 }
 
-// Close closes the prepared statements. It may be called twice; later calls
-// answer [fs.ErrClosed].
-func (s *Store) Close() error {
+// Close closes the prepared statements, and then calls last if it is not nil,
+// within the timeout. It may be called twice; later calls answer [fs.ErrClosed].
+func (s *Store) Close(last func() error) error {
 	s.closed.Store(true)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for query, stmt := range s.stmts {
-		errs = append(errs, stmt.Close())
-		delete(s.stmts, query)
-	}
-	return errors.Join(errs...)
+	stmts := s.stmts
+	s.stmts = nil
+	s.mu.Unlock()
+	_, err := bounded(context.Background(), s.opts.Timeout, func(context.Context) (struct{}, error) {
+		var errs []error
+		for _, stmt := range stmts {
+			errs = append(errs, stmt.Close()) // asks the server
+		}
+		if last != nil {
+			errs = append(errs, last())
+		}
+		return struct{}{}, errors.Join(errs...)
+	})
+	return err
 }
 
 // Load reads a record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (r Record, found bool, err error) {
-	r.ID = id
-	err = s.query(ctx, s.q.Load, args(id[:]), func() { found = false }, func(rows *sql.Rows) error {
-		found = true
+	list, err := query(ctx, s, s.q.Load, args(id[:]), func(rows *sql.Rows, r *Record) error {
 		return rows.Scan(&r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
 	})
+	if len(list) > 0 {
+		r, found = list[0], true
+	}
+	r.ID = id
 	return r, found, err
 }
 
 // Has reports whether there is a record.
-func (s *Store) Has(ctx context.Context, id [16]byte) (found bool, err error) {
-	err = s.query(ctx, s.q.Has, args(id[:]), func() { found = false }, func(*sql.Rows) error {
-		found = true
-		return nil
-	})
-	return found, err
+func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
+	list, err := query(ctx, s, s.q.Has, args(id[:]), func(*sql.Rows, *struct{}) error { return nil })
+	return len(list) > 0, err
 }
 
 // Delete removes a record.
@@ -158,14 +172,10 @@ func (s *Store) UserPage(ctx context.Context, user string, from [16]byte) ([]Rec
 	return s.page(ctx, s.q.UserPage, args([]byte(user), from[:]))
 }
 
-func (s *Store) page(ctx context.Context, query string, args []any) (page []Record, err error) {
-	err = s.query(ctx, query, args, func() { page = nil }, func(rows *sql.Rows) error {
-		var r Record
-		err := rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
-		page = append(page, r)
-		return err
+func (s *Store) page(ctx context.Context, q string, args []any) ([]Record, error) {
+	return query(ctx, s, q, args, func(rows *sql.Rows, r *Record) error {
+		return rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
 	})
-	return page, err
 }
 
 // Next returns the ID after id, and false after the last.
@@ -183,10 +193,8 @@ func Next(id [16]byte) ([16]byte, bool) {
 func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
 	total := 0
 	for from, more := ([16]byte{}), true; more; {
-		var ids [][16]byte
-		err := s.query(ctx, s.q.UserIDs, args([]byte(user), from[:]), func() { ids = nil }, func(rows *sql.Rows) error {
-			ids = append(ids, [16]byte{})
-			return rows.Scan(idOf(&ids[len(ids)-1]))
+		ids, err := query(ctx, s, s.q.UserIDs, args([]byte(user), from[:]), func(rows *sql.Rows, id *[16]byte) error {
+			return rows.Scan(idOf(id))
 		})
 		if err != nil || len(ids) == 0 {
 			return total, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"math"
+	"math/rand/v2"
+	"time"
 )
 
 // DeleteOld removes the records whose access is at or before accessed and
@@ -17,61 +19,143 @@ func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, er
 	return n + m, err
 }
 
-// hit is a row that a sweep found by its index.
-type hit struct {
-	id          [16]byte
-	filed, time int64
-}
-
-// sweep walks the index, a batch at a time, each statement a transaction of its
-// own. It goes on behind the last row it saw, so that rows which others hold
-// are left to the next sweep.
+// sweep walks along one index, a batch at a time. Between batches it pauses for
+// about as long as the last one took: whatever the server has to give, half of
+// it stays for the readers.
 func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
-	total := 0
-	for last := (hit{filed: math.MinInt64}); ; {
-		hits, err := s.find(ctx, q, last, to)
-		if err != nil || len(hits) == 0 {
-			return total, err
+	w := walk{store: s, q: q, to: to, from: place{filed: math.MinInt64}}
+	for {
+		start := time.Now()
+		more, err := w.batch(ctx)
+		if err != nil || !more {
+			return w.deleted, err
 		}
-		n, err := s.settle(ctx, q, hits, to)
-		total += n
-		if err != nil || len(hits) < BatchIDs {
-			return total, err
+		if err := wait(ctx, time.Since(start)+1); err != nil {
+			return w.deleted, err
 		}
-		last = hits[len(hits)-1]
 	}
 }
 
-func (s *Store) find(ctx context.Context, q Sweep, last hit, to int64) (hits []hit, err error) {
-	list := args(last.filed, to, last.filed, last.id[:])
-	err = s.query(ctx, q.Find, list, func() { hits = nil }, func(rows *sql.Rows) error {
-		var h hit
-		err := rows.Scan(idOf(&h.id), &h.filed, &h.time)
-		hits = append(hits, h)
-		return err
-	})
-	return hits, err
+// A walk goes along an index from its beginning, each statement a transaction
+// of its own. It goes on behind the last row it saw, so that it never looks
+// again at what it deleted, and rows which others hold stay behind for them.
+//
+// Where most of a batch is gone or held by others, another sweep is at work. So
+// as not to do its work once more, the walk leaps ahead, and from the end comes
+// back to where it first leapt. Each time that is further on.
+type walk struct {
+	store   *Store
+	q       Sweep
+	to      int64
+	deleted int
+	from    place
+	leapt   *place // where it first leapt
+	leaps   int    // in a row
 }
 
-// settle deletes what is old among the hits and files anew what is not.
-func (s *Store) settle(ctx context.Context, q Sweep, hits []hit, to int64) (deleted int, err error) {
+// place is one in the order of an index: behind the row that is filed there.
+type place struct {
+	filed int64
+	id    [16]byte
+}
+
+// hit is a row that a walk found.
+type hit struct {
+	place
+	time int64
+}
+
+// batch handles the next rows, and reports whether there may be more.
+func (w *walk) batch(ctx context.Context) (more bool, err error) {
+	hits, err := w.find(ctx)
+	if err != nil {
+		return false, err
+	}
+	settled, err := w.settle(ctx, hits)
+	if err != nil {
+		return false, err
+	}
+	if len(hits) < BatchIDs {
+		return w.back(), nil
+	}
+	w.from = hits[len(hits)-1].place
+	if 2*settled < len(hits) {
+		w.leap(hits[0].filed)
+	} else {
+		w.leaps = 0
+	}
+	return true, nil
+}
+
+// leap goes ahead by a random time, of the order of what many batches like the
+// last one span, and of more each time in a row. Where all is filed at one time
+// there is nowhere to leap to: two sweeps then both look at all of it.
+func (w *walk) leap(first int64) {
+	span, reach := uint64(w.from.filed)-uint64(first), uint64(w.to)-uint64(w.from.filed)
+	w.leaps++
+	if shift := min(3+w.leaps, 20); span < reach>>shift {
+		reach = span << shift
+	}
+	if reach == 0 {
+		return
+	}
+	if w.leapt == nil {
+		from := w.from
+		w.leapt = &from
+	}
+	w.from.filed += int64(rand.Uint64N(reach))
+}
+
+// back goes back to where the walk first leapt, if it did.
+func (w *walk) back() bool {
+	if w.leapt == nil {
+		return false
+	}
+	w.from, w.leapt, w.leaps = *w.leapt, nil, 0
+	return true
+}
+
+func (w *walk) find(ctx context.Context) ([]hit, error) {
+	list := args(w.from.filed, w.from.id[:], w.from.filed, w.to)
+	return query(ctx, w.store, w.q.Find, list, func(rows *sql.Rows, h *hit) error {
+		return rows.Scan(idOf(&h.id), &h.filed, &h.time)
+	})
+}
+
+// settle deletes what is old among the hits and files anew what is not. It
+// returns how many hits that were.
+func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) {
 	var old, early [][16]byte
 	for _, h := range hits {
-		if h.time <= to {
+		if h.time <= w.to {
 			old = append(old, h.id)
 		} else {
 			early = append(early, h.id)
 		}
 	}
 	if len(old) > 0 {
-		n, err := s.exec(ctx, q.Delete, append(batch(old), to))
-		if err != nil {
-			return 0, err
+		settled, err = w.store.execSkip(ctx, w.q.Delete, append(batch(old), w.to))
+		w.deleted += settled
+	}
+	if len(early) > 0 && err == nil {
+		var n int
+		n, err = w.store.execSkip(ctx, w.q.Refile, batch(early))
+		settled += n
+	}
+	return settled, err
+}
+
+// execSkip runs the form of a statement that the server knows.
+func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (int, error) {
+	if !s.waits.Load() {
+		n, err := s.exec(ctx, q.Skip, args)
+		if s.fault(err) != Unknown {
+			return int(n), err
 		}
-		deleted = int(n)
 	}
-	if len(early) > 0 {
-		_, err = s.exec(ctx, q.Refile, batch(early))
+	n, err := s.exec(ctx, q.Wait, args)
+	if err == nil {
+		s.waits.Store(true)
 	}
-	return deleted, err
+	return int(n), err
 }

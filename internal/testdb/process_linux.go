@@ -104,10 +104,18 @@ func (p *process) each(sig syscall.Signal) error {
 	return nil
 }
 
-// family returns the process and its children.
+// family returns the process and its descendants: a Galera node's state comes
+// by a script that starts rsync.
 func (p *process) family() []int {
 	pids := []int{p.cmd.Process.Pid}
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children(pids[i])...)
+	}
+	return pids
+}
+
+func children(parent int) (pids []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
 	for _, list := range lists {
 		b, _ := os.ReadFile(list)
 		for _, field := range bytes.Fields(b) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,7 +36,8 @@ type kind struct {
 	prepare  func(s *Server) error    // makes the data folder
 	command  func(s *Server) []string // starts the server in the foreground
 	dsn      func(s *Server) string
-	shutdown os.Signal // asks for an orderly end
+	ready    func(db *sql.DB) error // what an answering server must be beyond that; may be nil
+	shutdown os.Signal              // asks for an orderly end
 }
 
 // DSN returns what the system's driver opens.
@@ -70,6 +72,9 @@ func (s *Server) Kill() {
 	}
 }
 
+// Ended reports whether the server is not running: it may end by itself.
+func (s *Server) Ended() bool { return s.proc == nil || s.proc.ended() }
+
 // Pause stops all processes of the server where they are: it hangs.
 func (s *Server) Pause() {
 	s.t.Helper()
@@ -92,10 +97,13 @@ func (s *Server) create() error {
 	if s.port, err = freePort(); err != nil {
 		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "session2-"+s.kind.name+"-"); err != nil {
+	removeLeftovers()
+	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-%s-", folderPrefix, os.Getpid(), s.kind.name)); err != nil {
 		return err
 	}
-	s.password = newPassword()
+	if s.password == "" {
+		s.password = newPassword()
+	}
 	if err := give(s.dir); err != nil {
 		return err
 	}
@@ -137,6 +145,9 @@ func (s *Server) ready() error {
 			return true, fmt.Errorf("the server ended")
 		}
 		err := db.Ping()
+		if err == nil && s.kind.ready != nil {
+			err = s.kind.ready(db)
+		}
 		return err == nil, err
 	})
 }
@@ -162,6 +173,20 @@ func (s *Server) remove() {
 	}
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
+	}
+}
+
+const folderPrefix = "session2-test-"
+
+// removeLeftovers removes the folders of test processes that were killed, whose
+// servers died with them.
+func removeLeftovers() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), folderPrefix+"%d-", &pid); err == nil && !alive(pid) {
+			os.RemoveAll(dir)
+		}
 	}
 }
 
@@ -192,6 +217,15 @@ func (s *Server) write(name, text string) error {
 		return err
 	}
 	return give(s.path(name))
+}
+
+// append adds lines to a file.
+func (s *Server) append(name string, lines []string) error {
+	b, err := os.ReadFile(s.path(name))
+	if err != nil {
+		return err
+	}
+	return s.write(name, string(b)+"\n"+strings.Join(lines, "\n")+"\n")
 }
 
 // freePort returns a port that nobody listens on, below those that the system

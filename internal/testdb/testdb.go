@@ -50,6 +50,18 @@ func MySQL(t testing.TB) string {
 	return dsn
 }
 
+// MySQLURL returns a data source name of MySQL's driver as a URL. It ends with a
+// question mark: options may follow.
+func MySQLURL(t testing.TB, dsn string) string {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal("not a data source name")
+	}
+	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
+	return u.String() + "?"
+}
+
 // mysqlDSN translates a URL into the driver's notation.
 func mysqlDSN(t testing.TB, rawURL string) string {
 	u, err := url.Parse(rawURL)
@@ -67,11 +79,13 @@ func mysqlDSN(t testing.TB, rawURL string) string {
 }
 
 // Main runs the tests and then ends the shared servers. It does not return.
-func Main(m *testing.M) {
-	code := m.Run()
-	sharedPostgres.end()
-	sharedMySQL.end()
-	os.Exit(code)
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has more to do: it returns the exit code.
+func Run(m *testing.M) int {
+	defer sharedPostgres.end()
+	defer sharedMySQL.end()
+	return m.Run()
 }
 
 // NewPostgres starts a PostgreSQL server for this test alone, with these lines
@@ -126,6 +140,13 @@ func Inherited(t *testing.T, key string, start func() string) string {
 // own starts a server that ends with the test.
 func own(t testing.TB, s *Server) *Server {
 	t.Helper()
+	ends(t, s)
+	need(t, s.create())
+	return s
+}
+
+// ends makes a server end with the test.
+func ends(t testing.TB, s *Server) {
 	s.t = t
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -133,8 +154,6 @@ func own(t testing.TB, s *Server) *Server {
 		}
 		s.remove()
 	})
-	need(t, s.create())
-	return s
 }
 
 // need ends the test if a server could not be had. It skips it only where

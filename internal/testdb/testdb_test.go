@@ -3,8 +3,10 @@ package testdb
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -88,5 +90,27 @@ func TestShared(t *testing.T) {
 	cmd.Env = append(os.Environ(), env+"="+names)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("child: %v\n%s", err, out)
+	}
+}
+
+func TestLeftoversAreRemoved(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, cmd.Process.Pid))
+	living := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, os.Getpid()))
+	for _, dir := range []string{dead, living} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(dir)
+	}
+	removeLeftovers()
+	if _, err := os.Stat(dead); err == nil {
+		t.Error("the folder of a process that is gone is still there")
+	}
+	if _, err := os.Stat(living); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,153 @@
+//go:build cluster
+
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
+)
+
+// waits has a primary acknowledge nothing that its standby has not got.
+const waits = "synchronous_standby_names = '*'"
+
+// openPair opens a store that goes to whichever of the servers takes writes.
+func openPair(t *testing.T, options string, servers ...*testdb.Server) sqlStore {
+	t.Helper()
+	u, err := url.Parse(servers[0].DSN())
+	must(t, err)
+	hosts, ports := "", ""
+	for _, s := range servers {
+		at, err := url.Parse(s.DSN())
+		must(t, err)
+		hosts, ports = hosts+","+at.Hostname(), ports+","+at.Port()
+	}
+	u.Host = hosts[1:]
+	u.RawQuery += "&target_session_attrs=read-write&port=" + ports[1:] + options
+	store, err := session2.Open(t.Context(), u.String())
+	must(t, err)
+	t.Cleanup(func() { store.(sqlStore).Close() })
+	must(t, store.(sqlStore).Setup(t.Context()))
+	return store.(sqlStore)
+}
+
+// TestClusterFailover kills the primary in the middle of load.
+func TestClusterFailover(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t, waits)
+	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
+	stores := []session2.Store{openPair(t, "", primary, standby.Server), openPair(t, "&noprepare=true", primary, standby.Server)}
+	l := newLedger(t, 3, stores...)
+	stop := l.run(t, 3)
+	l.await(t, 300)
+	primary.Kill()
+	standby.Promote()
+	l.await(t, 300)
+	stop()
+	l.check(t, stores...)
+}
+
+// TestClusterPrimaryHangs stops the primary where it is in the middle of load:
+// it takes connections, and says nothing.
+func TestClusterPrimaryHangs(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t, waits)
+	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
+	options := "&timeout=2s"
+	stores := []session2.Store{openPair(t, options, primary, standby.Server), openPair(t, options+"&noprepare=true&connect_timeout=1", primary, standby.Server)}
+	l := newLedger(t, 3, stores...)
+	stop := l.run(t, 3)
+	l.await(t, 300)
+	primary.Pause()
+	standby.Promote()
+	start := time.Now()
+	l.await(t, 300)
+	t.Logf("clients had moved on after %v", time.Since(start))
+	stop()
+	l.check(t, stores...)
+}
+
+// TestClusterStandbyAway finds that what no standby has got is not
+// acknowledged, also when it is asked for again: the server commits it, and
+// shows it, as soon as the client has waited long enough.
+func TestClusterStandbyAway(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t, waits)
+	standby := testdb.NewStandby(t, primary)
+	store := openPair(t, "&timeout=500ms", primary, standby.Server)
+	ctx, created, changed, gone := t.Context(), sqlRecord(1), sqlRecord(2), sqlRecord(3)
+	must(t, store.Save(ctx, changed, 0))
+	must(t, store.Save(ctx, gone, 0))
+	next := changed
+	next.Version++
+
+	standby.Kill()
+	for range 2 {
+		for what, err := range map[string]error{
+			"create":  store.Save(ctx, created, 0),
+			"replace": store.Save(ctx, next, changed.Version),
+		} {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s without the standby: got %v, want %v", what, err, context.DeadlineExceeded)
+			}
+		}
+	}
+	if err := store.Delete(ctx, gone.ID); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("delete without the standby: got %v, want %v", err, context.DeadlineExceeded)
+	}
+
+	standby.Start()
+	must(t, store.Save(ctx, created, 0))
+	must(t, store.Save(ctx, next, changed.Version))
+	must(t, store.Delete(ctx, gone.ID))
+	primary.Kill()
+	standby.Promote()
+	alter(t, standby.Server, "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
+	for _, rec := range []session2.Record{created, next} {
+		if got, err := store.Load(ctx, rec.ID); err != nil || got.Version != rec.Version {
+			t.Errorf("after the failover: got %v, %v, want the version %v", got.Version, err, rec.Version)
+		}
+	}
+	if found, err := store.Has(ctx, gone.ID); found || err != nil {
+		t.Errorf("after the failover: got %v, %v, want no record", found, err)
+	}
+}
+
+// TestClusterPromotedWaits shows the trap in a copied configuration: a promoted
+// standby waits for a standby of its own, until it is told not to.
+func TestClusterPromotedWaits(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t, waits)
+	standby := testdb.NewStandby(t, primary)
+	store := openPair(t, "&timeout=500ms", primary, standby.Server)
+	rec := sqlRecord(1)
+	primary.Kill()
+	standby.Promote()
+	if err := store.Save(t.Context(), rec, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without a standby: got %v, want %v", err, context.DeadlineExceeded)
+	}
+	alter(t, standby.Server, "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
+	for deadline := time.Now().Add(10 * time.Second); ; { // the server reads its configuration when it comes to it
+		err := store.Save(t.Context(), rec, 0)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func alter(t testing.TB, s *testdb.Server, queries ...string) {
+	t.Helper()
+	db := openSQL(t, "postgres", s.DSN())
+	for _, query := range queries {
+		_, err := db.ExecContext(t.Context(), query)
+		must(t, err)
+	}
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/sqlstore"
+)
+
+const (
+	// maxFailures is how many records may fail before a copy gives up: one that
+	// the target cannot hold must not stop the others, but a target that is gone
+	// must.
+	maxFailures = 100
+	maxNotes    = 10 // of one kind
+)
+
+// copyStore copies one store to another, and compares them afterwards.
+func copyStore(ctx context.Context, j *job) (err error) {
+	c := &copying{job: j, tally: make(map[outcome]int)}
+	defer func() { err = errors.Join(err, c.close()) }()
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err = c.pass(ctx, c.copy); err == nil && !j.dry {
+		c.verifying = true
+		err = c.pass(ctx, c.verify)
+	}
+	j.bar.stop()
+	return errors.Join(c.report(time.Since(start)), err, c.verdict())
+}
+
+// open opens both stores, and sets up the target.
+func (c *copying) open(ctx context.Context) error {
+	from, err := c.locate(c.args[0])
+	if err != nil {
+		return err
+	}
+	to, err := c.locate(c.args[1])
+	if err != nil {
+		return err
+	}
+	if from.url.String() == to.url.String() {
+		return usageError("both stores are the same")
+	}
+	if c.from, err = from.open(ctx, false); err != nil {
+		return err
+	}
+	if c.dry && to.missing() {
+		c.to = session2.NewMemoryStore() // as empty as it would be
+		return nil
+	}
+	if c.to, err = to.open(ctx, !c.dry); err != nil {
+		return err
+	}
+	if !c.dry {
+		return prepare(ctx, c.to)
+	}
+	if _, err := c.to.Has(ctx, session2.ID{}); errors.Is(err, sqlstore.ErrNoTable) {
+		err = closeStore(c.to)
+		c.to = session2.NewMemoryStore()
+		return err
+	}
+	return nil
+}
+
+func (c *copying) close() error { return errors.Join(closeStore(c.from), closeStore(c.to)) }
+
+// outcome is what became of a record.
+type outcome string
+
+const (
+	copied   outcome = "copied"   // it was not there
+	replaced outcome = "replaced" // it was there, and older
+	present  outcome = "present"  // it was there
+	newer    outcome = "newer"    // it was there, and newer
+	expired  outcome = "expired"
+	corrupt  outcome = "corrupt"
+	failed   outcome = "failed"
+
+	verified outcome = "verified"
+	gone     outcome = "gone" // deleted or changed while it was copied
+	missing  outcome = "missing"
+)
+
+var outcomes = []outcome{copied, replaced, present, newer, expired, corrupt, failed, verified, gone, missing}
+
+// copying is a copy under way.
+type copying struct {
+	*job
+	from, to  session2.Store
+	verifying bool // it is the second pass
+
+	mu    sync.Mutex
+	tally map[outcome]int
+}
+
+// pass does something with each record of the source, several at a time.
+func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Record) (outcome, error)) error {
+	records, err := all(ctx, c.from)
+	if err != nil {
+		return err
+	}
+	work := make(chan session2.Record)
+	var wg sync.WaitGroup
+	for range c.workers {
+		wg.Go(func() {
+			for rec := range work {
+				c.one(ctx, rec, f)
+			}
+		})
+	}
+	err = nil
+	for rec, e := range c.bar.over(records) {
+		if errors.Is(e, session2.ErrCorrupt) {
+			c.leaveOut(corrupt, e)
+		} else if e != nil {
+			err = e
+			break
+		} else if work <- rec; c.hopeless() {
+			err = fmt.Errorf("gave up after %d failures", maxFailures)
+			break
+		}
+	}
+	close(work)
+	wg.Wait()
+	return err
+}
+
+// one does it with one record. An interruption waits for its end.
+func (c *copying) one(ctx context.Context, rec session2.Record, f func(context.Context, session2.Record) (outcome, error)) {
+	if !rec.Expires.After(time.Now()) {
+		c.leaveOut(expired, nil)
+		return
+	}
+	o, err := f(context.WithoutCancel(ctx), rec)
+	if err != nil {
+		o = failed
+	}
+	c.count(o, err)
+}
+
+// leaveOut counts what is not copied, in the first pass.
+func (c *copying) leaveOut(o outcome, err error) {
+	if !c.verifying {
+		c.count(o, err)
+	}
+}
+
+func (c *copying) count(o outcome, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tally[o]++
+	if err != nil && c.tally[o] <= maxNotes {
+		c.bar.note(err.Error())
+	}
+}
+
+func (c *copying) hopeless() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tally[failed] >= maxFailures
+}
+
+// copy copies one record, over what it saw in the target and nothing else.
+func (c *copying) copy(ctx context.Context, rec session2.Record) (outcome, error) {
+	for tries := 10; ; tries-- {
+		o, prev, err := c.decide(ctx, rec)
+		if err != nil || c.dry || o != copied && o != replaced {
+			return o, err
+		}
+		err = c.to.Save(ctx, rec, prev)
+		moved := errors.Is(err, session2.ErrConflict) || errors.Is(err, session2.ErrNotFound) || errors.Is(err, session2.ErrUncertain)
+		if !moved || tries == 0 {
+			return o, err
+		}
+	}
+}
+
+// decide looks into the target and says what is to be done: only what it does
+// not have, or what is older there, is written.
+func (c *copying) decide(ctx context.Context, rec session2.Record) (outcome, session2.Version, error) {
+	there, err := c.to.Load(ctx, rec.ID)
+	switch {
+	case errors.Is(err, session2.ErrNotFound):
+		return copied, 0, nil
+	case err != nil:
+		return failed, 0, err
+	case there.Version == rec.Version:
+		return present, 0, c.touch(ctx, rec, there)
+	case succeeds(rec, there):
+		return replaced, there.Version, nil
+	}
+	return newer, 0, nil
+}
+
+// touch carries an access over that came after the record's last change.
+func (c *copying) touch(ctx context.Context, rec, there session2.Record) error {
+	t, ok := c.to.(session2.TouchStore)
+	if c.dry || !ok || !rec.Accessed.After(there.Accessed) && !rec.Expires.After(there.Expires) {
+		return nil
+	}
+	if err := t.Touch(ctx, rec.ID, rec.Accessed, rec.Expires); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// succeeds reports whether rec is a later version of old. A record remembers its
+// latest versions; where these do not tell, the later access does, and where
+// that does not, rec is none: what is in the target is left alone.
+func succeeds(rec, old session2.Record) bool {
+	switch {
+	case remembers(rec, old.Version):
+		return true
+	case remembers(old, rec.Version):
+		return false
+	}
+	return rec.Accessed.After(old.Accessed)
+}
+
+func remembers(rec session2.Record, v session2.Version) bool {
+	c, err := session2.Inspect(rec)
+	return err == nil && slices.Contains(c.Versions, v)
+}
+
+// verify finds the record in the target, the same or newer.
+func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, error) {
+	there, err := c.to.Load(ctx, rec.ID)
+	if err != nil && !errors.Is(err, session2.ErrNotFound) {
+		return failed, err
+	}
+	if err == nil && covers(there, rec) {
+		return verified, nil
+	}
+	switch now, err := c.from.Load(ctx, rec.ID); {
+	case errors.Is(err, session2.ErrNotFound), err == nil && now.Version != rec.Version:
+		return gone, nil
+	case err != nil:
+		return failed, err
+	}
+	return missing, nil
+}
+
+// covers reports whether what is there is rec, or came after it.
+func covers(there, rec session2.Record) bool {
+	if there.Version != rec.Version {
+		return !succeeds(rec, there)
+	}
+	return there.User == rec.User && slices.Equal(there.Data, rec.Data) &&
+		there.Created.Equal(rec.Created) && !there.Accessed.Before(rec.Accessed) && !there.Expires.Before(rec.Expires)
+}
+
+// report prints how many records came to what.
+func (c *copying) report(took time.Duration) error {
+	f := fields{"dry_run": c.dry, "seconds": took.Seconds()}
+	for _, o := range outcomes {
+		f[string(o)] = c.tally[o]
+	}
+	t := c.tally
+	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; left out: expired %d, corrupt %d, failed %d; verified %d, changed meanwhile %d, missing %d; %v",
+		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], t[corrupt], t[failed], t[verified], t[gone], t[missing], took.Round(time.Millisecond))
+}
+
+// verdict is the error of a copy that is not complete.
+func (c *copying) verdict() error {
+	switch t := c.tally; {
+	case t[missing] > 0:
+		return &exitError{exitCorrupt, fmt.Errorf("%d records are not in the target as they should be", t[missing])}
+	case t[corrupt] > 0:
+		return &exitError{exitCorrupt, errors.New("the source has corrupt records: session2 check names them")}
+	case t[failed] > 0:
+		return fmt.Errorf("%d records failed", t[failed])
+	}
+	return nil
+}

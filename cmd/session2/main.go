@@ -1,0 +1,190 @@
+// Session2 looks after the sessions in a store.
+//
+//	session2 setup URL              make the tables or the folder, if they are not there
+//	session2 list                   list the sessions
+//	session2 show ID                show one session
+//	session2 delete ID...           end sessions
+//	session2 delete-user USER       end all sessions of a user
+//	session2 delete-old -age 30d    delete what was not used for so long, or has expired
+//	session2 stats                  count
+//	session2 check                  read every record, and report what is corrupt
+//	session2 copy FROM TO           copy what TO does not have, or has older
+//
+// The store is a URL as session2.Open takes it, such as bolt:sessions.db or
+// postgres://app@localhost/app. It is given by -store, as the first argument, or
+// by the environment variable SESSION2_STORE. Flags may stand anywhere; -- ends
+// them.
+//
+//	-store URL            the store
+//	-password-file FILE   holds the password of database URLs that have none
+//	-json                 print JSON: one object; for list, one object a line
+//	-n                    say what would be done, and do nothing
+//	-values               with list and show: print the sessions' values, too
+//	-user USER            with list: only this user's sessions
+//	-age DURATION         with delete-old: 90m, 12h, 30d
+//	-workers N            with copy: how many records at a time (8)
+//
+// # Passwords
+//
+// A command line can be read by others on the machine, so leave the password out
+// of it. It is taken from -password-file, or from the environment variable
+// SESSION2_PASSWORD; or write @FILE in place of a URL, and the whole URL into the
+// file: so copy can have two of them. No output repeats a password.
+//
+// # Copying
+//
+// Copy asks TO for each record of FROM. What is not there is created; what is
+// there with the same version, or a newer one, is left alone; an older one is
+// replaced, unless it changes in that moment. Expired sessions are left out. At
+// the end everything is compared, so that a copy that succeeded is complete. Both
+// stores may be in use, and a copy that was interrupted is taken up again by the
+// same command. Copy before the application uses TO: sessions that were ended
+// there since, a second copy from FROM would bring back.
+//
+// # Exit status
+//
+//	0    it is done
+//	1    it failed
+//	2    the command line was wrong
+//	3    there is no such session
+//	4    something is corrupt, or a copy is not complete
+//	130  it was interrupted; what was done is done whole
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/session2/session2"
+)
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitCorrupt     = 4
+	exitInterrupted = 130
+)
+
+// exitError is an error that has an exit status of its own.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+func main() {
+	// The first Ctrl-C ends the work between two records, a second one at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run carries out a command line and returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	err := execute(ctx, args, stdout, stderr)
+	var exit *exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(stdout, usage())
+		return 0
+	}
+	if ctx.Err() != nil {
+		fmt.Fprintln(stderr, "session2: interrupted")
+		return exitInterrupted
+	}
+	fmt.Fprintln(stderr, "session2:", strings.TrimPrefix(err.Error(), "session2: "))
+	switch {
+	case errors.As(err, &exit):
+		return exit.status
+	case errors.Is(err, session2.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, session2.ErrCorrupt):
+		return exitCorrupt
+	}
+	return exitFailed
+}
+
+// command is what one of the names does.
+type command struct {
+	flags       string // that it takes beside -store, -password-file and -json
+	least, most int    // arguments after the store
+	needs       string // what these are
+	ids         bool   // they are session IDs
+	run         func(ctx context.Context, j *job) error
+}
+
+const many = 1 << 20
+
+var commands = map[string]command{
+	"setup":       {flags: "n", needs: "a store", run: setup},
+	"list":        {flags: "values user", needs: "a store", run: withStore(list)},
+	"show":        {flags: "values", least: 1, most: 1, ids: true, needs: "one session ID", run: withStore(show)},
+	"delete":      {flags: "n", least: 1, most: many, ids: true, needs: "session IDs", run: withStore(remove)},
+	"delete-user": {flags: "n", least: 1, most: 1, needs: "one user", run: withStore(removeUser)},
+	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
+	"stats":       {needs: "a store", run: withStore(stats)},
+	"check":       {needs: "a store", run: withStore(check)},
+	"copy":        {flags: "n workers", least: 2, most: 2, needs: "two stores", run: copyStore},
+}
+
+// job is a command under way.
+type job struct {
+	options
+	args  []string
+	where location       // of the store; copy has two of its own
+	store session2.Store // open, where the command is run by withStore
+	out   *printer
+	bar   *progress
+}
+
+// execute finds the command and runs it.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	opts, name, rest, err := parse(args)
+	if err != nil {
+		return err
+	}
+	cmd, ok := commands[name]
+	if !ok {
+		return usageError("there is no command %q: session2 help lists them", name)
+	}
+	j := &job{options: opts, out: newPrinter(stdout, opts.json), bar: newProgress(stderr, name)}
+	if name != "copy" {
+		if rest, err = j.locateStore(cmd, rest); err != nil {
+			return err
+		}
+	}
+	if err := cmd.takes(name, opts, rest); err != nil {
+		return err
+	}
+	j.args = rest
+	err = cmd.run(ctx, j)
+	j.bar.stop()
+	return errors.Join(err, j.out.flush())
+}
+
+// withStore is a command on a store that is there.
+func withStore(f func(ctx context.Context, j *job) error) func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) (err error) {
+		if j.store, err = j.where.open(ctx, false); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, closeStore(j.store)) }()
+		return f(ctx, j)
+	}
+}

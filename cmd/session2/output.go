@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/session2/session2"
+)
+
+// printer writes a command's output, as text or as JSON.
+type printer struct {
+	w    *bufio.Writer
+	json *json.Encoder // nil for text
+	rows bool          // there was one
+}
+
+func newPrinter(w io.Writer, asJSON bool) *printer {
+	p := &printer{w: bufio.NewWriter(w)}
+	if asJSON {
+		p.json = json.NewEncoder(p.w)
+		p.json.SetEscapeHTML(false)
+	}
+	return p
+}
+
+func (p *printer) flush() error { return p.w.Flush() }
+
+// fields are a result for JSON.
+type fields map[string]any
+
+// result prints the one line that a command ends with.
+func (p *printer) result(f fields, format string, args ...any) error {
+	if p.json != nil {
+		return p.json.Encode(f)
+	}
+	_, err := fmt.Fprintf(p.w, format+"\n", args...)
+	return err
+}
+
+// entry is a record as it is printed.
+type entry struct {
+	ID       string    `json:"id"`
+	User     string    `json:"user"`
+	Created  time.Time `json:"created"`
+	Accessed time.Time `json:"accessed"`
+	Expires  time.Time `json:"expires"`
+	Expired  bool      `json:"expired"`
+	Bytes    int       `json:"bytes"`
+	*details
+}
+
+// details are what show adds.
+type details struct {
+	RemoteAddr string  `json:"remote_addr"`
+	UserAgent  string  `json:"user_agent"`
+	Lifetime   string  `json:"lifetime,omitempty"`
+	FormTokens int     `json:"form_tokens"`
+	Flashes    []datum `json:"flashes"`
+	Values     []datum `json:"values"`
+}
+
+// datum is a value of a session; the value itself only if it was asked for.
+type datum struct {
+	Key   string `json:"key,omitempty"`
+	Bytes int    `json:"bytes"`
+	Value any    `json:"value,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func newEntry(rec session2.Record) entry {
+	return entry{ID: rec.ID.String(), User: rec.User, Created: rec.Created, Accessed: rec.Accessed,
+		Expires: rec.Expires, Expired: !rec.Expires.After(time.Now()), Bytes: len(rec.Data)}
+}
+
+// detailed is newEntry with what the data hold.
+func detailed(rec session2.Record, values bool) (entry, error) {
+	c, err := session2.Inspect(rec)
+	if err != nil {
+		return entry{}, err
+	}
+	e := newEntry(rec)
+	e.details = &details{RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, FormTokens: c.FormTokens,
+		Flashes: data(c.Flashes, values), Values: data(c.Values, values)}
+	if c.Lifetime != 0 {
+		e.Lifetime = c.Lifetime.String()
+	}
+	return e, nil
+}
+
+func data(items []session2.Item, values bool) []datum {
+	list := make([]datum, len(items))
+	for i, item := range items {
+		list[i] = datum{Key: item.Key, Bytes: item.Size}
+		if !values {
+			continue
+		}
+		v, err := item.Value()
+		if err != nil {
+			list[i].Error = "of a type that only the application knows"
+		} else {
+			list[i].Value = printable(v)
+		}
+	}
+	return list
+}
+
+// printable returns v, or its text if JSON cannot say it.
+func printable(v any) any {
+	if _, err := json.Marshal(v); err != nil {
+		return fmt.Sprint(v)
+	}
+	return v
+}
+
+const rowFormat = "%-32s  %-20s  %-20s  %-20s  %-20s  %8s\n"
+
+// row prints a record as one of a list.
+func (p *printer) row(e entry) error {
+	if p.json != nil {
+		return p.json.Encode(e)
+	}
+	if !p.rows {
+		fmt.Fprintf(p.w, rowFormat, "ID", "CREATED", "ACCESSED", "EXPIRES", "USER", "BYTES")
+		p.rows = true
+	}
+	_, err := fmt.Fprintf(p.w, rowFormat, e.ID, stamp(e.Created), stamp(e.Accessed), stamp(e.Expires), plain(e.User), strconv.Itoa(e.Bytes))
+	if e.details != nil {
+		p.data(e.details)
+	}
+	return err
+}
+
+// page prints a record by itself.
+func (p *printer) page(e entry) error {
+	if p.json != nil {
+		return p.json.Encode(e)
+	}
+	expired := ""
+	if e.Expired {
+		expired = " (expired)"
+	}
+	_, err := fmt.Fprintf(p.w, "id        %s\nuser      %s\ncreated   %s\naccessed  %s\nexpires   %s%s\nremote    %s\nagent     %s\nforms     %d\nbytes     %d\n",
+		e.ID, plain(e.User), stamp(e.Created), stamp(e.Accessed), stamp(e.Expires), expired,
+		plain(e.RemoteAddr), plain(e.UserAgent), e.FormTokens, e.Bytes)
+	p.data(e.details)
+	return err
+}
+
+func (p *printer) data(d *details) {
+	for _, f := range d.Flashes {
+		fmt.Fprintf(p.w, "  flash %d bytes%s\n", f.Bytes, f.text())
+	}
+	for _, v := range d.Values {
+		fmt.Fprintf(p.w, "  value %s %d bytes%s\n", strconv.Quote(v.Key), v.Bytes, v.text())
+	}
+}
+
+// text returns the value, escaped, if there is one.
+func (d datum) text() string {
+	switch {
+	case d.Error != "":
+		return ": " + d.Error
+	case d.Value == nil:
+		return ""
+	}
+	b, _ := json.Marshal(d.Value)
+	return ": " + escape(string(b))
+}
+
+// stamp writes a time in UTC, to the second.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// plain returns s if a terminal shows it as it is, and else quotes it: names
+// come from outside, and may hold control characters.
+func plain(s string) string {
+	if s == "" {
+		return "-"
+	}
+	if q := strconv.Quote(s); q != `"`+s+`"` || s == "-" {
+		return q
+	}
+	return s
+}
+
+// escape replaces what a terminal would obey.
+func escape(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/session2/session2"
+)
+
+// location is where a store is.
+type location struct {
+	url *url.URL
+}
+
+// String returns the place without what may be secret.
+func (l location) String() string {
+	u := url.URL{Scheme: l.url.Scheme, Opaque: l.url.Opaque, OmitHost: l.url.OmitHost, Host: l.url.Host, Path: l.url.Path}
+	if name := l.url.User.Username(); name != "" {
+		u.User = url.User(name)
+	}
+	return u.String()
+}
+
+// locate reads a URL, or the file that @FILE names, and completes a database's
+// password.
+func (o options) locate(text string) (location, error) {
+	if file, ok := strings.CutPrefix(text, "@"); ok {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return location{}, err
+		}
+		text = strings.TrimSpace(string(b))
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme == "" {
+		return location{}, usageError("the store is not a URL such as bolt:sessions.db") // no more: it may hold a password
+	}
+	if u.Host == "" && u.User == nil {
+		return location{u}, nil
+	}
+	if _, set := u.User.Password(); set {
+		return location{u}, nil
+	}
+	password, err := o.password()
+	if err == nil && password != "" {
+		u.User = url.UserPassword(u.User.Username(), password)
+	}
+	return location{u}, err
+}
+
+// password returns the password from the file or the environment, if any.
+func (o options) password() (string, error) {
+	if o.passwordFile == "" {
+		return os.Getenv("SESSION2_PASSWORD"), nil
+	}
+	b, err := os.ReadFile(o.passwordFile)
+	return strings.TrimRight(string(b), "\r\n"), err
+}
+
+// locateStore finds the one store that a command works on, and returns the
+// arguments that are left. The store is the first argument if there is one too
+// many, or if it cannot be anything else.
+func (j *job) locateStore(c command, args []string) (rest []string, err error) {
+	text := j.url
+	first := len(args) > c.most || c.ids && len(args) > 0 && strings.ContainsAny(args[0], ":@")
+	switch {
+	case text != "" && first:
+		return nil, usageError("two stores are named, or there is an argument too many")
+	case first:
+		text, args = args[0], args[1:]
+	case text == "":
+		text = os.Getenv("SESSION2_STORE")
+	}
+	if text == "" {
+		return nil, usageError("no store is named: use -store URL, or SESSION2_STORE")
+	}
+	j.where, err = j.locate(text)
+	return args, err
+}
+
+// missing reports whether it is an embedded store that is not there.
+func (l location) missing() bool {
+	path := l.path()
+	if path == "" {
+		return false
+	}
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// path returns the path of an embedded store, or "".
+func (l location) path() string {
+	switch l.url.Scheme {
+	case "file", "bolt", "gob":
+	default:
+		return ""
+	}
+	if l.url.Opaque == "" {
+		return l.url.Path
+	}
+	path, _ := url.PathUnescape(l.url.Opaque)
+	return path
+}
+
+// open opens the store. Unless it is to be made, it must be there: a mistyped
+// path makes no new store.
+func (l location) open(ctx context.Context, make bool) (session2.Store, error) {
+	if !make && l.missing() {
+		return nil, fmt.Errorf("there is no store at %s: session2 setup makes one", l)
+	}
+	store, err := session2.Open(ctx, l.url.String())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l, err)
+	}
+	return store, nil
+}
+
+func closeStore(store session2.Store) error {
+	if c, ok := store.(interface{ Close() error }); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// prepare calls the store's Setup if it has one.
+func prepare(ctx context.Context, store session2.Store) error {
+	s, ok := store.(session2.SetupStore)
+	if !ok {
+		return nil
+	}
+	if err := s.Setup(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// setup makes what the store needs, or with -n says what that would be.
+func setup(ctx context.Context, j *job) (err error) {
+	if j.dry && j.where.missing() {
+		return j.out.result(fields{"store": j.where.String(), "ready": false}, "would make %s", j.where)
+	}
+	store, err := j.where.open(ctx, !j.dry)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeStore(store)) }()
+	if s, ok := store.(interface{ Schema() []string }); ok && j.dry {
+		return j.out.result(fields{"store": j.where.String(), "schema": s.Schema()}, "%s;", strings.Join(s.Schema(), ";\n"))
+	}
+	if !j.dry {
+		if err := prepare(ctx, store); err != nil {
+			return err
+		}
+	}
+	return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
+}

@@ -1,0 +1,70 @@
+package session2
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// Contents is what a record's Data hold, for tools that look into a store. There
+// is no token in it and no part of one: it opens no session.
+type Contents struct {
+	RemoteAddr string
+	UserAgent  string
+	Lifetime   time.Duration // of [Session.SetLifetime]; 0: the manager's
+	FormTokens int           // their number
+	Flashes    []Item        // without keys, the oldest first
+	Values     []Item        // ordered by key
+	Versions   []Version     // the latest few of the record, its present one last
+}
+
+// Item is one encoded value. Printing it shows its size, never the value.
+type Item struct {
+	Key  string
+	Size int // bytes
+	data []byte
+}
+
+// Inspect takes a record apart as a manager would. It fails with an error
+// matching [ErrCorrupt], which shows nothing of the data. The contents share the
+// record's Data.
+func Inspect(rec Record) (Contents, error) {
+	st, err := decodeRecord(rec)
+	if err != nil {
+		return Contents{}, err
+	}
+	c := Contents{RemoteAddr: st.remote, UserAgent: st.agent, Lifetime: st.lifetime,
+		FormTokens: len(st.forms), Versions: slices.Clone(st.versions)}
+	for _, f := range st.flashes {
+		c.Flashes = append(c.Flashes, Item{Size: len(f.data), data: f.data})
+	}
+	for _, v := range st.values {
+		c.Values = append(c.Values, Item{Key: v.key, Size: len(v.data), data: v.data})
+	}
+	return c, nil
+}
+
+// Value decodes the value. What JSON wrote comes back in JSON's own types. What
+// Gob or a codec of the application's wrote of a type that this program does not
+// know is an error.
+func (i Item) Value() (any, error) {
+	v, err := decodeAny(i.codec(), i.data)
+	if err != nil {
+		return nil, fmt.Errorf("session2: key %q: a value of a type unknown to this program", i.Key)
+	}
+	return v, nil
+}
+
+// codec returns the codec that wrote the value.
+func (i Item) codec() Codec {
+	if len(i.data) > 1 && i.data[1] == codecMark(JSON{}) {
+		return JSON{}
+	}
+	return Gob{}
+}
+
+// Format implements [fmt.Formatter].
+func (i Item) Format(f fmt.State, _ rune) {
+	io.WriteString(f, fmt.Sprintf("%q %d bytes", i.Key, i.Size))
+}

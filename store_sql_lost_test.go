@@ -1,0 +1,228 @@
+package session2_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
+)
+
+// TestSQLAnswerLostOnTheWire loses the real answer to a Save that the server has
+// carried out.
+func TestSQLAnswerLostOnTheWire(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, dsn := viaProxy(t, dsn)
+		store, db := sys.warm(t, dsn, sqlTable(t.TempDir()))
+		ctx, rec := t.Context(), sqlRecord(1)
+		db.SetMaxOpenConns(1)
+
+		dropped := p.DropAnswer()
+		must(t, store.Save(ctx, rec, 0))
+		<-dropped
+		next := rec
+		for range 5 {
+			prev := next.Version
+			next.Version++
+			dropped := p.DropAnswer()
+			must(t, store.Save(ctx, next, prev))
+			<-dropped
+			if got, err := store.Load(ctx, rec.ID); err != nil || got.Version != next.Version {
+				t.Errorf("got version %v, %v, want %v", got.Version, err, next.Version)
+			}
+		}
+		dropped = p.DropAnswer()
+		must(t, store.Delete(ctx, rec.ID))
+		<-dropped
+		if _, err := store.Load(ctx, rec.ID); !errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("got %v, want %v", err, session2.ErrNotFound)
+		}
+	})
+}
+
+// warm returns a store that is set up and has prepared its statements on the one
+// connection that its pool keeps, so that the next thing it sends is what is
+// asked of it.
+func (sys sqlSystem) warm(t testing.TB, dsn, table string) (sqlStore, *sql.DB) {
+	t.Helper()
+	db := openSQL(t, sys.driver, dsn)
+	store := sys.store(t, db, session2.SQLOptions{Table: table})
+	ctx, rec := t.Context(), sqlRecord(255)
+	next := rec
+	next.Version++
+	must(t, store.Setup(ctx))
+	must(t, store.Save(ctx, rec, 0))
+	must(t, store.Save(ctx, next, rec.Version))
+	must(t, store.Delete(ctx, rec.ID))
+	return store, db
+}
+
+// TestSQLAnswerLostAndOthersWroteOnTheWire lets another store write between the
+// lost answer and the second attempt: the one cannot tell, and says so.
+func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, proxied := viaProxy(t, dsn)
+		table := sqlTable(t.TempDir())
+		store, _ := sys.warm(t, proxied, table)
+		other, _ := sys.warm(t, dsn, table)
+		ctx, rec := t.Context(), sqlRecord(1)
+		must(t, store.Save(ctx, rec, 0))
+
+		mine, theirs := rec, rec
+		mine.Version, theirs.Version = 5, 6
+		dropped := p.DropAnswer()
+		p.Refuse(true) // until the other has written
+		saved := make(chan error, 1)
+		go func() { saved <- store.Save(ctx, mine, rec.Version) }()
+		<-dropped
+		must(t, other.Save(ctx, theirs, mine.Version))
+		p.Refuse(false)
+		if err := <-saved; !errors.Is(err, session2.ErrUncertain) {
+			t.Errorf("got %v, want %v", err, session2.ErrUncertain)
+		}
+	})
+}
+
+func increment(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) }
+
+// TestSQLIncrementWhoseAnswerIsLost finds that a request is counted once, be it
+// that nobody else writes meanwhile or that somebody does, so that the manager
+// has to find out.
+func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, proxied := viaProxy(t, dsn)
+		table := sqlTable(t.TempDir())
+		store, _ := sys.warm(t, proxied, table)
+		other, _ := sys.warm(t, dsn, table)
+		st := newSite(t, store, session2.Config{CommitTimeout: 30 * time.Second})
+		direct := newSite(t, other, session2.Config{})
+		b := &browser{}
+		st.do(b, increment)
+		for i := range 8 {
+			armed, answered := make(chan (<-chan struct{}), 1), make(chan int, 1)
+			go func() {
+				answered <- st.do(b.clone(), func(s *session2.Session) {
+					increment(s)
+					p.Refuse(true)
+					armed <- p.DropAnswer()
+				}).StatusCode
+			}()
+			<-(<-armed)
+			if i%2 == 1 {
+				direct.do(b.clone(), increment)
+			}
+			p.Refuse(false)
+			if status := <-answered; status != 200 {
+				t.Errorf("request %d: status %d", i, status)
+			}
+		}
+		if got, _ := direct.counted(b); got != 1+8+4 {
+			t.Errorf("counted %d, want %d", got, 1+8+4)
+		}
+	})
+}
+
+// flakyConnector fails to connect once, after what a test does meanwhile.
+type flakyConnector struct {
+	driver.Connector
+	once      sync.Once
+	meanwhile func()
+}
+
+func (c *flakyConnector) Connect(ctx context.Context) (conn driver.Conn, err error) {
+	c.once.Do(func() {
+		c.meanwhile()
+		err = &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.Connector.Connect(ctx)
+}
+
+// TestSQLNothingSentIsNothingLost finds that a Save that could not connect at
+// first is certain of what it says: the statement had not gone out.
+func TestSQLNothingSentIsNothingLost(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		other, pool := sys.warm(t, dsn, table)
+		ctx, rec := t.Context(), sqlRecord(1)
+		must(t, other.Save(ctx, rec, 0))
+		mine, theirs := rec, rec
+		mine.Version, theirs.Version = 5, 6
+		db := sql.OpenDB(&flakyConnector{
+			Connector: dsnConnector{dsn, pool.Driver()},
+			meanwhile: func() { must(t, other.Save(ctx, theirs, rec.Version)) },
+		})
+		defer db.Close()
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		if err := store.Save(ctx, mine, rec.Version); !errors.Is(err, session2.ErrConflict) {
+			t.Errorf("got %v, want %v", err, session2.ErrConflict)
+		}
+	})
+}
+
+type dsnConnector struct {
+	dsn    string
+	driver driver.Driver
+}
+
+func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
+func (c dsnConnector) Driver() driver.Driver                        { return c.driver }
+
+// brokenDialer makes connections that break at the second thing that a client
+// says, the password, a few times.
+type brokenDialer struct{ left atomic.Int64 }
+
+func (d *brokenDialer) Dial(network, addr string) (net.Conn, error) {
+	return d.DialTimeout(network, addr, time.Minute)
+}
+
+func (d *brokenDialer) DialTimeout(network, addr string, timeout time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout(network, addr, timeout)
+	if err == nil && d.left.Add(-1) >= 0 {
+		c = &brokenConn{Conn: c}
+	}
+	return c, err
+}
+
+type brokenConn struct {
+	net.Conn
+	writes int
+}
+
+func (c *brokenConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		c.Close()
+	}
+	return c.Conn.Write(p)
+}
+
+// TestPostgresHandshakeThatBreaks finds that the store tries again where lib/pq
+// answers an error of its own kind.
+func TestPostgresHandshakeThatBreaks(t *testing.T) {
+	connector, err := pq.NewConnector(testdb.Postgres(t))
+	must(t, err)
+	dialer := &brokenDialer{}
+	connector.Dialer(dialer)
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	store := sqlSystems[0].store(t, db, session2.SQLOptions{})
+	must(t, store.Setup(t.Context()))
+	db.SetMaxIdleConns(-1)
+	dialer.left.Store(3)
+	must(t, store.Save(t.Context(), sqlRecord(1), 0))
+	if left := dialer.left.Load(); left >= 0 {
+		t.Errorf("%d connections were to break yet", left)
+	}
+}
