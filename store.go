@@ -101,7 +101,7 @@ type Store interface {
 	// zero prev means "create": there must be no record with the ID. The check
 	// and the write are one atomic step. rec.Version must not be zero.
 	//
-	// Save answers nil without another write if the stored version already is
+	// Save answers nil and changes nothing if the stored version already is
 	// rec.Version: the same Save landed before. Otherwise it answers
 	// ErrConflict if the stored version is not prev, or if prev is zero and
 	// there is a record; ErrNotFound if prev is not zero and there is none, for

@@ -38,6 +38,7 @@ func mysqlConf(s *Server) string {
 	return strings.Join(append([]string{
 		"[mariadbd]",
 		"datadir = " + s.path("data"),
+		"tmpdir = " + s.dir, // a server that starts clears it of what others use
 		"socket = " + s.path("socket"),
 		"pid-file = " + s.path("pid"),
 		"bind-address = 127.0.0.1",
