@@ -23,6 +23,7 @@ import (
 // one is refused. Beside those of SQLOptions a database's URL takes
 //
 //	conns=32               connections at most, 16 by default
+//	connlife=1m            how long one is used, 5m by default; negative: for ever
 //	set.wsrep_sync_wait=7  a setting of the server, for each connection
 //	socket=/run/mysqld.sock, mysql only: a socket in place of the host
 //
@@ -39,7 +40,10 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	if err != nil {
 		return nil, errors.New("session2: open: not a URL")
 	}
-	o := &openOptions{query: u.Query()}
+	o, err := newOpenOptions(u.RawQuery)
+	if err != nil {
+		return nil, err
+	}
 	switch u.Scheme {
 	case "postgres", "postgresql":
 		return openPostgres(u, o)
@@ -103,6 +107,21 @@ type openOptions struct {
 	errs  []error
 }
 
+// newOpenOptions reads a URL's query. Its errors show no values.
+func newOpenOptions(query string) (*openOptions, error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, errors.New("session2: open: malformed options in the URL")
+	}
+	o := &openOptions{query: values}
+	for name, list := range values {
+		if len(list) > 1 {
+			o.errs = append(o.errs, fmt.Errorf("session2: open: option %q is given more than once", name))
+		}
+	}
+	return o, errors.Join(o.errs...)
+}
+
 func (o *openOptions) bool(name string) bool { return option(o, name, strconv.ParseBool) }
 
 func (o *openOptions) duration(name string) time.Duration {
@@ -117,8 +136,8 @@ func option[T any](o *openOptions, name string, parse func(string) (T, error)) (
 	}
 	delete(o.query, name)
 	v, err := parse(list[0])
-	if err != nil || len(list) > 1 {
-		o.errs = append(o.errs, fmt.Errorf("session2: open: option %s: not one %T", name, v))
+	if err != nil {
+		o.errs = append(o.errs, fmt.Errorf("session2: open: option %s: not a %T", name, v))
 	}
 	return v
 }

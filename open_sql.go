@@ -15,10 +15,17 @@ import (
 	"github.com/lib/pq"
 )
 
-// sqlConns is how many connections a store of Open keeps at most. database/sql
-// alone would close all but two of them between bursts, and prepare every
-// statement anew.
-const sqlConns = 16
+const (
+	// sqlConns is how many connections a store of Open keeps at most.
+	// database/sql alone would close all but two of them between bursts, and
+	// prepare every statement anew.
+	sqlConns = 16
+
+	// sqlConnLife is how long it uses one. A connection may outlive its server's
+	// part: it leads to a primary that became read-only, or to one node where a
+	// balancer has several again.
+	sqlConnLife = 5 * time.Minute
+)
 
 // errSQLURL repeats nothing of what the driver says: that may hold a password.
 var errSQLURL = errors.New("session2: open: the driver refuses the URL or one of its options")
@@ -26,8 +33,9 @@ var errSQLURL = errors.New("session2: open: the driver refuses the URL or one of
 // sqlOptions are the options of a database's URL that are not the driver's.
 type sqlOptions struct {
 	SQLOptions
-	conns int
-	set   map[string]string // settings of the server, for each connection
+	conns    int
+	connLife time.Duration
+	set      map[string]string // settings of the server, for each connection
 }
 
 // takeSQL takes these options. What is left is for the driver.
@@ -37,6 +45,9 @@ func (o *openOptions) takeSQL() (opts sqlOptions) {
 	opts.Timeout = o.duration("timeout")
 	if opts.conns = option(o, "conns", strconv.Atoi); opts.conns == 0 {
 		opts.conns = sqlConns
+	}
+	if opts.connLife = o.duration("connlife"); opts.connLife == 0 {
+		opts.connLife = sqlConnLife
 	}
 	opts.set = make(map[string]string)
 	for name, list := range o.query {
@@ -81,7 +92,7 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 		return nil, errSQLURL
 	}
 	connector.Dialer(boundedDialer{timeout: opts.wait() * 11 / 10}) // the call has given up by then
-	return openSQL(connector, opts.conns, func(db *sql.DB) (Store, *sqlStore, error) {
+	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewPostgresStore(db, &opts.SQLOptions)
 		if err != nil {
 			return nil, nil, err
@@ -111,7 +122,7 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 	if err != nil {
 		return nil, errSQLURL
 	}
-	return openSQL(connector, opts.conns, func(db *sql.DB) (Store, *sqlStore, error) {
+	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewMySQLStore(db, &opts.SQLOptions)
 		if err != nil {
 			return nil, nil, err
@@ -153,10 +164,11 @@ func mysqlLiteral(value string) string {
 }
 
 // openSQL makes a store that owns its database.
-func openSQL(c driver.Connector, conns int, open func(*sql.DB) (Store, *sqlStore, error)) (Store, error) {
+func openSQL(c driver.Connector, opts sqlOptions, open func(*sql.DB) (Store, *sqlStore, error)) (Store, error) {
 	db := sql.OpenDB(c)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
+	db.SetMaxOpenConns(opts.conns)
+	db.SetMaxIdleConns(opts.conns)
+	db.SetConnMaxLifetime(opts.connLife)
 	store, s, err := open(db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -1,6 +1,7 @@
 package session2_test
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -43,6 +44,9 @@ func TestOpenSQLRefusals(t *testing.T) {
 		{"postgres://u:hunter2@h:port/db", "not a URL"},
 		{"postgres://u:hunter2@h/db?tabel=x", `unknown option "tabel"`},
 		{"postgres://u:hunter2@h/db?statement_timeout=1", "set.statement_timeout"},
+		{"postgres://u:hunter2@h/db?sslmode=require&sslmode=disable", "more than once"},
+		{"postgres://u:hunter2@h/db?connlife=long", "connlife"},
+		{"mysql://u:hunter2@h/db?set.sql_mode=ANSI&set.sql_mode=hunter2", "more than once"},
 		{"mysql://u:hunter2@h/db?table=a%20b", "no name for a table"},
 		{"mysql://u:hunter2@h/db?parseTime=hunter2", "driver refuses"},
 		{"mysql://u:hunter2@h/db?conns=many", "conns"},
@@ -104,4 +108,33 @@ func TestOpenSQLOddNames(t *testing.T) {
 		useSQL(t, store.(sqlStore))
 		must(t, store.(sqlStore).Close())
 	})
+}
+
+// TestOpenSQLReplacesConnections finds that a store of Open uses no connection
+// for longer than it is told: the server lets nobody write who came while it was
+// read-only, as a primary that was replaced does.
+func TestOpenSQLReplacesConnections(t *testing.T) {
+	dsn := testdb.Postgres(t)
+	table := sqlTable(t.TempDir())
+	db := openSQL(t, "postgres", dsn)
+	role := func(stmt string) {
+		t.Helper()
+		_, err := db.Exec(fmt.Sprintf(stmt, table))
+		must(t, err)
+	}
+	role(`CREATE ROLE %s LOGIN SUPERUSER PASSWORD 'x'`)
+	u := sqlURL(t, "postgres", dsn)
+	u.User = url.UserPassword(table, "x")
+	u.RawQuery += "&connlife=100ms&table=" + table
+	opened, err := session2.Open(t.Context(), u.String())
+	must(t, err)
+	store := opened.(sqlStore)
+	defer store.Close()
+	must(t, store.Setup(t.Context()))
+
+	role(`ALTER ROLE %s SET default_transaction_read_only = on`)
+	rec := sqlRecord(1)
+	must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) != nil, nil }))
+	role(`ALTER ROLE %s RESET default_transaction_read_only`)
+	must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) == nil, nil }))
 }
