@@ -115,7 +115,7 @@ var source string
 
 // usage is the text at the head of main.go.
 func usage() string {
-	text, _, _ := strings.Cut(source, "\npackage main")
+	text, _, _ := strings.Cut(source, "package main")
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		line = strings.TrimPrefix(strings.TrimPrefix(line, "//"), " ")
