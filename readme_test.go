@@ -46,7 +46,7 @@ func TestStoresShowTheSchema(t *testing.T) {
 	text, err := os.ReadFile("docs/STORES.md")
 	must(t, err)
 	for _, sys := range sqlSystems {
-		store, err := sys.open(nil, nil)
+		store, err := sys.open(unconnected(t), nil)
 		must(t, err)
 		if ddl := strings.Join(store.Schema(), ";\n") + ";\n"; !strings.Contains(string(text), "```sql\n"+ddl+"```") {
 			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", sys.name, ddl)

@@ -30,6 +30,14 @@ func tap(t testing.TB, name, dsn string) (*sql.DB, *tappedDriver) {
 	return db, d
 }
 
+// unconnected returns a database that nobody may call.
+func unconnected(t testing.TB) *sql.DB {
+	t.Helper()
+	db := sql.OpenDB(&tappedDriver{})
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
 func (d *tappedDriver) Driver() driver.Driver { return d.driver }
 
 func (d *tappedDriver) Connect(context.Context) (driver.Conn, error) {

@@ -35,7 +35,7 @@ var (
 // [github.com/go-sql-driver/mysql] and stays the caller's to close. It does not
 // call the database: Setup does.
 func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
-	o, names, err := opts.fill()
+	o, names, err := opts.fill(db)
 	if err != nil {
 		return nil, err
 	}

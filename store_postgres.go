@@ -36,7 +36,7 @@ var (
 // may come from any driver, such as lib/pq or pgx's stdlib. It does not call
 // the database: Setup does.
 func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
-	o, names, err := opts.fill()
+	o, names, err := opts.fill(db)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package session2
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"iter"
@@ -50,7 +51,10 @@ type SQLOptions struct {
 var sqlName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,39}$`)
 
 // fill returns a copy with defaults, and the parts of the table's name.
-func (o *SQLOptions) fill() (opts SQLOptions, names []string, err error) {
+func (o *SQLOptions) fill(db *sql.DB) (opts SQLOptions, names []string, err error) {
+	if db == nil {
+		return opts, nil, errors.New("session2: a store needs a database, and this one is nil")
+	}
 	if o != nil {
 		opts = *o
 	}

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log"
+	"time"
 
 	"github.com/session2/session2"
 )
@@ -48,11 +49,21 @@ func ExampleNewMySQLStore() {
 }
 
 func ExampleSQLOptions() {
-	opts := &session2.SQLOptions{Table: "shop.sessions", NoPrepare: true}
-	store, err := session2.NewMySQLStore(nil, opts)
+	// For PgBouncer in transaction mode.
+	db, err := sql.Open("postgres", "host=pgbouncer dbname=app binary_parameters=yes")
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer db.Close()
+	store, err := session2.NewPostgresStore(db, &session2.SQLOptions{
+		Table:     "shop.sessions",
+		NoPrepare: true,
+		Timeout:   2 * time.Second,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
 	fmt.Printf("%+v\n", store.Capabilities())
 	// Output: {ThreadSafe:true MultiprocessSafe:true MultihostSafe:true Durable:true}
 }

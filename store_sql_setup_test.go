@@ -153,11 +153,15 @@ func TestPostgresTouchIsHeapOnly(t *testing.T) {
 }
 
 func TestSQLTableNames(t *testing.T) {
+	db := unconnected(t)
 	for _, sys := range sqlSystems {
 		for _, name := range []string{"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", strings.Repeat("a", 41)} {
-			if _, err := sys.open(nil, &session2.SQLOptions{Table: name}); err == nil || !strings.Contains(err.Error(), "name") {
+			if _, err := sys.open(db, &session2.SQLOptions{Table: name}); err == nil || !strings.Contains(err.Error(), "name") {
 				t.Errorf("%s: table %q: got %v, want it refused", sys.name, name, err)
 			}
+		}
+		if _, err := sys.open(nil, nil); err == nil || !strings.Contains(err.Error(), "database") {
+			t.Errorf("%s: without a database: got %v, want it refused", sys.name, err)
 		}
 	}
 }

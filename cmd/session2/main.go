@@ -175,7 +175,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	j.args = rest
 	err = cmd.run(ctx, j)
 	j.bar.stop()
-	return errors.Join(err, j.out.flush())
+	if failed := j.out.flush(); err == nil { // else it is the same, or comes of it
+		err = failed
+	}
+	return err
 }
 
 // withStore is a command on a store that is there.
