@@ -134,6 +134,9 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 // mysqlConfig reads a URL as the driver would its own notation.
 func mysqlConfig(u *url.URL, o *openOptions) (*mysql.Config, error) {
 	socket := option(o, "socket", func(s string) (string, error) { return s, nil })
+	if !o.query.Has("maxAllowedPacket") {
+		o.query.Set("maxAllowedPacket", "0") // ask the server: it would break off at more
+	}
 	cfg, err := mysql.ParseDSN("/?" + o.query.Encode())
 	if err != nil {
 		return nil, err

@@ -30,7 +30,8 @@ var (
 	// or by Renew. Nothing of that request was stored.
 	ErrStale = errors.New("session token was replaced meanwhile")
 
-	// ErrTooLarge says that a session's data exceed Config.MaxBytes.
+	// ErrTooLarge says that a session's data exceed Config.MaxBytes, or what the
+	// store can hold.
 	ErrTooLarge = errors.New("session data too large")
 
 	// ErrCorrupt says that a record is there and cannot be read, for a reason

@@ -156,11 +156,15 @@ WHERE (by_{c} = ? AND id > ? OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id 
 // mysqlFault tells errors apart by their number.
 func mysqlFault(err error) sqlstore.Fault {
 	var my *mysql.MySQLError
-	if !errors.As(err, &my) {
-		if errors.Is(err, mysql.ErrInvalidConn) {
-			return sqlstore.Broken
-		}
+	switch {
+	case errors.Is(err, mysql.ErrPktTooLarge):
+		return sqlstore.TooLarge
+	case errors.Is(err, mysql.ErrInvalidConn):
+		return sqlstore.Broken
+	case !errors.As(err, &my):
 		return sqlConnFault(err)
+	case strings.Contains(my.Message, "max_allowed_packet"): // 1153, or 1105, which means many things
+		return sqlstore.TooLarge
 	}
 	switch my.Number {
 	case 1062, 1050: // duplicate entry, table exists
@@ -169,7 +173,7 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Missing
 	case 1064, 1235, 1093, 1175, 1105: // syntax, not supported, the same table twice, sql_safe_updates, TiDB's planner
 		return sqlstore.Unknown
-	case 1213, 1205, 3101: // deadlock, lock wait timeout; another member's change came first (Group Replication)
+	case 1213, 1205, 3101, 1615: // deadlock, lock wait timeout; another member's change came first (Group Replication); to be prepared anew
 		return sqlstore.Aborted
 	case 8005, 8022, 9007: // TiDB: conflict, commit failed and rolled back, conflict
 		return sqlstore.Aborted

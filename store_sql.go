@@ -149,10 +149,13 @@ func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 		return err
 	}
 	if len(rec.User) > sqlMaxUser {
-		return opError("save", rec.ID, fmt.Errorf("the user's name exceeds %d bytes", sqlMaxUser))
+		return opError("save", rec.ID, fmt.Errorf("%w: the user's name exceeds %d bytes", ErrTooLarge, sqlMaxUser))
 	}
 	o, err := s.run.Save(ctx, sqlRow(rec), int64(prev))
-	if err == nil && !o.Written {
+	switch {
+	case errors.Is(err, sqlstore.ErrTooLarge):
+		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case err == nil && !o.Written:
 		_, err = admit(o.Found, Version(o.Version), rec.Version, prev)
 		if o.Lost && errors.Is(err, ErrConflict) {
 			err = ErrUncertain

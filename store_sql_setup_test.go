@@ -166,6 +166,26 @@ func TestSQLTableNames(t *testing.T) {
 	}
 }
 
+// TestSQLForeignTable sets up where somebody else's table has the name: Setup
+// says so, each time, and leaves that table alone.
+func TestSQLForeignTable(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
+		for _, stmt := range []string{"CREATE TABLE %s (id int)", "INSERT INTO %s VALUES (7)"} {
+			_, err := db.Exec(fmt.Sprintf(stmt, table))
+			must(t, err)
+		}
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		for range 2 {
+			if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be read as one of this store's") {
+				t.Errorf("got %v, want it to say whose table it is not", err)
+			}
+		}
+		var id int
+		must(t, db.QueryRow("SELECT id FROM "+table).Scan(&id))
+	})
+}
+
 func TestSQLClosed(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, _ := sys.tapped(t, dsn)

@@ -3,7 +3,9 @@ package session2_test
 import (
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	_ "github.com/lib/pq"
@@ -67,6 +69,40 @@ func TestMySQLStore(t *testing.T) {
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openMySQL(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
 	}, &storetest.Options{Corrupt: sqlCorrupt("mysql", dsn, "UPDATE %s SET version = 0 WHERE id = ?")})
+}
+
+// TestSQLTooLarge saves what a table cannot hold: the answer says so, and what
+// is there stays.
+func TestSQLTooLarge(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		u := sqlURL(t, sys.name, dsn)
+		u.RawQuery += "&table=" + sqlTable(t.TempDir())
+		opened, err := session2.Open(t.Context(), u.String())
+		must(t, err)
+		store := opened.(sqlStore)
+		defer store.Close()
+		must(t, store.Setup(t.Context()))
+		rec := sqlRecord(1)
+		must(t, store.Save(t.Context(), rec, 0))
+		large := func(change func(*session2.Record)) {
+			t.Helper()
+			next := rec
+			next.Version++
+			change(&next)
+			if err := store.Save(t.Context(), next, rec.Version); !errors.Is(err, session2.ErrTooLarge) {
+				t.Errorf("got %v, want %v", err, session2.ErrTooLarge)
+			}
+		}
+		large(func(r *session2.Record) { r.User = strings.Repeat("u", 1025) })
+		if sys.name == "mysql" { // PostgreSQL takes a gigabyte
+			large(func(r *session2.Record) { r.Data = make([]byte, 17<<20) })
+			large(func(r *session2.Record) { r.Data = make([]byte, 65<<20) })
+		}
+		got, err := store.Load(t.Context(), rec.ID)
+		if err != nil || got.Version != rec.Version {
+			t.Errorf("got %v, %v, want version %v", got.Version, err, rec.Version)
+		}
+	})
 }
 
 // sqlCorrupt damages records as far as the columns' types let anybody.

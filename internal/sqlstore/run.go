@@ -69,11 +69,13 @@ func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T,
 
 // explain says in words what an error means that everybody meets once.
 func (s *Store) explain(err error) error {
-	switch {
+	switch fault := s.fault(err); {
 	case s.closed.Load():
 		return fs.ErrClosed
-	case s.fault(err) == Missing:
+	case fault == Missing:
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
+	case fault == TooLarge:
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}
 	return err
 }

@@ -11,7 +11,7 @@ import (
 // Schema is what Setup makes, and how it knows that it is there.
 type Schema struct {
 	Version int64    // of the schema that this release makes and uses
-	DDL     []string // each does nothing if its object is there
+	DDL     []string // each does nothing if its object is there; the first makes the table
 	Current string   // the version that is there
 	Note    string   // version: notes it, once everything is there
 
@@ -22,6 +22,9 @@ type Schema struct {
 
 // ErrNoAutocommit says that what the store writes would be lost.
 var ErrNoAutocommit = errors.New("autocommit is off, so that no statement would be committed")
+
+// ErrForeign says that a table of that name was there before.
+var ErrForeign = errors.New("the table cannot be read as one of this store's")
 
 // autocommits returns an error if statements do not commit by themselves.
 func (s *Store) autocommits(ctx context.Context, schema Schema) error {
@@ -65,16 +68,30 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 	if err != nil || done {
 		return err
 	}
-	for _, ddl := range schema.DDL {
-		if err := s.direct(ctx, ddl); err != nil {
-			return err
-		}
+	if err := s.create(ctx, schema); err != nil {
+		return err
 	}
 	err = s.direct(ctx, schema.Note, schema.Version)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
 	return err
+}
+
+// create makes what is not there, and finds out whether the table is.
+func (s *Store) create(ctx context.Context, schema Schema) error {
+	for i, ddl := range schema.DDL {
+		if err := s.direct(ctx, ddl); err != nil {
+			return err
+		}
+		if i > 0 {
+			continue
+		}
+		if _, _, err := s.Load(ctx, [16]byte{}); err != nil && s.fault(err) == Failed {
+			return fmt.Errorf("%w: %w", ErrForeign, err)
+		}
+	}
+	return nil
 }
 
 // current reports whether all is there, and refuses what a later release made.

@@ -27,6 +27,9 @@ const (
 // ErrNoTable says that a call came before Setup.
 var ErrNoTable = errors.New("the table does not exist, call Setup first")
 
+// ErrTooLarge says that the database does not take so large a record.
+var ErrTooLarge = errors.New("too large for the database")
+
 // ErrTooMany says that a call failed again and again for reasons that pass.
 var ErrTooMany = errors.New("gave up after several attempts")
 
@@ -85,6 +88,7 @@ const (
 	Aborted                // rolled back, a deadlock say: asking again is safe
 	Broken                 // the connection broke: what was asked may have been done
 	Unknown                // the server does not know such a statement
+	TooLarge               // the server takes no statement of that size
 )
 
 // Options are the parts of a store that are not its queries.
