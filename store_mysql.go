@@ -175,6 +175,8 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Unknown
 	case 1213, 1205, 3101, 1615: // deadlock, lock wait timeout; another member's change came first (Group Replication); to be prepared anew
 		return sqlstore.Aborted
+	case 1040, 1203, 1226: // too many connections: one of the pool's may be free soon
+		return sqlstore.Aborted
 	case 8005, 8022, 9007: // TiDB: conflict, commit failed and rolled back, conflict
 		return sqlstore.Aborted
 	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)

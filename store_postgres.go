@@ -187,6 +187,8 @@ func postgresFault(err error) sqlstore.Fault {
 		return sqlstore.Unknown
 	case "40001", "40P01": // serialization failure, deadlock
 		return sqlstore.Aborted
+	case "53300": // too many connections: one of the pool's may be free soon
+		return sqlstore.Aborted
 	case "40003", "57P01", "57P02", "57P03": // completion unknown, shutdown, crash, starting up
 		return sqlstore.Broken
 	default:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
 )
 
 // hasty returns the name of the server's data with settings that make its
@@ -184,4 +185,39 @@ func TestSQLSerializableIncrements(t *testing.T) {
 			t.Errorf("counted %d, want 64", n)
 		}
 	})
+}
+
+// TestSQLFullServer loads more records at once than the store has connections,
+// while others hold all that the server has left: the calls share those that the
+// pool has.
+func TestSQLFullServer(t *testing.T) {
+	start := map[string]func(testing.TB, ...string) *testdb.Server{"postgres": testdb.NewPostgres, "mysql": testdb.NewMySQL}
+	for _, sys := range sqlSystems {
+		t.Run(sys.name, func(t *testing.T) {
+			t.Parallel()
+			dsn := start[sys.name](t, "max_connections = 10").DSN()
+			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{})
+			rec := sqlRecord(1)
+			must(t, store.Setup(t.Context()))
+			must(t, store.Save(t.Context(), rec, 0))
+			others := openSQL(t, sys.driver, dsn)
+			for {
+				c, err := others.Conn(t.Context())
+				if err != nil {
+					t.Log(err)
+					break
+				}
+				defer c.Close()
+			}
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					if _, err := store.Load(t.Context(), rec.ID); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
 }
