@@ -171,6 +171,8 @@ func mysqlFault(err error) sqlstore.Fault {
 		return sqlstore.Duplicate
 	case 1146: // no such table
 		return sqlstore.Missing
+	case 1054: // no such column
+		return sqlstore.Foreign
 	case 1064, 1235, 1093, 1175, 1105: // syntax, not supported, the same table twice, sql_safe_updates, TiDB's planner
 		return sqlstore.Unknown
 	case 1213, 1205, 3101, 1615: // deadlock, lock wait timeout; another member's change came first (Group Replication); to be prepared anew

@@ -183,6 +183,8 @@ func postgresFault(err error) sqlstore.Fault {
 		return sqlstore.Duplicate
 	case "42P01": // undefined table
 		return sqlstore.Missing
+	case "42703": // undefined column
+		return sqlstore.Foreign
 	case "42601", "0A000": // syntax error, feature not supported
 		return sqlstore.Unknown
 	case "40001", "40P01": // serialization failure, deadlock

@@ -166,6 +166,19 @@ func TestSQLTableNames(t *testing.T) {
 	}
 }
 
+// TestSQLSetupAfterDrop drops the table of sessions and not the one that notes
+// the version: Setup makes it anew.
+func TestSQLSetupAfterDrop(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		must(t, store.Setup(t.Context()))
+		_, err := db.Exec("DROP TABLE " + table)
+		must(t, err)
+		useSQL(t, store)
+	})
+}
+
 // TestSQLForeignTable sets up where somebody else's table has the name: Setup
 // says so, each time, and leaves that table alone.
 func TestSQLForeignTable(t *testing.T) {
@@ -177,7 +190,7 @@ func TestSQLForeignTable(t *testing.T) {
 		}
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
 		for range 2 {
-			if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be read as one of this store's") {
+			if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "not one of this store's") {
 				t.Errorf("got %v, want it to say whose table it is not", err)
 			}
 		}

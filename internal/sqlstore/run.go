@@ -74,6 +74,8 @@ func (s *Store) explain(err error) error {
 		return fs.ErrClosed
 	case fault == Missing:
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
+	case fault == Foreign:
+		return fmt.Errorf("%w: %w", ErrForeign, err)
 	case fault == TooLarge:
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}

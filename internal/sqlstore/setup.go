@@ -23,9 +23,6 @@ type Schema struct {
 // ErrNoAutocommit says that what the store writes would be lost.
 var ErrNoAutocommit = errors.New("autocommit is off, so that no statement would be committed")
 
-// ErrForeign says that a table of that name was there before.
-var ErrForeign = errors.New("the table cannot be read as one of this store's")
-
 // autocommits returns an error if statements do not commit by themselves.
 func (s *Store) autocommits(ctx context.Context, schema Schema) error {
 	if schema.Autocommit == "" {
@@ -64,14 +61,13 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 	if err := s.autocommits(ctx, schema); err != nil {
 		return err
 	}
-	done, err := s.current(ctx, schema)
-	if err != nil || done {
+	if done, err := s.current(ctx, schema); err != nil || done {
 		return err
 	}
 	if err := s.create(ctx, schema); err != nil {
 		return err
 	}
-	err = s.direct(ctx, schema.Note, schema.Version)
+	err := s.direct(ctx, schema.Note, schema.Version)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
@@ -87,11 +83,21 @@ func (s *Store) create(ctx context.Context, schema Schema) error {
 		if i > 0 {
 			continue
 		}
-		if _, _, err := s.Load(ctx, [16]byte{}); err != nil && s.fault(err) == Failed {
-			return fmt.Errorf("%w: %w", ErrForeign, err)
+		if _, err := s.readable(ctx); err != nil { // before an index is made
+			return err
 		}
 	}
 	return nil
+}
+
+// readable reports whether the table is there. It answers [ErrForeign] for
+// somebody else's.
+func (s *Store) readable(ctx context.Context) (bool, error) {
+	_, _, err := s.Load(ctx, [16]byte{})
+	if s.fault(err) == Missing {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // current reports whether all is there, and refuses what a later release made.
@@ -107,7 +113,10 @@ func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
 	case version.Int64 > schema.Version:
 		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
 	}
-	return version.Int64 == schema.Version, nil
+	if version.Int64 != schema.Version {
+		return false, nil
+	}
+	return s.readable(ctx) // else it was dropped, and its note was not
 }
 
 // one runs a query whose answer is one value.

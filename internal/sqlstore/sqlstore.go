@@ -27,6 +27,9 @@ const (
 // ErrNoTable says that a call came before Setup.
 var ErrNoTable = errors.New("the table does not exist, call Setup first")
 
+// ErrForeign says that there is a table of that name with other columns.
+var ErrForeign = errors.New("the table is not one of this store's")
+
 // ErrTooLarge says that the database does not take so large a record.
 var ErrTooLarge = errors.New("too large for the database")
 
@@ -85,6 +88,7 @@ const (
 	Failed    Fault = iota // anything else: answered to the caller
 	Duplicate              // an INSERT found its primary key taken, or a CREATE its name
 	Missing                // a table is not there
+	Foreign                // a column is not there
 	Aborted                // rolled back, a deadlock say: asking again is safe
 	Broken                 // the connection broke: what was asked may have been done
 	Unknown                // the server does not know such a statement
