@@ -178,8 +178,9 @@ func (s *sqlStore) Touch(ctx context.Context, id ID, accessed, expires time.Time
 // DeleteOld removes the records that were not accessed for age or have expired
 // by this machine's clock, and returns their number. It finds them by index and
 // deletes them a hundred at a time, passing over those that somebody is changing
-// right now. Between the hundreds it rests for as long as they took. Several may
-// run at once: they share the work, and each counts what it removed itself.
+// right now. Between the hundreds it rests for three times as long as they
+// took. Several may run at once: they share the work, and each counts what it
+// removed itself.
 func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
 	if err := checkAge(age); err != nil {
 		return 0, err

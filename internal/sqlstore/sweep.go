@@ -19,9 +19,12 @@ func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, er
 	return n + m, err
 }
 
-// sweep walks along one index, a batch at a time. Between batches it pauses for
-// about as long as the last one took: whatever the server has to give, half of
-// it stays for the readers.
+// rest is how long a sweep pauses after a batch, as a multiple of the time that
+// the batch took: whatever the server has to give, three quarters of it stay for
+// the readers.
+const rest = 3
+
+// sweep walks along one index, a batch at a time.
 func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
 	w := walk{store: s, q: q, to: to, from: place{filed: math.MinInt64}}
 	for {
@@ -30,7 +33,7 @@ func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
 		if err != nil || !more {
 			return w.deleted, err
 		}
-		if err := wait(ctx, time.Since(start)+1); err != nil {
+		if err := wait(ctx, rest*time.Since(start)+1); err != nil {
 			return w.deleted, err
 		}
 	}
