@@ -11,6 +11,7 @@ import (
 
 	"github.com/session2/session2/internal/batch"
 	"github.com/session2/session2/internal/record"
+	"github.com/session2/session2/internal/tally"
 )
 
 const (
@@ -230,6 +231,7 @@ func (b *BoltStore) inBatches(ctx context.Context, op string, step func(*boltTx)
 			return total, fmt.Errorf("session2: %s: %w", op, err)
 		}
 		total += n
+		tally.Add(ctx, n)
 	}
 	return total, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
+	"github.com/session2/session2/internal/tally"
 )
 
 // DeleteOld implements [DeleteOldStore]. Sweeps of one folder, in whichever
@@ -128,10 +129,12 @@ func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueE
 		for n < len(entries) && n < dueGroup && entries[n].id[0] == entries[0].id[0] {
 			n++
 		}
+		before := w.deleted
 		err := w.locked(ctx, entries[0].id, func() (err error) {
 			again, err = w.visitGroup(again, entries[:n])
 			return err
 		})
+		tally.Add(ctx, w.deleted-before)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+
+	"github.com/session2/session2/internal/tally"
 )
 
 // The index by user is a folder for each, which holds an empty file for each
@@ -56,6 +58,7 @@ func (s *FileStore) DeleteUser(ctx context.Context, user string) (int, error) {
 		deleted, err := s.deleteOfUser(ctx, user, id)
 		if deleted {
 			n++
+			tally.Add(ctx, 1)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%v: %w", id, err))

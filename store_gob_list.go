@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/session2/session2/internal/goblog"
+	"github.com/session2/session2/internal/tally"
 )
 
 // DeleteOld implements [DeleteOldStore], in batches between which others have
@@ -73,6 +74,7 @@ func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick) (total int, er
 			return total, err
 		}
 		total += n
+		tally.Add(ctx, n)
 		if !more {
 			return total, nil
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/tally"
 )
 
 // progress shows on a terminal how far the work is. Elsewhere it is silent.
@@ -65,6 +67,26 @@ func (p *progress) saw(id session2.ID) {
 	p.done++
 	p.ordered = p.ordered && id[0] >= p.latest[0]
 	p.latest = id
+	p.tick()
+}
+
+// deleting returns a context for a deletion, which counts what it deletes. How
+// much there is nobody knows.
+func (p *progress) deleting(ctx context.Context) context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.begun, p.done, p.ordered = time.Now(), 0, false
+	p.tick()
+	return tally.With(ctx, func(deleted int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.done += deleted
+		p.tick()
+	})
+}
+
+// tick shows the state if the last one is old enough.
+func (p *progress) tick() {
 	if p.live && time.Since(p.shown) >= progressEvery {
 		p.show()
 	}
@@ -73,21 +95,16 @@ func (p *progress) saw(id session2.ID) {
 func (p *progress) show() {
 	p.shown, p.line = time.Now(), true
 	elapsed := time.Since(p.begun)
-	text := fmt.Sprintf("%s: %d records, %.0f/s", p.name, p.done, float64(p.done)/elapsed.Seconds())
+	text := p.name + ": at work"
+	if p.done > 0 {
+		text = fmt.Sprintf("%s: %d records, %.0f/s", p.name, p.done, float64(p.done)/elapsed.Seconds())
+	}
 	if p.ordered && p.done > 100 {
 		part := max(float64(binary.BigEndian.Uint64(p.latest[:8]))/(1<<64), 0.001)
 		left := time.Duration(float64(elapsed) * (1 - part) / part)
 		text += fmt.Sprintf(", %.0f %%, %v left", 100*part, left.Round(time.Second))
 	}
 	fmt.Fprintf(p.w, "\r%s\x1b[K", text)
-}
-
-// work says that something takes its time of which nothing is known.
-func (p *progress) work() {
-	if p.live {
-		fmt.Fprintf(p.w, "\r%s: at work\x1b[K", p.name)
-		p.line = true
-	}
 }
 
 // note writes a line beside the progress.

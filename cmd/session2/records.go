@@ -146,7 +146,7 @@ func removeUser(ctx context.Context, j *job) error {
 	if j.dry {
 		n, err = count(s.IterUser(ctx, user), func(session2.Record) bool { return true })
 	} else {
-		n, err = s.DeleteUser(ctx, user)
+		n, err = s.DeleteUser(j.bar.deleting(ctx), user)
 	}
 	if err != nil {
 		return err
@@ -178,8 +178,7 @@ func (j *job) sweep(ctx context.Context) (int, error) {
 	if !ok {
 		return 0, errors.New("the store has no DeleteOld")
 	}
-	j.bar.work()
-	return s.DeleteOld(ctx, j.age)
+	return s.DeleteOld(j.bar.deleting(ctx), j.age)
 }
 
 // count counts the records that are meant. Corrupt ones are not.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/session2/session2/internal/tally"
 )
 
 const (
@@ -212,6 +214,7 @@ func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
 			return total, err
 		}
 		total += int(n)
+		tally.Add(ctx, int(n))
 		from, more = Next(ids[len(ids)-1])
 		more = more && len(ids) == BatchIDs
 	}

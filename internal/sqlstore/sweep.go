@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/session2/session2/internal/tally"
 )
 
 // DeleteOld removes the records whose access is at or before accessed and
@@ -139,6 +141,7 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 	if len(old) > 0 {
 		settled, err = w.store.execSkip(ctx, w.q.Delete, append(batch(old), w.to))
 		w.deleted += settled
+		tally.Add(ctx, settled)
 	}
 	if len(early) > 0 && err == nil {
 		var n int
