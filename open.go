@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,12 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, errors.New("session2: open: not a URL")
+	}
+	switch {
+	case u.Fragment != "":
+		return nil, errors.New("session2: open: a URL of a store has no fragment")
+	case u.Host != "" && u.Path == "" && u.RawQuery != "": // these may be options, or a password with a question mark
+		return nil, errors.New("session2: open: a slash is missing before the options in the URL")
 	}
 	o, err := newOpenOptions(u.RawQuery)
 	if err != nil {
@@ -93,8 +101,8 @@ func storePath(u *url.URL) (string, error) {
 	}
 	memory := u.Scheme == "memory"
 	switch {
-	case u.User != nil || u.Host != "" || u.Fragment != "" || memory && path != "":
-		return "", fmt.Errorf("session2: open: a URL of the scheme %[1]s is %[1]s: and a path, without host, user or fragment", u.Scheme)
+	case u.User != nil || u.Host != "" || memory && path != "":
+		return "", fmt.Errorf("session2: open: a URL of the scheme %[1]s is %[1]s: and a path, without host and user", u.Scheme)
 	case path == "" && !memory:
 		return "", errors.New("session2: open: the URL names no path")
 	}
@@ -115,12 +123,19 @@ func newOpenOptions(query string) (*openOptions, error) {
 	}
 	o := &openOptions{query: values}
 	for name, list := range values {
-		if len(list) > 1 {
+		switch {
+		case !optionName.MatchString(name): // it may be of a password with a question mark
+			return nil, errors.New("session2: open: malformed options in the URL")
+		case len(list) > 1:
 			o.errs = append(o.errs, fmt.Errorf("session2: open: option %q is given more than once", name))
+		case list[0] == "" && !strings.HasPrefix(name, "set."): // lib/pq passes over it, whatever its name
+			o.errs = append(o.errs, fmt.Errorf("session2: open: option %q has no value", name))
 		}
 	}
 	return o, errors.Join(o.errs...)
 }
+
+var optionName = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
 
 func (o *openOptions) bool(name string) bool { return option(o, name, strconv.ParseBool) }
 

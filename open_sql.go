@@ -43,7 +43,7 @@ func (o *openOptions) takeSQL() (opts sqlOptions) {
 	opts.Table = option(o, "table", func(s string) (string, error) { return s, nil })
 	opts.NoPrepare = o.bool("noprepare")
 	opts.Timeout = o.duration("timeout")
-	if opts.conns = option(o, "conns", strconv.Atoi); opts.conns == 0 {
+	if opts.conns = option(o, "conns", count); opts.conns == 0 {
 		opts.conns = sqlConns
 	}
 	if opts.connLife = o.duration("connlife"); opts.connLife == 0 {
@@ -57,6 +57,12 @@ func (o *openOptions) takeSQL() (opts sqlOptions) {
 		}
 	}
 	return opts
+}
+
+// count parses a number of things.
+func count(s string) (int, error) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	return int(n), err
 }
 
 // refuse notes the options that the driver does not know either and would send
@@ -137,23 +143,26 @@ func mysqlConfig(u *url.URL, o *openOptions) (*mysql.Config, error) {
 	if !o.query.Has("maxAllowedPacket") {
 		o.query.Set("maxAllowedPacket", "0") // ask the server: it would break off at more
 	}
-	cfg, err := mysql.ParseDSN("/?" + o.query.Encode())
-	if err != nil {
-		return nil, err
+	for _, name := range []string{"charset", "collation"} {
+		o.query.Del(name) // they change nothing for us, and charset not for the better
 	}
-	cfg.User = u.User.Username()
-	cfg.Passwd, _ = u.User.Password()
-	cfg.DBName = strings.TrimPrefix(u.Path, "/")
+	network, addr := "tcp", u.Host
+	database := strings.TrimPrefix(u.Path, "/")
 	switch {
 	case socket != "" && u.Host == "":
-		cfg.Net, cfg.Addr = "unix", socket
-	case socket != "" || u.Hostname() == "" || strings.Contains(cfg.DBName, "/"):
+		network, addr = "unix", socket
+	case socket != "" || u.Hostname() == "" || strings.Contains(database, "/"):
 		return nil, errSQLURL
 	case u.Port() == "":
-		cfg.Addr = net.JoinHostPort(u.Hostname(), "3306")
-	default:
-		cfg.Addr = u.Host
+		addr = net.JoinHostPort(u.Hostname(), "3306")
 	}
+	// With the address, as the driver takes from it whose certificate it wants.
+	cfg, err := mysql.ParseDSN(network + "(" + addr + ")/?" + o.query.Encode())
+	if err != nil || cfg.Net != network || cfg.Addr != addr {
+		return nil, errSQLURL
+	}
+	cfg.User, cfg.DBName = u.User.Username(), database
+	cfg.Passwd, _ = u.User.Password()
 	return cfg, nil
 }
 

@@ -50,6 +50,13 @@ func TestOpenSQLRefusals(t *testing.T) {
 		{"mysql://u:hunter2@h/db?table=a%20b", "no name for a table"},
 		{"mysql://u:hunter2@h/db?parseTime=hunter2", "driver refuses"},
 		{"mysql://u:hunter2@h/db?conns=many", "conns"},
+		{"mysql://u:hunter2@h/db?conns=-1", "conns"},
+		{"mysql://u:12?hunter2@h/db", "slash is missing"},
+		{"mysql://u:12?hunter2=1@h/db", "slash is missing"},
+		{"mysql:///db?hunter2@h", "malformed options"},
+		{"mysql://u:hunter2@h/db#x", "fragment"},
+		{"postgres://u:hunter2@h/db?tabel=", `"tabel" has no value`},
+		{"postgres://u:hunter2@h/db?noprepar", `"noprepar" has no value`},
 		{"mysql://u:hunter2@h/db?tabel=x", `unknown option "tabel"`},
 		{"mysql://u:hunter2@h/db?sql_mode=ANSI", "set.sql_mode"},
 		{"mysql://u:hunter2@h/db?socket=/s", "refuses"},
@@ -59,6 +66,20 @@ func TestOpenSQLRefusals(t *testing.T) {
 		_, err := session2.Open(t.Context(), test.url)
 		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("Open(%q): got %v, want it to say %q without the password", test.url, err, test.says)
+		}
+	}
+}
+
+// TestOpenMySQLTLS finds that the driver expects the certificate of the URL's
+// host.
+func TestOpenMySQLTLS(t *testing.T) {
+	for url, want := range map[string]string{
+		"mysql://u@db.example:3307/db?tls=true": "db.example",
+		"mysql://u@db.example/db?tls=true":      "db.example",
+		"mysql://u@[::1]/db?tls=true":           "::1",
+	} {
+		if got, err := session2.MySQLServerName(url); got != want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", url, got, err, want)
 		}
 	}
 }

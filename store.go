@@ -190,7 +190,7 @@ func admit(found bool, stored, next, prev Version) (write bool, err error) {
 	switch {
 	case found && stored == next:
 		return false, nil
-	case found && stored != prev:
+	case found && (prev == 0 || stored != prev): // zero: it must not exist
 		return false, ErrConflict
 	case !found && prev != 0:
 		return false, ErrNotFound

@@ -2,6 +2,7 @@ package session2
 
 import (
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"strings"
 
@@ -55,7 +56,7 @@ func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 			DeleteUser: r.Replace(mysqlDeleteUser),
 			Accessed:   mysqlSweep(r, "accessed"),
 			Expires:    mysqlSweep(r, "expires"),
-		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault}),
+		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault, Bytes: mysqlBytes}),
 		schema: sqlstore.Schema{
 			Version: sqlSchemaVersion,
 			DDL:     sqlReplace(r, mysqlDDL),
@@ -74,7 +75,8 @@ func mysqlNames(names []string) *strings.Replacer {
 	return strings.NewReplacer(
 		"{t}", quoted,
 		"{m}", strings.TrimSuffix(quoted, "`")+"_meta`",
-		"{ids}", strings.TrimSuffix(strings.Repeat("?,", sqlstore.BatchIDs), ","),
+		"{ids}", strings.TrimSuffix(strings.Repeat("UNHEX(?),", sqlstore.BatchIDs), ","),
+		"{bytes}", "COALESCE(UNHEX(?), X'')",
 	)
 }
 
@@ -99,35 +101,35 @@ var mysqlDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
 
 const (
 	mysqlCurrent = `SELECT max(version) FROM {m}`
-	mysqlNote    = `INSERT INTO {m} (version) VALUES (?)`
+	mysqlNote    = `INSERT IGNORE INTO {m} (version) VALUES (?)`
 
-	mysqlLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = ?`
-	mysqlHas     = `SELECT 1 FROM {t} WHERE id = ?`
-	mysqlVersion = `SELECT version FROM {t} WHERE id = ?`
+	mysqlLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = UNHEX(?)`
+	mysqlHas     = `SELECT 1 FROM {t} WHERE id = UNHEX(?)`
+	mysqlVersion = `SELECT version FROM {t} WHERE id = UNHEX(?)`
 
-	// No INSERT IGNORE: it would hide other errors and cut off what is too long.
+	// No INSERT IGNORE here: it would hide other errors and cut off what is too long.
 	mysqlInsert = `INSERT INTO {t} (id, version, username, created, accessed, expires, data, by_accessed, by_expires)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
+VALUES (UNHEX(?), ?, {bytes}, ?, ?, ?, {bytes}, ?, ?)`
 
 	// A row that is found is changed, in its version if in nothing else, so that
 	// it counts as affected either way.
-	mysqlUpdate = `UPDATE {t} SET version = ?, username = ?, created = ?, accessed = ?, expires = ?, data = ?,
-by_accessed = LEAST(by_accessed, ?), by_expires = LEAST(by_expires, ?) WHERE id = ? AND version = ?`
+	mysqlUpdate = `UPDATE {t} SET version = ?, username = {bytes}, created = ?, accessed = ?, expires = ?, data = {bytes},
+by_accessed = LEAST(by_accessed, ?), by_expires = LEAST(by_expires, ?) WHERE id = UNHEX(?) AND version = ?`
 
-	mysqlDelete = `DELETE FROM {t} WHERE id = ?`
+	mysqlDelete = `DELETE FROM {t} WHERE id = UNHEX(?)`
 
 	mysqlTouch = `UPDATE {t} SET accessed = GREATEST(accessed, ?), expires = GREATEST(expires, ?)
-WHERE id = ? AND (accessed < ? OR expires < ?)`
+WHERE id = UNHEX(?) AND (accessed < ? OR expires < ?)`
 
 	mysqlPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE id >= ? ORDER BY id LIMIT 32`
+WHERE id >= UNHEX(?) ORDER BY id LIMIT 32`
 
 	mysqlUserPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 32`
+WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT 32`
 
-	mysqlUserIDs = `SELECT id FROM {t} WHERE username = ? AND username <> '' AND id >= ? ORDER BY id LIMIT 100`
+	mysqlUserIDs = `SELECT id FROM {t} WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT 100`
 
-	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = ?`
+	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = UNHEX(?)`
 )
 
 // mysqlSweep is the queries of a sweep by one of the times. Its DELETE and
@@ -141,7 +143,7 @@ LIMIT 100 FOR UPDATE SKIP LOCKED) AS free STRAIGHT_JOIN {t} AS s`)
 	fill := func(query string) string { return r.Replace(c.Replace(query)) }
 	return sqlstore.Sweep{
 		Find: fill(`SELECT id, by_{c}, {c} FROM {t}
-WHERE (by_{c} = ? AND id > ? OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id LIMIT 100`),
+WHERE (by_{c} = ? AND id > UNHEX(?) OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id LIMIT 100`),
 		Delete: sqlstore.Skipping{
 			Skip: fill(`DELETE s FROM {free} WHERE s.id = free.id AND s.{c} <= ?`),
 			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`),
@@ -152,6 +154,13 @@ WHERE (by_{c} = ? AND id > ? OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{c}, id 
 		},
 	}
 }
+
+// mysqlBytes has bytes go to the server as hexadecimal digits. The driver sends
+// them as text, which the server translates where its settings say so, and, if
+// it is not to prepare statements, puts them between quotes, which some
+// character sets let nobody escape. No setting can change what digits mean. The
+// one that takes empty text for NULL is why {bytes} is what it is.
+func mysqlBytes(b []byte) any { return hex.EncodeToString(b) }
 
 // mysqlFault tells errors apart by their number.
 func mysqlFault(err error) sqlstore.Fault {

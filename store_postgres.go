@@ -99,9 +99,9 @@ var postgresDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
 	by_expires bigint NOT NULL,
 	data bytea NOT NULL
 ) WITH (fillfactor = 75)`,
-	`CREATE INDEX IF NOT EXISTS "{n}_username" ON {t} (username, id) WHERE username <> ''`,
-	`CREATE INDEX IF NOT EXISTS "{n}_accessed" ON {t} (by_accessed, id)`,
-	`CREATE INDEX IF NOT EXISTS "{n}_expires" ON {t} (by_expires, id)`,
+	`CREATE INDEX IF NOT EXISTS "{n}_username_idx" ON {t} (username, id) WHERE username <> ''`,
+	`CREATE INDEX IF NOT EXISTS "{n}_accessed_idx" ON {t} (by_accessed, id)`,
+	`CREATE INDEX IF NOT EXISTS "{n}_expires_idx" ON {t} (by_expires, id)`,
 	`CREATE TABLE IF NOT EXISTS {m} (version bigint PRIMARY KEY)`,
 }
 

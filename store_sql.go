@@ -24,8 +24,9 @@ const (
 type SQLOptions struct {
 	// Table is the name of the table, by default session2_sessions; it may be
 	// schema.table. Each name is made of ASCII letters, digits and underscores,
-	// does not begin with a digit and has 40 characters at most. A second table,
-	// with _meta after its name, holds the version of the schema.
+	// does not begin with a digit, does not end in _meta or _idx, and has 40
+	// characters at most. A second table, with _meta after its name, holds the
+	// version of the schema.
 	Table string
 
 	// NoPrepare sends each statement whole instead of preparing it once on each
@@ -70,6 +71,9 @@ func (o *SQLOptions) fill(db *sql.DB) (opts SQLOptions, names []string, err erro
 	if !ok {
 		return opts, nil, fmt.Errorf("session2: %q is no name for a table: want letters, digits and underscores, at most 40", opts.Table)
 	}
+	if strings.HasSuffix(opts.Table, "_meta") || strings.HasSuffix(opts.Table, "_idx") { // another store's
+		return opts, nil, fmt.Errorf("session2: %q is no name for a table: it ends in _meta or _idx", opts.Table)
+	}
 	return opts, names, nil
 }
 
@@ -101,9 +105,9 @@ func (s *sqlStore) Capabilities() Capabilities {
 	return Capabilities{ThreadSafe: true, MultiprocessSafe: true, MultihostSafe: true, Durable: true}
 }
 
-// Setup creates the tables and indexes that are not there, and changes nothing
-// that is. It may run in several processes at once. Where all is there it needs
-// no right to create anything.
+// Setup creates the tables with their indexes if they are not there, and changes
+// nothing that is. It may run in several processes at once. Where all is there it
+// needs no right to create anything.
 func (s *sqlStore) Setup(ctx context.Context) error {
 	return sqlError("set up", s.run.Setup(ctx, s.schema))
 }
@@ -200,17 +204,17 @@ func (s *sqlStore) DeleteUser(ctx context.Context, user string) (int, error) {
 // Iter lists all records, in the order of their IDs. It reads a few at a time,
 // and holds neither a row nor a connection while the loop's body runs.
 func (s *sqlStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return sqlEach("iter", func(from ID) ([]sqlstore.Record, error) { return s.run.Page(ctx, from) })
+	return sqlEach(ctx, "iter", func(from ID) ([]sqlstore.Record, error) { return s.run.Page(ctx, from) })
 }
 
 // IterUser lists the user's records likewise. For the empty user there are
 // none.
 func (s *sqlStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return sqlEach("iter user", func(from ID) ([]sqlstore.Record, error) { return s.run.UserPage(ctx, user, from) })
+	return sqlEach(ctx, "iter user", func(from ID) ([]sqlstore.Record, error) { return s.run.UserPage(ctx, user, from) })
 }
 
 // sqlEach lists the records of one page after the other.
-func sqlEach(op string, page func(from ID) ([]sqlstore.Record, error)) iter.Seq2[Record, error] {
+func sqlEach(ctx context.Context, op string, page func(from ID) ([]sqlstore.Record, error)) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for from, more := (ID{}), true; more; {
 			rows, err := page(from)
@@ -219,6 +223,10 @@ func sqlEach(op string, page func(from ID) ([]sqlstore.Record, error)) iter.Seq2
 				return
 			}
 			for _, row := range rows {
+				if err := ctx.Err(); err != nil {
+					yield(Record{}, sqlError(op, err))
+					return
+				}
 				rec, err := sqlRecord(row)
 				if !yield(rec, opError(op, rec.ID, err)) {
 					return

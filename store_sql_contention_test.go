@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/internal/testdb"
 )
 
 // hasty returns the name of the server's data with settings that make its
@@ -191,11 +190,10 @@ func TestSQLSerializableIncrements(t *testing.T) {
 // while others hold all that the server has left: the calls share those that the
 // pool has.
 func TestSQLFullServer(t *testing.T) {
-	start := map[string]func(testing.TB, ...string) *testdb.Server{"postgres": testdb.NewPostgres, "mysql": testdb.NewMySQL}
 	for _, sys := range sqlSystems {
 		t.Run(sys.name, func(t *testing.T) {
 			t.Parallel()
-			dsn := start[sys.name](t, "max_connections = 10").DSN()
+			dsn := sys.private(t, "max_connections = 10").DSN()
 			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{})
 			rec := sqlRecord(1)
 			must(t, store.Setup(t.Context()))

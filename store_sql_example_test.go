@@ -25,7 +25,7 @@ func ExampleNewPostgresStore() {
 	_, err = session2.NewPostgresStore(db, &session2.SQLOptions{Table: "sessions; --"})
 	fmt.Println(err)
 	// Output:
-	// CREATE INDEX IF NOT EXISTS "sessions_username" ON "app"."sessions" (username, id) WHERE username <> ''
+	// CREATE INDEX IF NOT EXISTS "sessions_username_idx" ON "app"."sessions" (username, id) WHERE username <> ''
 	// session2: "sessions; --" is no name for a table: want letters, digits and underscores, at most 40
 }
 
@@ -45,7 +45,7 @@ func ExampleNewMySQLStore() {
 	}
 	// Output:
 	// CREATE TABLE IF NOT EXISTS `session2_sessions_meta` (version bigint NOT NULL PRIMARY KEY) ENGINE=InnoDB
-	// INSERT INTO `session2_sessions_meta` (version) VALUES (1)
+	// INSERT IGNORE INTO `session2_sessions_meta` (version) VALUES (1)
 }
 
 func ExampleSQLOptions() {

@@ -305,3 +305,39 @@ func TestSQLTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestSQLNoPrepareConflict is about a pool that needs several attempts of
+// database/sql's for a statement that is not to be prepared: nothing was lost,
+// so a conflict is one.
+func TestSQLNoPrepareConflict(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{NoPrepare: true})
+		must(t, store.Setup(t.Context()))
+		rec := sqlRecord(1)
+		must(t, store.Save(t.Context(), rec, 0))
+		next := rec
+		next.Version++
+		for prev, want := range map[session2.Version]error{0: session2.ErrConflict, 99: session2.ErrConflict} {
+			if err := store.Save(t.Context(), next, prev); !errors.Is(err, want) {
+				t.Errorf("Save over version %d: got %v, want %v", prev, err, want)
+			}
+		}
+	})
+}
+
+// TestSQLVersionZero finds that a record whose version somebody made zero is
+// there, for those who would create one.
+func TestSQLVersionZero(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		must(t, store.Setup(t.Context()))
+		rec := sqlRecord(1)
+		must(t, store.Save(t.Context(), rec, 0))
+		_, err := db.Exec("UPDATE " + table + " SET version = 0")
+		must(t, err)
+		if err := store.Save(t.Context(), rec, 0); !errors.Is(err, session2.ErrConflict) {
+			t.Errorf("got %v, want %v", err, session2.ErrConflict)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,7 +74,7 @@ func TestSQLLeastPrivilege(t *testing.T) {
 		user := "u" + table
 		admin := sys.store(t, db, session2.SQLOptions{Table: table})
 		r := strings.NewReplacer("{u}", user, "{t}", table)
-		for _, stmt := range append(append(admin.Schema(), admin.Schema()[0]), grants[sys.name]...) {
+		for _, stmt := range slices.Concat(admin.Schema(), admin.Schema(), grants[sys.name]) {
 			if _, err := db.Exec(r.Replace(stmt)); err != nil {
 				t.Fatalf("%s: %v", stmt, err)
 			}
@@ -155,7 +156,7 @@ func TestPostgresTouchIsHeapOnly(t *testing.T) {
 func TestSQLTableNames(t *testing.T) {
 	db := unconnected(t)
 	for _, sys := range sqlSystems {
-		for _, name := range []string{"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", strings.Repeat("a", 41)} {
+		for _, name := range []string{"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", "a_meta", "s.a_idx", strings.Repeat("a", 41)} {
 			if _, err := sys.open(db, &session2.SQLOptions{Table: name}); err == nil || !strings.Contains(err.Error(), "name") {
 				t.Errorf("%s: table %q: got %v, want it refused", sys.name, name, err)
 			}

@@ -115,7 +115,7 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, 
 	}
 	var res sql.Result
 	if stmt == nil {
-		res, err = s.db.ExecContext(ctx, query, args...)
+		res, err = s.unprepared(ctx, query, args)
 	} else {
 		res, err = stmt.ExecContext(ctx, args...)
 	}
@@ -128,6 +128,18 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any) (int64, 
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// unprepared runs a statement as it is, on a connection of its own:
+// [sql.DB.ExecContext] would run it on another where the first broke, and tell
+// nobody that it may have run twice.
+func (s *Store) unprepared(ctx context.Context, query string, args []any) (sql.Result, error) {
+	c, err := s.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.ExecContext(ctx, query, args...)
 }
 
 func queryOnce[T any](ctx context.Context, s *Store, query string, args []any, scan func(*sql.Rows, *T) error) ([]T, error) {

@@ -47,7 +47,7 @@ func (s *Store) confirm(ctx context.Context, r Record) error {
 	if s.q.Confirm == "" {
 		return nil
 	}
-	n, err := s.execOnce(ctx, s.q.Confirm, args(r.ID[:], r.Version))
+	n, err := s.execOnce(ctx, s.q.Confirm, s.args(r.ID[:], r.Version))
 	if err == nil && n == 0 {
 		return errMoved
 	}
@@ -58,8 +58,8 @@ func (s *Store) confirm(ctx context.Context, r Record) error {
 // That is so where the record changed between the two statements, and where an
 // attempt whose answer was lost did nothing.
 func (o *Outcome) writable(next, prev int64) bool {
-	if !o.Found {
-		return prev == 0
+	if !o.Found || prev == 0 {
+		return !o.Found && prev == 0
 	}
 	return o.Version == prev && o.Version != next
 }
@@ -72,12 +72,12 @@ func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bo
 	var n int64
 	var err error
 	if prev == 0 {
-		n, err = s.execOnce(ctx, s.q.Insert, args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires))
+		n, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires))
 	} else {
-		n, err = s.execOnce(ctx, s.q.Update, args(version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires, r.ID[:], prev))
+		n, err = s.execOnce(ctx, s.q.Update, s.args(version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires, r.ID[:], prev))
 	}
 	fault := s.fault(err)
-	if version.calls > 1 || version.calls == 1 && fault == Broken {
+	if version.calls > 0 && fault == Broken || version.calls > 1 && !s.opts.NoPrepare {
 		*lost = true
 	}
 	if fault == Duplicate {
@@ -87,7 +87,7 @@ func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bo
 }
 
 func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version int64, err error) {
-	list, err := queryOnce(ctx, s, s.q.Version, args(id[:]), func(rows *sql.Rows, v *int64) error {
+	list, err := queryOnce(ctx, s, s.q.Version, s.args(id[:]), func(rows *sql.Rows, v *int64) error {
 		return rows.Scan(v)
 	})
 	if len(list) == 0 {
@@ -96,10 +96,10 @@ func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version i
 	return true, list[0], err
 }
 
-// counted is an argument that counts how often it is handed to a driver. That
-// is once, unless database/sql tried again by itself on another connection; it
-// does so where the driver answered ErrBadConn, which lib/pq does even after
-// the server may have carried out the statement.
+// counted is an argument that counts how often it is handed to a driver. For a
+// prepared statement that is once, unless database/sql tried again by itself on
+// another connection; it does so where the driver answered ErrBadConn, which
+// lib/pq does even after the server may have carried out the statement.
 type counted struct {
 	v     int64
 	calls int

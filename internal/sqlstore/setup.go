@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 )
 
 // Schema is what Setup makes, and how it knows that it is there.
@@ -90,12 +91,21 @@ func (s *Store) create(ctx context.Context, schema Schema) error {
 	return nil
 }
 
-// readable reports whether the table is there. It answers [ErrForeign] for
-// somebody else's.
+// readable reports whether the table is there. It answers [ErrForeign] where its
+// columns are not.
 func (s *Store) readable(ctx context.Context) (bool, error) {
 	_, _, err := s.Load(ctx, [16]byte{})
-	if s.fault(err) == Missing {
+	for _, q := range []Sweep{s.q.Accessed, s.q.Expires} {
+		if err == nil {
+			w := walk{store: s, q: q, to: math.MinInt64}
+			_, err = w.find(ctx) // of none
+		}
+	}
+	switch fault := s.fault(err); {
+	case fault == Missing:
 		return false, nil
+	case fault == Failed && err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !s.closed.Load():
+		err = fmt.Errorf("%w: %w", ErrForeign, err) // of another type, say
 	}
 	return err == nil, err
 }

@@ -102,6 +102,7 @@ type Options struct {
 	NoPrepare bool
 	Timeout   time.Duration     // for one call and its retries; 0 is none
 	Fault     func(error) Fault // tells the database's errors apart
+	Bytes     func([]byte) any  // the argument for bytes; nil: they themselves
 }
 
 // Store runs the queries. Goroutines may share it.
@@ -144,7 +145,7 @@ func (s *Store) Close(last func() error) error {
 
 // Load reads a record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (r Record, found bool, err error) {
-	list, err := query(ctx, s, s.q.Load, args(id[:]), func(rows *sql.Rows, r *Record) error {
+	list, err := query(ctx, s, s.q.Load, s.args(id[:]), func(rows *sql.Rows, r *Record) error {
 		return rows.Scan(&r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
 	})
 	if len(list) > 0 {
@@ -156,30 +157,33 @@ func (s *Store) Load(ctx context.Context, id [16]byte) (r Record, found bool, er
 
 // Has reports whether there is a record.
 func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
-	list, err := query(ctx, s, s.q.Has, args(id[:]), func(*sql.Rows, *struct{}) error { return nil })
+	list, err := query(ctx, s, s.q.Has, s.args(id[:]), func(*sql.Rows, *struct{}) error { return nil })
 	return len(list) > 0, err
 }
 
 // Delete removes a record.
 func (s *Store) Delete(ctx context.Context, id [16]byte) error {
-	_, err := s.exec(ctx, s.q.Delete, args(id[:]))
+	_, err := s.exec(ctx, s.q.Delete, s.args(id[:]))
 	return err
 }
 
 // Touch moves a record's times forward.
 func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64) error {
-	_, err := s.exec(ctx, s.q.Touch, args(accessed, expires, id[:], accessed, expires))
+	_, err := s.exec(ctx, s.q.Touch, s.args(accessed, expires, id[:], accessed, expires))
 	return err
 }
 
 // Page reads up to PageRows records from an ID on, in the order of their IDs.
 func (s *Store) Page(ctx context.Context, from [16]byte) ([]Record, error) {
-	return s.page(ctx, s.q.Page, args(from[:]))
+	return s.page(ctx, s.q.Page, s.args(from[:]))
 }
 
-// UserPage is Page for the records of one user.
+// UserPage is Page for the records of one user. Nobody has none.
 func (s *Store) UserPage(ctx context.Context, user string, from [16]byte) ([]Record, error) {
-	return s.page(ctx, s.q.UserPage, args([]byte(user), from[:]))
+	if user == "" {
+		return nil, s.check(ctx)
+	}
+	return s.page(ctx, s.q.UserPage, s.args([]byte(user), from[:]))
 }
 
 func (s *Store) page(ctx context.Context, q string, args []any) ([]Record, error) {
@@ -201,15 +205,18 @@ func Next(id [16]byte) ([16]byte, bool) {
 // DeleteUser removes the records of one user, in batches, and returns their
 // number.
 func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
+	if user == "" {
+		return 0, s.check(ctx)
+	}
 	total := 0
 	for from, more := ([16]byte{}), true; more; {
-		ids, err := query(ctx, s, s.q.UserIDs, args([]byte(user), from[:]), func(rows *sql.Rows, id *[16]byte) error {
+		ids, err := query(ctx, s, s.q.UserIDs, s.args([]byte(user), from[:]), func(rows *sql.Rows, id *[16]byte) error {
 			return rows.Scan(idOf(id))
 		})
 		if err != nil || len(ids) == 0 {
 			return total, err
 		}
-		n, err := s.exec(ctx, s.q.DeleteUser, append(batch(ids), []byte(user)))
+		n, err := s.exec(ctx, s.q.DeleteUser, s.args(append(batch(ids), []byte(user))...))
 		if err != nil {
 			return total, err
 		}
@@ -221,9 +228,16 @@ func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
 	return total, nil
 }
 
-// args is a list of arguments. Drivers take a nil slice for NULL, which no
+// args makes arguments of a list. Drivers take a nil slice for NULL, which no
 // column of ours takes, so there must be none.
-func args(list ...any) []any { return list }
+func (s *Store) args(list ...any) []any {
+	for i, v := range list {
+		if b, ok := v.([]byte); ok && s.opts.Bytes != nil {
+			list[i] = s.opts.Bytes(b)
+		}
+	}
+	return list
+}
 
 // batch returns exactly BatchIDs arguments, in order, so that concurrent
 // batches lock rows in one order; what is left over repeats the last ID.

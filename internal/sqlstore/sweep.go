@@ -121,7 +121,7 @@ func (w *walk) back() bool {
 }
 
 func (w *walk) find(ctx context.Context) ([]hit, error) {
-	list := args(w.from.filed, w.from.id[:], w.from.filed, w.to)
+	list := w.store.args(w.from.filed, w.from.id[:], w.from.filed, w.to)
 	return query(ctx, w.store, w.q.Find, list, func(rows *sql.Rows, h *hit) error {
 		return rows.Scan(idOf(&h.id), &h.filed, &h.time)
 	})
@@ -139,13 +139,13 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 		}
 	}
 	if len(old) > 0 {
-		settled, err = w.store.execSkip(ctx, w.q.Delete, append(batch(old), w.to))
+		settled, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old), w.to)...))
 		w.deleted += settled
 		tally.Add(ctx, settled)
 	}
 	if len(early) > 0 && err == nil {
 		var n int
-		n, err = w.store.execSkip(ctx, w.q.Refile, batch(early))
+		n, err = w.store.execSkip(ctx, w.q.Refile, w.store.args(batch(early)...))
 		settled += n
 	}
 	return settled, err
