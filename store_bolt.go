@@ -266,6 +266,10 @@ func (b *BoltStore) each(ctx context.Context, op string, r boltRange, meant func
 				return
 			}
 			for _, h := range page {
+				if err := ctx.Err(); err != nil {
+					yield(Record{}, fmt.Errorf("session2: %s: %w", op, err))
+					return
+				}
 				if !meant(h.rec, h.err) {
 					continue
 				}

@@ -370,6 +370,14 @@ var breakages = []breakage{
 			first = false
 		}
 	})},
+	{"iterates without its context", "Iter yields the context's error and ends when that is done between two records", func(s *broken, r *reference) {
+		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
+			if ctx.Err() != nil {
+				return r.Iter(ctx)
+			}
+			return r.Iter(context.WithoutCancel(ctx))
+		}
+	}},
 	{"ignores break", "Iter stops when it is told to", yielding(func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
 		for rec, err := range seq {
 			yield(rec, err)

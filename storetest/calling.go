@@ -14,6 +14,7 @@ var calling = []clause{
 	{says: "A sweep whose context is done on entry answers the context's error and changes nothing", needs: sweeps, check: sweepContextDone},
 	{says: "Touch with a context that is done on entry answers the context's error and changes nothing", needs: touches, check: touchContextDone},
 	{says: "Iter with a context that is done on entry yields the context's error alone", needs: lists, check: iterContextDone},
+	{says: "Iter yields the context's error and ends when that is done between two records", needs: lists, check: iterContextEnds},
 	{says: "IterUser and DeleteUser with a context that is done on entry answer the context's error and change nothing", needs: users, check: userContextDone},
 	{says: "Setup with a context that is done on entry answers the context's error", needs: setsUp, check: setupContextDone},
 	{says: "Close may be called twice", needs: closes, check: closeTwice},
@@ -90,6 +91,22 @@ func iterContextDone(e *exam) {
 		if len(recs) != 0 {
 			e.Fatalf("Iter: got %d records before the error, want none", len(recs))
 		}
+	}
+}
+
+func iterContextEnds(e *exam) {
+	e.create(e.records(5)...)
+	ctx, cancel := context.WithCancel(e.ctx())
+	defer cancel()
+	n := 0
+	var last error
+	for _, err := range e.store.(session2.IterStore).Iter(ctx) {
+		cancel()
+		n, last = n+1, err
+	}
+	e.stopped("Iter", ctx, last)
+	if n != 2 {
+		e.Fatalf("Iter: got %d steps, want a record and the error", n)
 	}
 }
 
