@@ -28,12 +28,7 @@ func openPair(t *testing.T, options string, servers ...*testdb.Server) sqlStore 
 		hosts, ports = hosts+","+at.Hostname(), ports+","+at.Port()
 	}
 	u.Host = hosts[1:]
-	u.RawQuery += "&target_session_attrs=read-write&port=" + ports[1:] + options
-	store, err := session2.Open(t.Context(), u.String())
-	must(t, err)
-	t.Cleanup(func() { store.(sqlStore).Close() })
-	must(t, store.(sqlStore).Setup(t.Context()))
-	return store.(sqlStore)
+	return openURL(t, u, "&target_session_attrs=read-write&port="+ports[1:]+options)
 }
 
 // TestClusterFailover kills the primary in the middle of load.

@@ -21,6 +21,18 @@ func sqlURL(t testing.TB, system, dsn string) *url.URL {
 	return u
 }
 
+// openURL opens the store of a URL and more options, and sets it up.
+func openURL(t testing.TB, u *url.URL, options string) sqlStore {
+	t.Helper()
+	u.RawQuery += options
+	opened, err := session2.Open(t.Context(), u.String())
+	must(t, err)
+	store := opened.(sqlStore)
+	t.Cleanup(func() { store.Close() })
+	must(t, store.Setup(t.Context()))
+	return store
+}
+
 func TestOpenSQL(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		for _, options := range []string{"", "&noprepare=true", "&timeout=10s&conns=2"} {
@@ -146,12 +158,7 @@ func TestOpenSQLReplacesConnections(t *testing.T) {
 	role(`CREATE ROLE %s LOGIN SUPERUSER PASSWORD 'x'`)
 	u := sqlURL(t, "postgres", dsn)
 	u.User = url.UserPassword(table, "x")
-	u.RawQuery += "&connlife=100ms&table=" + table
-	opened, err := session2.Open(t.Context(), u.String())
-	must(t, err)
-	store := opened.(sqlStore)
-	defer store.Close()
-	must(t, store.Setup(t.Context()))
+	store := openURL(t, u, "&connlife=100ms&table="+table)
 
 	role(`ALTER ROLE %s SET default_transaction_read_only = on`)
 	rec := sqlRecord(1)

@@ -21,16 +21,7 @@ func TestMySQLCharacterSets(t *testing.T) {
 		for _, prepare := range []string{"", "&noprepare=true"} {
 			for server, dsn := range map[string]string{"plain": testdb.MySQL(t), "gbk": gbk} {
 				t.Run(server+","+set+prepare, func(t *testing.T) {
-					u := sqlURL(t, "mysql", dsn)
-					u.RawQuery = "table=" + sqlTable(t.TempDir()) + prepare
-					if set != "" {
-						u.RawQuery += "&" + set
-					}
-					opened, err := session2.Open(t.Context(), u.String())
-					must(t, err)
-					defer opened.(sqlStore).Close()
-					must(t, opened.(sqlStore).Setup(t.Context()))
-					keepsBytes(t, opened.(sqlStore))
+					keepsBytes(t, openURL(t, sqlURL(t, "mysql", dsn), "&table="+sqlTable(t.TempDir())+prepare+"&"+set))
 				})
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -52,12 +51,7 @@ func TestSQLOutage(t *testing.T) {
 }
 
 func openedSQLStore(t *testing.T, sys sqlSystem, dsn string) sqlStore {
-	u := sqlURL(t, sys.name, dsn)
-	u.RawQuery += "&timeout=" + url.QueryEscape(downTimeout.String()) + "&table=" + sqlTable(t.TempDir())
-	store, err := session2.Open(t.Context(), u.String())
-	must(t, err)
-	t.Cleanup(func() { store.(sqlStore).Close() })
-	return store.(sqlStore)
+	return openURL(t, sqlURL(t, sys.name, dsn), "&timeout="+downTimeout.String()+"&table="+sqlTable(t.TempDir()))
 }
 
 func plainSQLStore(t *testing.T, sys sqlSystem, dsn string) sqlStore {

@@ -109,13 +109,7 @@ func recovers(t *testing.T, store session2.Store, rec session2.Record) {
 func TestOpenSQLHungServer(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		p, dsn := viaProxy(t, dsn)
-		u := sqlURL(t, sys.name, dsn)
-		u.RawQuery += "&conns=1&timeout=300ms&table=" + sqlTable(t.TempDir())
-		opened, err := session2.Open(t.Context(), u.String())
-		must(t, err)
-		store := opened.(sqlStore)
-		defer store.Close()
-		must(t, store.Setup(t.Context()))
+		store := openURL(t, sqlURL(t, sys.name, dsn), "&conns=1&timeout=300ms&table="+sqlTable(t.TempDir()))
 		rec := sqlRecord(1)
 		must(t, store.Save(t.Context(), rec, 0))
 		p.Hang(true)
@@ -130,13 +124,7 @@ func TestOpenSQLHungServer(t *testing.T) {
 func TestSQLHeldRow(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		table := sqlTable(t.TempDir())
-		u := sqlURL(t, sys.name, dsn)
-		u.RawQuery += "&conns=1&timeout=300ms&table=" + table
-		opened, err := session2.Open(t.Context(), u.String())
-		must(t, err)
-		store := opened.(sqlStore)
-		defer store.Close()
-		must(t, store.Setup(t.Context()))
+		store := openURL(t, sqlURL(t, sys.name, dsn), "&conns=1&timeout=300ms&table="+table)
 		rec := sqlRecord(1)
 		must(t, store.Save(t.Context(), rec, 0))
 		next := rec

@@ -75,13 +75,7 @@ func TestMySQLStore(t *testing.T) {
 // is there stays.
 func TestSQLTooLarge(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		u := sqlURL(t, sys.name, dsn)
-		u.RawQuery += "&table=" + sqlTable(t.TempDir())
-		opened, err := session2.Open(t.Context(), u.String())
-		must(t, err)
-		store := opened.(sqlStore)
-		defer store.Close()
-		must(t, store.Setup(t.Context()))
+		store := openURL(t, sqlURL(t, sys.name, dsn), "&table="+sqlTable(t.TempDir()))
 		rec := sqlRecord(1)
 		must(t, store.Save(t.Context(), rec, 0))
 		large := func(change func(*session2.Record)) {
