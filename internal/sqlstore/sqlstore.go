@@ -178,7 +178,7 @@ func (s *Store) Page(ctx context.Context, from [16]byte) ([]Record, error) {
 	return s.page(ctx, s.q.Page, s.args(from[:]))
 }
 
-// UserPage is Page for the records of one user. Nobody has none.
+// UserPage is Page for the records of one user; the empty one has none.
 func (s *Store) UserPage(ctx context.Context, user string, from [16]byte) ([]Record, error) {
 	if user == "" {
 		return nil, s.check(ctx)
