@@ -108,7 +108,8 @@ var errSpent = errors.New("session2: no such form token")
 // UseFormToken uses the token up, by a Save of its own, before it answers true:
 // of two submits at once, one is told true. The rest of the request's changes
 // wait for its commit as ever; if the request fails, the token stays used. An
-// unknown token is false and no error.
+// unknown token is false and no error. [ErrUncertain] says that it is used up
+// now, and that nobody can tell whether by this call.
 func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) {
 	m, ok := parseMark(token)
 	if !ok {
@@ -125,7 +126,7 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 		return true, nil
 	}
 	err := s.spend(ctx, use)
-	if errors.Is(err, errSpent) || errors.Is(err, ErrNotFound) {
+	if errors.Is(err, errSpent) || errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
 		return false, nil
 	}
 	return err == nil, err
@@ -190,6 +191,9 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
+	if t.lost && absent(err) { // it may have been done, before the session ended
+		err = uncertain(err)
+	}
 	if late := errors.Is(err, errLanded); err == nil || late {
 		s.adopt(ctx, t, late)
 		return nil

@@ -121,6 +121,11 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		return nil, err
 	}
 	cfg.Params = make(map[string]string)
+	if wait := opts.wait(); wait > 0 {
+		// A statement that was given up waits on in the server, which keeps its
+		// connection, of which the pool knows no more.
+		cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int((wait + time.Second - 1) / time.Second))
+	}
 	for name, value := range opts.set {
 		cfg.Params[name] = mysqlLiteral(value)
 	}

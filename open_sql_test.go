@@ -1,6 +1,7 @@
 package session2_test
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"strings"
@@ -94,6 +95,27 @@ func TestOpenMySQLTLS(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", url, got, err, want)
 		}
 	}
+}
+
+// TestOpenMySQLGivesUpInTheServer finds that a statement which waits for a row
+// ends in the server, too, soon after its call was given up.
+func TestOpenMySQLGivesUpInTheServer(t *testing.T) {
+	dsn := testdb.MySQL(t)
+	table, db := sqlTable(t.TempDir()), openSQL(t, "mysql", dsn)
+	store := openURL(t, sqlURL(t, "mysql", dsn), "&timeout=300ms&table="+table)
+	rec := sqlRecord(1)
+	must(t, store.Save(t.Context(), rec, 0))
+	tx, err := db.Begin()
+	must(t, err)
+	defer tx.Rollback()
+	_, err = tx.Exec("UPDATE " + table + " SET created = created + 1")
+	must(t, err)
+	bounded(t, "delete", context.DeadlineExceeded, func() error { return store.Delete(t.Context(), rec.ID) })
+	must(t, until(func() (bool, error) {
+		var n int
+		err := db.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE info LIKE ?", "DELETE FROM `"+table+"%").Scan(&n)
+		return n == 0, err
+	}))
 }
 
 // TestOpenSQLSettings gives settings to the server.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -691,6 +692,37 @@ func TestAccessIsWrittenOncePerResolution(t *testing.T) {
 			t.Errorf("%d saves by reading", n)
 		}
 	})
+}
+
+// TestFormTokenOfALostAnswer is about a token whose Save landed without anybody
+// hearing of it, in a session that then ended: it is used up, so that to say no
+// and nothing else would lose the submit.
+func TestFormTokenOfALostAnswer(t *testing.T) {
+	store := newHookStore()
+	m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	first, err := m.Open(t.Context(), "")
+	must(t, err)
+	form := first.FormToken()
+	must(t, first.Commit(t.Context()))
+
+	second, err := m.Open(t.Context(), first.Token())
+	must(t, err)
+	lost := false
+	store.set(func() {
+		store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+			if lost {
+				return save()
+			}
+			lost = true
+			must(t, save())
+			must(t, store.MemoryStore.Delete(t.Context(), rec.ID))
+			return errDown
+		}
+	})
+	if ok, err := second.UseFormToken(t.Context(), form); ok || !errors.Is(err, session2.ErrUncertain) {
+		t.Errorf("got %v, %v, want %v", ok, err, session2.ErrUncertain)
+	}
 }
 
 func TestFormTokenIsUsedOnce(t *testing.T) {

@@ -191,7 +191,7 @@ func postgresFault(err error) sqlstore.Fault {
 		return sqlstore.Aborted
 	case "53300": // too many connections: one of the pool's may be free soon
 		return sqlstore.Aborted
-	case "40003", "57P01", "57P02", "57P03": // completion unknown, shutdown, crash, starting up
+	case "40003", "57P01", "57P02", "57P03", "57P05": // completion unknown, shutdown, crash, starting up, idle for too long
 		return sqlstore.Broken
 	default:
 		if strings.HasPrefix(code, "08") { // connection exceptions

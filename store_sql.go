@@ -163,6 +163,8 @@ func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 		_, err = admit(o.Found, Version(o.Version), rec.Version, prev)
 		if o.Lost && errors.Is(err, ErrConflict) {
 			err = ErrUncertain
+		} else if o.Lost && err != nil {
+			err = uncertain(err) // written, and deleted since; or deleted
 		}
 	}
 	return opError("save", rec.ID, err)

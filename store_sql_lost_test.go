@@ -90,6 +90,17 @@ func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
 		if err := <-saved; !errors.Is(err, session2.ErrUncertain) {
 			t.Errorf("got %v, want %v", err, session2.ErrUncertain)
 		}
+
+		mine.Version = 7
+		dropped = p.DropAnswer()
+		p.Refuse(true)
+		go func() { saved <- store.Save(ctx, mine, theirs.Version) }()
+		<-dropped
+		must(t, other.Delete(ctx, rec.ID))
+		p.Refuse(false)
+		if err := <-saved; !errors.Is(err, session2.ErrUncertain) || !errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("got %v, want %v and %v", err, session2.ErrUncertain, session2.ErrNotFound)
+		}
 	})
 }
 
