@@ -114,6 +114,10 @@ func TestOpenSQLHungServer(t *testing.T) {
 		must(t, store.Save(t.Context(), rec, 0))
 		p.Hang(true)
 		bounded(t, "load", context.DeadlineExceeded, func() error { _, err := store.Load(t.Context(), rec.ID); return err })
+		start := time.Now()
+		if err := store.Setup(t.Context()); err == nil || time.Since(start) > 3*time.Second {
+			t.Errorf("set up: got %v after %v, want an error soon after %v", err, time.Since(start), hangTimeout)
+		}
 		p.Hang(false)
 		recovers(t, store, rec)
 	})

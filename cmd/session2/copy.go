@@ -32,6 +32,9 @@ func copyStore(ctx context.Context, j *job) (err error) {
 		c.verifying = true
 		err = c.pass(ctx, c.verify)
 	}
+	if err == nil && c.del {
+		err = c.prune(ctx)
+	}
 	j.bar.stop()
 	return errors.Join(c.report(time.Since(start)), err, c.verdict())
 }
@@ -85,11 +88,12 @@ const (
 	failed   outcome = "failed"
 
 	verified outcome = "verified"
-	gone     outcome = "gone" // deleted or changed while it was copied
+	deleted  outcome = "deleted" // it was in the target alone
+	gone     outcome = "gone"    // deleted or changed while it was copied
 	missing  outcome = "missing"
 )
 
-var outcomes = []outcome{copied, replaced, present, newer, expired, corrupt, failed, verified, gone, missing}
+var outcomes = []outcome{copied, replaced, present, newer, expired, corrupt, failed, verified, gone, missing, deleted}
 
 // copying is a copy under way.
 type copying struct {
@@ -140,8 +144,14 @@ func (c *copying) one(ctx context.Context, rec session2.Record, f func(context.C
 		return
 	}
 	o, err := f(context.WithoutCancel(ctx), rec)
-	if err != nil {
+	switch {
+	case errors.Is(err, session2.ErrCorrupt):
+		c.leaveOut(corrupt, fmt.Errorf("in the target: %w", err))
+		return
+	case err != nil:
 		o = failed
+	case o == missing:
+		err = fmt.Errorf("%v is not in the target as it should be", rec.ID)
 	}
 	c.count(o, err)
 }
@@ -239,6 +249,14 @@ func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, err
 	if err == nil && covers(there, rec) {
 		return verified, nil
 	}
+	if o, err := c.copy(ctx, rec); err != nil {
+		return failed, err
+	} else if o == copied || o == replaced { // it is new, or was changed since
+		c.count(o, nil)
+	}
+	if there, err := c.to.Load(ctx, rec.ID); err == nil && covers(there, rec) {
+		return verified, nil
+	}
 	switch now, err := c.from.Load(ctx, rec.ID); {
 	case errors.Is(err, session2.ErrNotFound), err == nil && now.Version != rec.Version:
 		return gone, nil
@@ -246,6 +264,30 @@ func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, err
 		return failed, err
 	}
 	return missing, nil
+}
+
+// prune deletes from the target what the source does not have, or no longer.
+func (c *copying) prune(ctx context.Context) error {
+	records, err := all(ctx, c.to)
+	if err != nil {
+		return err
+	}
+	for rec, err := range c.bar.over(records) {
+		if err != nil && !errors.Is(err, session2.ErrCorrupt) {
+			return err
+		}
+		found, err := c.from.Has(ctx, rec.ID)
+		if err == nil && !found && !c.dry {
+			err = c.to.Delete(ctx, rec.ID)
+		}
+		if err != nil {
+			return err
+		}
+		if !found {
+			c.count(deleted, nil)
+		}
+	}
+	return nil
 }
 
 // covers reports whether what is there is rec, or came after it.
@@ -264,8 +306,8 @@ func (c *copying) report(took time.Duration) error {
 		f[string(o)] = c.tally[o]
 	}
 	t := c.tally
-	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; left out: expired %d, corrupt %d, failed %d; verified %d, changed meanwhile %d, missing %d; %v",
-		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], t[corrupt], t[failed], t[verified], t[gone], t[missing], took.Round(time.Millisecond))
+	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; left out: expired %d, corrupt %d, failed %d; verified %d, changed meanwhile %d, missing %d; deleted %d; %v",
+		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], t[corrupt], t[failed], t[verified], t[gone], t[missing], t[deleted], took.Round(time.Millisecond))
 }
 
 // verdict is the error of a copy that is not complete.
@@ -274,7 +316,7 @@ func (c *copying) verdict() error {
 	case t[missing] > 0:
 		return &exitError{exitCorrupt, fmt.Errorf("%d records are not in the target as they should be", t[missing])}
 	case t[corrupt] > 0:
-		return &exitError{exitCorrupt, errors.New("the source has corrupt records: session2 check names them")}
+		return &exitError{exitCorrupt, errors.New("there are corrupt records: session2 check names them")}
 	case t[failed] > 0:
 		return fmt.Errorf("%d records failed", t[failed])
 	}

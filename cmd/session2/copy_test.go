@@ -3,6 +3,7 @@ package main
 import (
 	"database/sql"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -140,4 +141,32 @@ func TestCopyInterrupted(t *testing.T) {
 	}
 	session(t, "check", to).want(0)
 	session(t, "copy", "-json", from, to).want(0).number("present", done).number("copied", total-done).number("verified", total)
+}
+
+// TestCopyDelete moves an application: who logged out of the source after the
+// first copy is logged out in the target after the second.
+func TestCopyDelete(t *testing.T) {
+	from, to := stores[2].url(t), stores[0].url(t)
+	session(t, "setup", from).want(0)
+	with(t, from, func(store session2.Store) { seed(t, store, "alice", 3); seed(t, store, "bob", 2) })
+	session(t, "copy", from, to).want(0).says("copied 5")
+	session(t, "delete-user", from, "alice").want(0)
+	session(t, "copy", "-n", "-delete", from, to).want(0).says("deleted 3")
+	session(t, "copy", from, to).want(0).says("deleted 0")
+	session(t, "list", to).want(0).says("alice")
+	session(t, "copy", "-delete", from, to).want(0).says("deleted 3")
+	if out := session(t, "list", to).want(0).stdout; strings.Contains(out, "alice") || strings.Count(out, "bob") != 2 {
+		t.Errorf("got %s, want bob's two sessions alone", out)
+	}
+}
+
+// TestCopyVerifyCopiesWhatCame finds that what the source has by the second look
+// is copied, too.
+func TestCopyVerifyCopiesWhatCame(t *testing.T) {
+	c := &copying{job: &job{bar: newProgress(io.Discard, "copy")}, from: session2.NewMemoryStore(), to: session2.NewMemoryStore(), tally: make(map[outcome]int)}
+	rec, err := c.from.Load(t.Context(), raw(t, c.from, 1, time.Now().Add(time.Hour), "").ID)
+	must(t, err)
+	if o, err := c.verify(t.Context(), rec); o != verified || err != nil || c.tally[copied] != 1 {
+		t.Errorf("got %v, %v with %d copied, want it copied and verified", o, err, c.tally[copied])
+	}
 }

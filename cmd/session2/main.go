@@ -18,11 +18,13 @@
 //	-store URL            the store
 //	-password-file FILE   holds the password of database URLs that have none
 //	-json                 print JSON: one object; for list, one object a line
-//	-n                    say what would be done, and do nothing
+//	-n                    say what would be done, and do nothing; corrupt records are
+//	                      not counted, and opening a store may still tidy it up
 //	-values               with list and show: print the sessions' values, too
 //	-user USER            with list: only this user's sessions
 //	-age DURATION         with delete-old: 90m, 12h, 30d
 //	-workers N            with copy: how many records at a time (8)
+//	-delete               with copy: delete in TO what FROM does not have
 //
 // # Passwords
 //
@@ -36,10 +38,14 @@
 // Copy asks TO for each record of FROM. What is not there is created; what is
 // there with the same version, or a newer one, is left alone; an older one is
 // replaced, unless it changes in that moment. Expired sessions are left out. At
-// the end everything is compared, so that a copy that succeeded is complete. Both
-// stores may be in use, and a copy that was interrupted is taken up again by the
-// same command. Copy before the application uses TO: sessions that were ended
-// there since, a second copy from FROM would bring back.
+// the end everything is compared, and what changed since is copied, so that a
+// copy that succeeded is complete. Both stores may be in use, and a copy that was
+// interrupted is taken up again by the same command.
+//
+// Copy alone carries no logouts over: a session that ends in FROM after it was
+// copied lives on in TO, and one that ended in TO a second copy brings back. So
+// move in this order: copy while the application uses FROM; stop it; copy again
+// with -delete, which ends in TO what is not in FROM any more; start it on TO.
 //
 // # Exit status
 //
@@ -140,7 +146,7 @@ var commands = map[string]command{
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
 	"stats":       {needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
-	"copy":        {flags: "n workers", least: 2, most: 2, needs: "two stores", run: copyStore},
+	"copy":        {flags: "n workers delete", least: 2, most: 2, needs: "two stores", run: copyStore},
 }
 
 // job is a command under way.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
@@ -329,4 +332,92 @@ func TestPassword(t *testing.T) {
 			session(t, "list", strings.Replace(whole, "127.0.0.1:", "127.0.0.1:1", 1)).want(exitFailed).hides(password)
 		})
 	}
+}
+
+// TestNoOutputRepeatsAPassword gives URLs with the password where it does not
+// belong.
+func TestNoOutputRepeatsAPassword(t *testing.T) {
+	for _, url := range []string{"app:hunter2@tcp(h)/db", "postgres:u:hunter2@h/db", "postgres:/u:hunter2@h/db", "mysql:u:hunter2@h/db",
+		"mysql://u:12?hunter2=x@h/db", "mysql://u:hunter2@h:port/db", "file://u:hunter2@h/x"} {
+		for _, args := range [][]string{{"list", url}, {"setup", "-n", url}, {"copy", url, "memory:"}} {
+			if r := session(t, args...); r.status == 0 && args[0] != "setup" || strings.Contains(r.stdout+r.stderr, "hunter2") {
+				t.Errorf("session2 %s: got status %d and %q", args[0], r.status, r.stdout+r.stderr)
+			}
+		}
+	}
+}
+
+// TestPasswordBesideAHostOption completes a URL that names the host among its
+// options.
+func TestPasswordBesideAHostOption(t *testing.T) {
+	u, err := url.Parse(testdb.Postgres(t))
+	must(t, err)
+	password, _ := u.User.Password()
+	q := u.Query()
+	q.Set("host", u.Hostname())
+	q.Set("port", u.Port())
+	q.Set("user", u.User.Username())
+	q.Set("table", tableName())
+	text := "postgres://" + u.Path + "?" + q.Encode()
+	sessionEnv(t, []string{"SESSION2_PASSWORD=" + password}, "setup", text).want(0)
+	sessionEnv(t, []string{"SESSION2_PASSWORD=wrong"}, "list", text).want(1)
+}
+
+// TestOddRecords prints records that a terminal or JSON would choke on, and does
+// not take nobody for everybody.
+func TestOddRecords(t *testing.T) {
+	store := stores[1].url(t)
+	session(t, "setup", store).want(0)
+	with(t, store, func(s session2.Store) {
+		for i, user := range []string{"\u009b31m", "\u202e", "\x7f", "\U000e0001"} {
+			rec := session2.Record{ID: session2.ID{byte(i)}, Version: 1, User: user, Created: time.Now(), Accessed: time.Now(),
+				Expires: time.Date(12345, 1, 2, 3, 4, 5, 0, time.UTC)}
+			must(t, s.Save(t.Context(), rec, 0))
+		}
+	})
+	for _, args := range [][]string{{"list", store}, {"list", "-json", store}, {"stats", "-json", store}} {
+		out := session(t, args...).want(0).stdout
+		for _, r := range out {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Errorf("session2 %q prints %U", args, r)
+			}
+		}
+	}
+	for line := range strings.Lines(session(t, "list", "-json", store).says("12345-01-02T03:04:05Z").stdout) {
+		var e struct{ User string }
+		must(t, json.Unmarshal([]byte(line), &e))
+		if len([]rune(e.User)) == 0 || unicode.IsPrint([]rune(e.User)[0]) {
+			t.Errorf("got the user %q", e.User)
+		}
+	}
+	session(t, "list", "-user", "", store).want(2)
+}
+
+// TestPlacesThatAreNoStore finds that looking at a place makes nothing there.
+func TestPlacesThatAreNoStore(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600))
+	for _, url := range []string{"file:" + dir, "bolt:" + dir + "/empty", "gob:" + dir + "/empty"} {
+		session(t, "list", url).want(1).says("there is no store")
+		session(t, "setup", "-n", url).want(0).says("would make")
+	}
+	list, err := os.ReadDir(dir)
+	if err != nil || len(list) != 1 {
+		t.Errorf("got %v, %v, want nothing but the file", list, err)
+	}
+}
+
+// TestInterruptedWhileOpening ends the program while it waits for a lock.
+func TestInterruptedWhileOpening(t *testing.T) {
+	store := stores[1].url(t)
+	session(t, "setup", store).want(0)
+	with(t, store, func(session2.Store) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		var stderr bytes.Buffer
+		start := time.Now()
+		if status := run(ctx, []string{"list", store + "?timeout=1m"}, io.Discard, &stderr); status != exitInterrupted || time.Since(start) > 10*time.Second {
+			t.Errorf("got status %d after %v, %s", status, time.Since(start), stderr.String())
+		}
+	})
 }

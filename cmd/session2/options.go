@@ -17,6 +17,7 @@ type options struct {
 	passwordFile string
 	json         bool
 	dry          bool
+	del          bool
 	values       bool
 	user         string
 	age          time.Duration
@@ -62,6 +63,7 @@ func (o *options) flagSet() *flag.FlagSet {
 	fs.StringVar(&o.passwordFile, "password-file", "", "")
 	fs.BoolVar(&o.json, "json", false, "")
 	fs.BoolVar(&o.dry, "n", false, "")
+	fs.BoolVar(&o.del, "delete", false, "")
 	fs.BoolVar(&o.values, "values", false, "")
 	fs.StringVar(&o.user, "user", "", "")
 	fs.Func("age", "", func(s string) (err error) { o.age, err = parseAge(s); return err })
@@ -104,6 +106,8 @@ func (c command) takes(name string, o options, args []string) error {
 		return usageError("%s takes no more than %s", name, c.needs)
 	case name == "delete-old" && o.age == 0:
 		return usageError("delete-old needs -age")
+	case slices.Contains(o.given, "user") && o.user == "":
+		return usageError("the user is empty")
 	case o.workers < 1:
 		return usageError("-workers must be positive")
 	}

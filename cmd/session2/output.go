@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/session2/session2"
 )
@@ -23,10 +24,31 @@ type printer struct {
 func newPrinter(w io.Writer, asJSON bool) *printer {
 	p := &printer{w: bufio.NewWriter(w)}
 	if asJSON {
-		p.json = json.NewEncoder(p.w)
+		p.json = json.NewEncoder(harmless{p.w})
 		p.json.SetEscapeHTML(false)
 	}
 	return p
+}
+
+// harmless writes JSON of which a terminal obeys nothing: it escapes what the
+// encoder lets through.
+type harmless struct{ w io.Writer }
+
+func (h harmless) Write(b []byte) (int, error) {
+	var out strings.Builder
+	for _, r := range string(b) {
+		if r < 0x7f || unicode.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, u := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&out, `\u%04x`, u)
+		}
+	}
+	if _, err := io.WriteString(h.w, out.String()); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func (p *printer) flush() error { return p.w.Flush() }
@@ -45,14 +67,22 @@ func (p *printer) result(f fields, format string, args ...any) error {
 
 // entry is a record as it is printed.
 type entry struct {
-	ID       string    `json:"id"`
-	User     string    `json:"user"`
-	Created  time.Time `json:"created"`
-	Accessed time.Time `json:"accessed"`
-	Expires  time.Time `json:"expires"`
-	Expired  bool      `json:"expired"`
-	Bytes    int       `json:"bytes"`
+	ID       string `json:"id"`
+	User     string `json:"user"`
+	Created  moment `json:"created"`
+	Accessed moment `json:"accessed"`
+	Expires  moment `json:"expires"`
+	Expired  bool   `json:"expired"`
+	Bytes    int    `json:"bytes"`
 	*details
+}
+
+// moment is a time that JSON shows in whatever year it is.
+type moment struct{ time.Time }
+
+// MarshalJSON implements [json.Marshaler].
+func (m moment) MarshalJSON() ([]byte, error) {
+	return json.Marshal(m.UTC().Format(time.RFC3339Nano))
 }
 
 // details are what show adds.
@@ -74,8 +104,8 @@ type datum struct {
 }
 
 func newEntry(rec session2.Record) entry {
-	return entry{ID: rec.ID.String(), User: rec.User, Created: rec.Created, Accessed: rec.Accessed,
-		Expires: rec.Expires, Expired: !rec.Expires.After(time.Now()), Bytes: len(rec.Data)}
+	return entry{ID: rec.ID.String(), User: rec.User, Created: moment{rec.Created}, Accessed: moment{rec.Accessed},
+		Expires: moment{rec.Expires}, Expired: !rec.Expires.After(time.Now()), Bytes: len(rec.Data)}
 }
 
 // detailed is newEntry with what the data hold.
@@ -129,7 +159,7 @@ func (p *printer) row(e entry) error {
 		fmt.Fprintf(p.w, rowFormat, "ID", "CREATED", "ACCESSED", "EXPIRES", "USER", "BYTES")
 		p.rows = true
 	}
-	_, err := fmt.Fprintf(p.w, rowFormat, e.ID, stamp(e.Created), stamp(e.Accessed), stamp(e.Expires), plain(e.User), strconv.Itoa(e.Bytes))
+	_, err := fmt.Fprintf(p.w, rowFormat, e.ID, stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), plain(e.User), strconv.Itoa(e.Bytes))
 	if e.details != nil {
 		p.data(e.details)
 	}
@@ -146,7 +176,7 @@ func (p *printer) page(e entry) error {
 		expired = " (expired)"
 	}
 	_, err := fmt.Fprintf(p.w, "id        %s\nuser      %s\ncreated   %s\naccessed  %s\nexpires   %s%s\nremote    %s\nagent     %s\nforms     %d\nbytes     %d\n",
-		e.ID, plain(e.User), stamp(e.Created), stamp(e.Accessed), stamp(e.Expires), expired,
+		e.ID, plain(e.User), stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired,
 		plain(e.RemoteAddr), plain(e.UserAgent), e.FormTokens, e.Bytes)
 	p.data(e.details)
 	return err

@@ -16,17 +16,24 @@ func list(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	var failed error
+	corrupt := 0
 	for rec, err := range records {
 		if err == nil {
 			err = j.listOne(rec)
 		}
-		if err != nil && !errors.Is(err, session2.ErrCorrupt) {
+		switch {
+		case errors.Is(err, session2.ErrCorrupt): // the others are to be seen all the same
+			if corrupt++; corrupt <= maxNotes {
+				j.bar.note(err.Error())
+			}
+		case err != nil:
 			return err
 		}
-		failed = errors.Join(failed, err) // the others are to be seen all the same
 	}
-	return failed
+	if corrupt > 0 {
+		return fmt.Errorf("%d records: %w: session2 check names them", corrupt, session2.ErrCorrupt)
+	}
+	return nil
 }
 
 func (j *job) listOne(rec session2.Record) error {

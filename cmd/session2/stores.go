@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/session2/session2"
@@ -17,9 +18,13 @@ type location struct {
 	url *url.URL
 }
 
-// String returns the place without what may be secret.
+// String returns the place without what may be secret. Where a database's URL
+// names no host, what there is may be a password in the wrong place.
 func (l location) String() string {
-	u := url.URL{Scheme: l.url.Scheme, Opaque: l.url.Opaque, OmitHost: l.url.OmitHost, Host: l.url.Host, Path: l.url.Path}
+	u := url.URL{Scheme: l.url.Scheme, OmitHost: l.url.OmitHost}
+	if l.path() != "" || l.url.Host != "" {
+		u.Opaque, u.Host, u.Path = l.url.Opaque, l.url.Host, l.url.Path
+	}
 	if name := l.url.User.Username(); name != "" {
 		u.User = url.User(name)
 	}
@@ -40,17 +45,21 @@ func (o options) locate(text string) (location, error) {
 	if err != nil || u.Scheme == "" {
 		return location{}, usageError("the store is not a URL such as bolt:sessions.db") // no more: it may hold a password
 	}
-	if u.Host == "" && u.User == nil {
-		return location{u}, nil
-	}
-	if _, set := u.User.Password(); set {
-		return location{u}, nil
+	l := location{u}
+	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" {
+		return l, nil
 	}
 	password, err := o.password()
-	if err == nil && password != "" {
+	switch {
+	case err != nil || password == "":
+	case u.Host == "" && strings.HasPrefix(u.Scheme, "postgres") && !u.Query().Has("password"): // the host is an option, too
+		q := u.Query()
+		q.Set("password", password)
+		u.RawQuery = q.Encode()
+	default:
 		u.User = url.UserPassword(u.User.Username(), password)
 	}
-	return location{u}, err
+	return l, err
 }
 
 // password returns the password from the file or the environment, if any.
@@ -83,14 +92,19 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 	return args, err
 }
 
-// missing reports whether it is an embedded store that is not there.
+// missing reports whether it is an embedded store that is not there, although
+// there may be a folder or an empty file.
 func (l location) missing() bool {
 	path := l.path()
 	if path == "" {
 		return false
 	}
-	_, err := os.Stat(path)
-	return errors.Is(err, fs.ErrNotExist)
+	folder := l.url.Scheme == "file"
+	if folder {
+		path = filepath.Join(path, "sessions")
+	}
+	info, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !folder && info.Size() == 0
 }
 
 // path returns the path of an embedded store, or "".
@@ -107,17 +121,30 @@ func (l location) path() string {
 	return path
 }
 
-// open opens the store. Unless it is to be made, it must be there: a mistyped
+// open opens the store. Unless it may be made, it must be there: a mistyped
 // path makes no new store.
-func (l location) open(ctx context.Context, make bool) (session2.Store, error) {
-	if !make && l.missing() {
+func (l location) open(ctx context.Context, create bool) (session2.Store, error) {
+	if !create && l.missing() {
 		return nil, fmt.Errorf("there is no store at %s: session2 setup makes one", l)
 	}
-	store, err := session2.Open(ctx, l.url.String())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", l, err)
+	type opened struct {
+		store session2.Store
+		err   error
 	}
-	return store, nil
+	done := make(chan opened, 1)
+	go func() { // it may wait for a lock, whatever the context says
+		store, err := session2.Open(ctx, l.url.String())
+		done <- opened{store, err}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, fmt.Errorf("%s: %w", l, o.err)
+		}
+		return o.store, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func closeStore(store session2.Store) error {

@@ -34,14 +34,14 @@ func stats(ctx context.Context, j *job) error {
 
 // totals are what stats prints.
 type totals struct {
-	Records  int        `json:"records"`
-	Expired  int        `json:"expired"`
-	SignedIn int        `json:"signed_in"`
-	Corrupt  int        `json:"corrupt"`
-	Bytes    int64      `json:"bytes"`
-	Largest  int        `json:"largest"`
-	Oldest   *time.Time `json:"oldest"` // creation; null if there is none
-	Latest   *time.Time `json:"latest"` // access
+	Records  int     `json:"records"`
+	Expired  int     `json:"expired"`
+	SignedIn int     `json:"signed_in"`
+	Corrupt  int     `json:"corrupt"`
+	Bytes    int64   `json:"bytes"`
+	Largest  int     `json:"largest"`
+	Oldest   *moment `json:"oldest"` // creation; null if there is none
+	Latest   *moment `json:"latest"` // access
 }
 
 func (t *totals) add(rec session2.Record) {
@@ -54,18 +54,18 @@ func (t *totals) add(rec session2.Record) {
 	}
 	t.Bytes += int64(len(rec.Data))
 	t.Largest = max(t.Largest, len(rec.Data))
-	if t.Oldest == nil || rec.Created.Before(*t.Oldest) {
-		t.Oldest = &rec.Created
+	if t.Oldest == nil || rec.Created.Before(t.Oldest.Time) {
+		t.Oldest = &moment{rec.Created}
 	}
-	if t.Latest == nil || rec.Accessed.After(*t.Latest) {
-		t.Latest = &rec.Accessed
+	if t.Latest == nil || rec.Accessed.After(t.Latest.Time) {
+		t.Latest = &moment{rec.Accessed}
 	}
 }
 
 func (t *totals) print(j *job) error {
 	mean, oldest, latest := int64(0), "-", "-"
 	if t.Records > 0 {
-		mean, oldest, latest = t.Bytes/int64(t.Records), stamp(*t.Oldest), stamp(*t.Latest)
+		mean, oldest, latest = t.Bytes/int64(t.Records), stamp(t.Oldest.Time), stamp(t.Latest.Time)
 	}
 	_, err := fmt.Fprintf(j.out.w, "records    %d\nexpired    %d\nsigned in  %d\nanonymous  %d\ncorrupt    %d\nbytes      %d\nmean       %d\nlargest    %d\noldest     %s\nlatest     %s\n",
 		t.Records, t.Expired, t.SignedIn, t.Records-t.SignedIn, t.Corrupt, t.Bytes, mean, t.Largest, oldest, latest)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"time"
 )
 
 // Schema is what Setup makes, and how it knows that it is there.
@@ -43,12 +44,14 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 	if err := s.check(ctx); err != nil {
 		return err
 	}
+	start := time.Now()
 	var err error
 	for i := range attempts {
 		if err = s.setup(ctx, schema); err == nil {
 			return nil
 		}
-		if f := s.fault(err); ctx.Err() != nil || f != Duplicate && f != Aborted && f != Broken {
+		late := s.opts.Timeout > 0 && time.Since(start) > s.opts.Timeout
+		if f := s.fault(err); ctx.Err() != nil || late || f != Duplicate && f != Aborted && f != Broken {
 			return err
 		}
 		if err := wait(ctx, 4*pause<<min(i, 4)); err != nil {
