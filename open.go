@@ -121,18 +121,18 @@ func newOpenOptions(query string) (*openOptions, error) {
 	if err != nil {
 		return nil, errors.New("session2: open: malformed options in the URL")
 	}
-	o := &openOptions{query: values}
+	var errs []error
 	for name, list := range values {
 		switch {
 		case !optionName.MatchString(name): // it may be of a password with a question mark
 			return nil, errors.New("session2: open: malformed options in the URL")
 		case len(list) > 1:
-			o.errs = append(o.errs, fmt.Errorf("session2: open: option %q is given more than once", name))
+			errs = append(errs, fmt.Errorf("session2: open: option %q is given more than once", name))
 		case list[0] == "" && !strings.HasPrefix(name, "set."): // lib/pq passes over it, whatever its name
-			o.errs = append(o.errs, fmt.Errorf("session2: open: option %q has no value", name))
+			errs = append(errs, fmt.Errorf("session2: open: option %q has no value", name))
 		}
 	}
-	return o, errors.Join(o.errs...)
+	return &openOptions{query: values}, errors.Join(errs...)
 }
 
 var optionName = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)

@@ -242,20 +242,18 @@ func remembers(rec session2.Record, v session2.Version) bool {
 
 // verify finds the record in the target, the same or newer.
 func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, error) {
-	there, err := c.to.Load(ctx, rec.ID)
-	if err != nil && !errors.Is(err, session2.ErrNotFound) {
+	if ok, err := c.holds(ctx, rec); ok || err != nil {
+		return verified, err
+	}
+	o, err := c.copy(ctx, rec)
+	if err != nil {
 		return failed, err
 	}
-	if err == nil && covers(there, rec) {
-		return verified, nil
-	}
-	if o, err := c.copy(ctx, rec); err != nil {
-		return failed, err
-	} else if o == copied || o == replaced { // it is new, or was changed since
+	if o == copied || o == replaced { // it is new, or was changed since
 		c.count(o, nil)
 	}
-	if there, err := c.to.Load(ctx, rec.ID); err == nil && covers(there, rec) {
-		return verified, nil
+	if ok, err := c.holds(ctx, rec); ok || err != nil {
+		return verified, err
 	}
 	switch now, err := c.from.Load(ctx, rec.ID); {
 	case errors.Is(err, session2.ErrNotFound), err == nil && now.Version != rec.Version:
@@ -264,6 +262,15 @@ func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, err
 		return failed, err
 	}
 	return missing, nil
+}
+
+// holds reports whether the target has the record, or a later version.
+func (c *copying) holds(ctx context.Context, rec session2.Record) (bool, error) {
+	there, err := c.to.Load(ctx, rec.ID)
+	if errors.Is(err, session2.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && covers(there, rec), err
 }
 
 // prune deletes from the target what the source does not have, or no longer.

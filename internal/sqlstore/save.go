@@ -18,11 +18,11 @@ type Outcome struct {
 // One statement decides and writes; only if it wrote nothing does another one
 // look why.
 func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error) {
-	r.Data = append([]byte{}, r.Data...) // the caller's, who may use it again once this was given up
+	data := s.own(r.Data)
 	var lost bool
 	return call(ctx, s, func(ctx context.Context) (o Outcome, err error) {
 		if r.Version != prev { // else it is written already, or is not to be
-			o.Written, err = s.write(ctx, r, prev, &lost)
+			o.Written, err = s.write(ctx, r, data, prev, &lost)
 		}
 		o.Lost = lost
 		if err != nil || o.Written {
@@ -66,15 +66,15 @@ func (o *Outcome) writable(next, prev int64) bool {
 
 // write makes one attempt, and reports in lost that there may have been one
 // more whose answer was lost.
-func (s *Store) write(ctx context.Context, r Record, prev int64, lost *bool) (bool, error) {
+func (s *Store) write(ctx context.Context, r Record, data any, prev int64, lost *bool) (bool, error) {
 	version := &counted{v: r.Version}
 	user := []byte(r.User)
 	var n int64
 	var err error
 	if prev == 0 {
-		n, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires))
+		n, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires))
 	} else {
-		n, err = s.execOnce(ctx, s.q.Update, s.args(version, user, r.Created, r.Accessed, r.Expires, r.Data, r.Accessed, r.Expires, r.ID[:], prev))
+		n, err = s.execOnce(ctx, s.q.Update, s.args(version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires, r.ID[:], prev))
 	}
 	fault := s.fault(err)
 	if version.calls > 0 && fault == Broken || version.calls > 1 && !s.opts.NoPrepare {

@@ -84,11 +84,10 @@ func (s *Store) create(ctx context.Context, schema Schema) error {
 		if err := s.direct(ctx, ddl); err != nil {
 			return err
 		}
-		if i > 0 {
-			continue
-		}
-		if _, err := s.readable(ctx); err != nil { // before an index is made
-			return err
+		if i == 0 { // before an index is made
+			if _, err := s.readable(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

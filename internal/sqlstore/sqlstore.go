@@ -102,7 +102,7 @@ type Options struct {
 	NoPrepare bool
 	Timeout   time.Duration     // for one call and its retries; 0 is none
 	Fault     func(error) Fault // tells the database's errors apart
-	Bytes     func([]byte) any  // the argument for bytes; nil: they themselves
+	Bytes     func([]byte) any  // the argument for bytes, which shares no memory with them; nil: they themselves
 }
 
 // Store runs the queries. Goroutines may share it.
@@ -237,6 +237,15 @@ func (s *Store) args(list ...any) []any {
 		}
 	}
 	return list
+}
+
+// own is the argument for bytes of the caller's, who may use them again once
+// the call was given up.
+func (s *Store) own(b []byte) any {
+	if s.opts.Bytes != nil {
+		return s.opts.Bytes(b)
+	}
+	return append([]byte{}, b...)
 }
 
 // batch returns exactly BatchIDs arguments, in order, so that concurrent
