@@ -250,14 +250,14 @@ func (s *serialStore) IterUser(ctx context.Context, user string) iter.Seq2[Recor
 	return s.each(inner.iterUser(ctx, user))
 }
 
-func (s *serialStore) DeleteUser(ctx context.Context, user string) (int, error) {
+func (s *serialStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	u, ok := s.store.(UserStore)
 	if !ok {
 		return 0, fmt.Errorf("session2: delete user: %w", errors.ErrUnsupported)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return u.DeleteUser(ctx, user)
+	return u.DeleteUser(ctx, user, keep...)
 }
 
 // each takes the lock for each step and not for the loop's body, which may

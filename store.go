@@ -154,11 +154,11 @@ type TouchStore interface {
 
 // UserStore is a Store with an index from users to their sessions. Both
 // methods cost what the user's own sessions cost, not what the store holds.
-// IterUser follows the rules of [IterStore]; DeleteUser returns the number of
-// records removed. For the empty user, who is nobody, both find nothing.
+// IterUser follows the rules of [IterStore]. DeleteUser removes all of them but
+// those named by keep, in batches, and returns the number of records removed. For the empty user, who is nobody, both find nothing.
 type UserStore interface {
 	IterUser(ctx context.Context, user string) iter.Seq2[Record, error]
-	DeleteUser(ctx context.Context, user string) (int, error)
+	DeleteUser(ctx context.Context, user string, keep ...ID) (int, error)
 }
 
 // CapableStore is a Store that states what it can be trusted with. A store

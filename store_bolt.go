@@ -211,10 +211,11 @@ func (b *BoltStore) DeleteOld(ctx context.Context, age time.Duration) (int, erro
 	return b.inBatches(ctx, "delete old", s.step)
 }
 
-// DeleteUser ends all sessions of the user and returns their number. For the
+// DeleteUser ends all sessions of the user but those to keep, and returns their
+// number. For the
 // empty user there are none.
-func (b *BoltStore) DeleteUser(ctx context.Context, user string) (int, error) {
-	return b.inBatches(ctx, "delete user", newBoltUserSweep(user).step)
+func (b *BoltStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
+	return b.inBatches(ctx, "delete user", newBoltUserSweep(user, keep).step)
 }
 
 // inBatches repeats step, each time in another transaction, as long as there is

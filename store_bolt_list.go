@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // boltRange is a walk through the keys of a bucket that have a prefix, up to
@@ -82,21 +83,25 @@ func (t *boltTx) hit(key []byte, prefix int) boltHit {
 	return boltHit{rec, err}
 }
 
-// boltUserSweep removes the records of a user.
+// boltUserSweep removes the records of a user but those to keep.
 type boltUserSweep struct {
 	user string
+	keep []ID
 	boltRange
 }
 
-func newBoltUserSweep(user string) *boltUserSweep {
-	return &boltUserSweep{user, boltRange{bucket: boltByUser, prefix: boltUser(user)}}
+func newBoltUserSweep(user string, keep []ID) *boltUserSweep {
+	return &boltUserSweep{user, keep, boltRange{bucket: boltByUser, prefix: boltUser(user)}}
 }
 
 // step looks at a bounded number of records. More says if that was not all.
 func (s *boltUserSweep) step(t *boltTx) (removed int, more bool) {
 	for _, key := range t.keys(&s.boltRange, boltSweep) {
-		t.del(boltByUser, key)
 		id, ok := boltKeyID(key, boltUserSize)
+		if ok && slices.Contains(s.keep, id) {
+			continue
+		}
+		t.del(boltByUser, key)
 		if !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/session2/session2/internal/tally"
 )
@@ -51,10 +52,13 @@ func (s *FileStore) IterUser(ctx context.Context, user string) iter.Seq2[Record,
 
 // DeleteUser implements [UserStore]. A record that cannot be deleted does not
 // save the others.
-func (s *FileStore) DeleteUser(ctx context.Context, user string) (int, error) {
+func (s *FileStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	ids, err := s.userIDs(ctx, user)
 	n, errs := 0, []error{err}
 	for _, id := range ids {
+		if slices.Contains(keep, id) {
+			continue
+		}
 		deleted, err := s.deleteOfUser(ctx, user, id)
 		if deleted {
 			n++

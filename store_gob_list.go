@@ -28,11 +28,11 @@ func (s *GobStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 }
 
 // DeleteUser implements [UserStore].
-func (s *GobStore) DeleteUser(ctx context.Context, user string) (int, error) {
+func (s *GobStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	err := s.refresh(ctx)
 	n := 0
 	if err == nil && user != "" {
-		n, err = s.deleteWhile(ctx, gobOwned(user))
+		n, err = s.deleteWhile(ctx, gobOwned{user, keep})
 	}
 	if err != nil {
 		err = fmt.Errorf("session2: delete user: %w", err)
@@ -51,13 +51,16 @@ type gobDue struct{ now, cutoff int64 }
 func (d gobDue) some(f *gobShelf) [][16]byte { return f.index.Due(d.now, d.cutoff, gobBatch) }
 func (d gobDue) is(e gobEntry) bool          { return e.Expires <= d.now || e.Accessed <= d.cutoff }
 
-type gobOwned string
+type gobOwned struct {
+	user string
+	keep []ID
+}
 
 func (u gobOwned) some(f *gobShelf) [][16]byte {
-	ids := f.index.User(string(u))
+	ids := slices.DeleteFunc(f.index.User(u.user), func(id [16]byte) bool { return slices.Contains(u.keep, id) })
 	return ids[:min(len(ids), gobBatch)]
 }
-func (u gobOwned) is(e gobEntry) bool { return e.User == string(u) }
+func (u gobOwned) is(e gobEntry) bool { return e.User == u.user }
 
 // deleteWhile deletes what pick picks, batch by batch, until there is no more
 // of it, and returns the number.

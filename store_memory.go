@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,11 +215,12 @@ func (m *MemoryStore) DeleteOld(ctx context.Context, age time.Duration) (int, er
 	})
 }
 
-// DeleteUser ends all sessions of the user and returns their number. For the
+// DeleteUser ends all sessions of the user but those to keep, and returns their
+// number. For the
 // empty user there are none.
-func (m *MemoryStore) DeleteUser(ctx context.Context, user string) (int, error) {
+func (m *MemoryStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	return m.deleteAll(ctx, "delete user", func(x *memoryIndex) [][16]byte {
-		return x.User(user)
+		return slices.DeleteFunc(x.User(user), func(id [16]byte) bool { return slices.Contains(keep, id) })
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -196,10 +197,11 @@ func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 	return n, sqlError("delete old", err)
 }
 
-// DeleteUser ends all sessions of the user and returns their number. For the
+// DeleteUser ends all sessions of the user but those to keep, and returns their
+// number. For the
 // empty user there are none.
-func (s *sqlStore) DeleteUser(ctx context.Context, user string) (int, error) {
-	n, err := s.run.DeleteUser(ctx, user)
+func (s *sqlStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
+	n, err := s.run.DeleteUser(ctx, user, func(id [16]byte) bool { return slices.Contains(keep, id) })
 	return n, sqlError("delete user", err)
 }
 

@@ -28,7 +28,7 @@ type broken struct {
 	iter       func(ctx context.Context) iter.Seq2[session2.Record, error]
 	touch      func(ctx context.Context, id session2.ID, accessed, expires time.Time) error
 	iterUser   func(ctx context.Context, user string) iter.Seq2[session2.Record, error]
-	deleteUser func(ctx context.Context, user string) (int, error)
+	deleteUser func(ctx context.Context, user string, keep ...session2.ID) (int, error)
 	close      func() error
 }
 
@@ -58,8 +58,8 @@ func (s *broken) Touch(ctx context.Context, id session2.ID, accessed, expires ti
 func (s *broken) IterUser(ctx context.Context, user string) iter.Seq2[session2.Record, error] {
 	return s.iterUser(ctx, user)
 }
-func (s *broken) DeleteUser(ctx context.Context, user string) (int, error) {
-	return s.deleteUser(ctx, user)
+func (s *broken) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+	return s.deleteUser(ctx, user, keep...)
 }
 func (s *broken) Close() error { return s.close() }
 
@@ -134,7 +134,9 @@ func owning(owns func(owner, user string) bool) func(*broken, *reference) {
 		s.iterUser = func(ctx context.Context, user string) iter.Seq2[session2.Record, error] {
 			return r.iterIf(ctx, mine(user))
 		}
-		s.deleteUser = func(ctx context.Context, user string) (int, error) { return r.removeIf(ctx, mine(user)) }
+		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+			return r.removeIf(ctx, mine(user))
+		}
 	}
 }
 
@@ -284,12 +286,17 @@ var breakages = []breakage{
 			return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
 		}
 	}},
+	{"deletes what it is told to keep", "DeleteUser leaves the records that it is told to keep, and their user", func(s *broken, r *reference) {
+		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+			return r.DeleteUser(ctx, user)
+		}
+	}},
 	{"finds nobody's records after Close", "A call after Close is an error that does not pass for an absent record", func(s *broken, r *reference) {
-		s.deleteUser = func(ctx context.Context, user string) (int, error) {
+		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
 			if user == "" {
 				return 0, ctx.Err()
 			}
-			return r.DeleteUser(ctx, user)
+			return r.DeleteUser(ctx, user, keep...)
 		}
 	}},
 	{"sorts times as unsigned numbers", "DeleteOld tells times before 1970 and in the far future apart", sweeping(

@@ -17,6 +17,7 @@ var owning = []clause{
 	{says: "The body of an IterUser loop may call the store", needs: users, check: iterUserBodyCalls},
 	{says: "IterUser hands out Data that the caller may change and keep", needs: users, check: iterUserCopies},
 	{says: "DeleteUser removes the user's records and counts them and leaves all others", needs: users, check: deleteUser},
+	{says: "DeleteUser leaves the records that it is told to keep, and their user", needs: users, check: deleteUserKeeps},
 	{says: "Users are told apart byte by byte", needs: users, check: usersApart},
 	{says: "The empty user has no records", needs: users, check: emptyUser},
 	{says: "A Save with another user moves the record from the one to the other", needs: users, check: userChanges},
@@ -150,6 +151,22 @@ func deleteUser(e *exam) {
 	e.holds(append(bob, none...)...)
 	e.owns("alice")
 	e.owns("bob", bob...)
+}
+
+// deleteUserKeeps keeps more than the first and the last, and names some that are
+// none of the user's.
+func deleteUserKeeps(e *exam) {
+	alice, bob := e.recordsOf("alice", 30), e.recordsOf("bob", 2)
+	e.create(alice...)
+	e.create(bob...)
+	users := e.store.(session2.UserStore)
+	keep := []session2.ID{alice[0].ID, alice[17].ID, alice[29].ID, bob[0].ID, e.record().ID}
+	if n, err := users.DeleteUser(e.ctx(), "alice", keep...); n != 27 || err != nil {
+		e.Fatalf("DeleteUser(alice) of 30 with three to keep: got %d, %v, want 27", n, err)
+	}
+	e.owns("alice", alice[0], alice[17], alice[29])
+	e.owns("bob", bob...)
+	e.dismiss("alice", 3)
 }
 
 func usersApart(e *exam) {

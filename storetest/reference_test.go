@@ -150,8 +150,10 @@ func (s *reference) DeleteOld(ctx context.Context, age time.Duration) (int, erro
 	})
 }
 
-func (s *reference) DeleteUser(ctx context.Context, user string) (int, error) {
-	return s.removeIf(ctx, func(rec session2.Record) bool { return user != "" && rec.User == user })
+func (s *reference) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+	return s.removeIf(ctx, func(rec session2.Record) bool {
+		return user != "" && rec.User == user && !slices.Contains(keep, rec.ID)
+	})
 }
 
 // removeIf removes the records that are to go and counts them. One that cannot

@@ -202,9 +202,9 @@ func Next(id [16]byte) ([16]byte, bool) {
 	return id, false
 }
 
-// DeleteUser removes the records of one user, in batches, and returns their
-// number.
-func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
+// DeleteUser removes the records of one user but those to keep, in batches, and
+// returns their number.
+func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]byte) bool) (int, error) {
 	if user == "" {
 		return 0, s.check(ctx)
 	}
@@ -216,14 +216,17 @@ func (s *Store) DeleteUser(ctx context.Context, user string) (int, error) {
 		if err != nil || len(ids) == 0 {
 			return total, err
 		}
+		from, more = Next(ids[len(ids)-1])
+		more = more && len(ids) == BatchIDs
+		if ids = slices.DeleteFunc(ids, keep); len(ids) == 0 {
+			continue
+		}
 		n, err := s.exec(ctx, s.q.DeleteUser, s.args(append(batch(ids), []byte(user))...))
 		if err != nil {
 			return total, err
 		}
 		total += int(n)
 		tally.Add(ctx, int(n))
-		from, more = Next(ids[len(ids)-1])
-		more = more && len(ids) == BatchIDs
 	}
 	return total, nil
 }
