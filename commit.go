@@ -241,8 +241,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	again(ctx, func() bool {
 		err = t.s.m.store.Save(ctx, rec, prev)
 		switch {
-		case err == nil, absent(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict),
-			errors.Is(err, ErrTooLarge), errors.Is(err, errors.ErrUnsupported):
+		case err == nil, absent(err), refused(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict):
 			return true
 		}
 		if !t.lost {

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"syscall"
 	"time"
 )
 
@@ -38,7 +40,21 @@ var (
 	// that lies in the record and not in the store. The manager raises
 	// EventCorrupt for it and gives the client a fresh session.
 	ErrCorrupt = errors.New("session record corrupt")
+
+	// ErrNotSetUp says that a call came before Setup: a table is not there.
+	ErrNotSetUp = errors.New("store not set up, call Setup first")
 )
+
+// refused reports whether an error is a definite no: nothing was changed, and
+// asking again is of no use.
+func refused(err error) bool {
+	for _, no := range []error{ErrTooLarge, ErrNotSetUp, fs.ErrClosed, fs.ErrPermission, errors.ErrUnsupported, syscall.EROFS} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
 
 // ID names a session: 128 random bits. It is the public half of the client's
 // token and no secret: it may be logged, listed and used to end the session,
@@ -91,8 +107,12 @@ type Record struct {
 // to a Record's Data that it was given and hands out none that it keeps.
 // Expires matters to DeleteOld alone: Load and Has show an expired record.
 //
-// An error that is none of this package's sentinels says nothing about
-// whether a Save took effect; the manager then asks again.
+// A definite refusal matches ErrTooLarge, ErrNotSetUp, [fs.ErrClosed],
+// [fs.ErrPermission] (no right, a constraint, a read-only server),
+// [syscall.EROFS] or [errors.ErrUnsupported]: nothing was changed, and the
+// manager does not ask again. Any other error that is none of this package's
+// sentinels says nothing about whether a Save took effect; the manager then asks
+// again.
 type Store interface {
 	// Load returns the record, or an error matching ErrNotFound; ErrCorrupt
 	// if there is a record that cannot be read. The caller owns the Data.
