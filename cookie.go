@@ -1,28 +1,62 @@
 package session2
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"time"
 )
 
-// setCookie returns the Set-Cookie line that the response owes, "" for none.
-func (s *Session) setCookie() string {
-	c := s.m.cfg.Cookie.cookie()
-	switch s.cookie {
-	case setCookie:
-		c.Value = s.life.token.encode()
-		st := s.life.base
-		if st.persistent == persistYes || st.persistent == persistDefault && s.m.cfg.Cookie.Persistent {
-			c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
-		}
-	case revokeCookie:
-		c.MaxAge = -1
-		c.Expires = time.Unix(1, 0) // for what does not know Max-Age
-	default:
-		return ""
+// setCookies returns the Set-Cookie lines that the response owes. It is called
+// with s.mu held.
+func (s *Session) setCookies() (lines []string) {
+	if s.cookie == keepCookie {
+		return nil
 	}
-	return c.String()
+	cfg := &s.m.cfg.Cookie
+	if s.former {
+		for i := range cfg.Former {
+			lines = append(lines, cfg.Former[i].revocation())
+		}
+	}
+	if s.cookie == revokeCookie {
+		return append(lines, cfg.revocation())
+	}
+	c := cfg.cookie()
+	c.Value = s.life.token.encode()
+	st := s.life.base
+	if st.persistent == persistYes || st.persistent == persistDefault && cfg.Persistent {
+		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
+	}
+	return append(lines, c.String())
+}
+
+// confirmCookie looks whether the token of a cookie that an earlier Commit owes is
+// still the session's: if another request has replaced it, or ended the session,
+// the browser may hold a newer cookie. If the store cannot tell, the cookie goes out.
+func (s *Session) confirmCookie() {
+	s.mu.Lock()
+	owes, t := s.cookie == setCookie, s.life.token
+	s.mu.Unlock()
+	if !owes {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	st, err := s.m.fetch(ctx, t.id)
+	if absent(err) || err == nil && st.ident.hash != t.secret.hash() {
+		s.mu.Lock()
+		s.cookie = keepCookie
+		s.mu.Unlock()
+	}
+}
+
+// revocation returns the line that takes the cookie away.
+func (c *CookieConfig) revocation() string {
+	gone := c.cookie()
+	gone.MaxAge = -1
+	gone.Expires = time.Unix(1, 0) // for what does not know Max-Age
+	return gone.String()
 }
 
 // maxAge is what is left in whole seconds, at least 1, for 0 would revoke.

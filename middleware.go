@@ -2,6 +2,7 @@ package session2
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,6 +99,7 @@ func (x *exchange) begin(status int) error {
 		return x.failed
 	}
 	s := &x.session
+	stores := s.stored()
 	if status >= http.StatusInternalServerError {
 		x.refused = true
 		s.Discard()
@@ -106,13 +108,17 @@ func (x *exchange) begin(status int) error {
 		return err
 	}
 	x.begun = true
-	x.header()
+	x.header(s.stored() > stores)
 	return nil
 }
 
-// header writes what the session has to say into the response's header.
-func (x *exchange) header() {
+// header writes what the session has to say into the response's header. A cookie
+// that is not fresh from a commit may have been replaced by another request's.
+func (x *exchange) header(fresh bool) {
 	s := &x.session
+	if !fresh {
+		s.confirmCookie()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
@@ -121,8 +127,10 @@ func (x *exchange) header() {
 	}
 	h := x.w.Header()
 	vary(h)
-	if cookie := s.setCookie(); cookie != "" {
-		h.Add("Set-Cookie", cookie)
+	if lines := s.setCookies(); len(lines) > 0 {
+		for _, line := range lines {
+			h.Add("Set-Cookie", line)
+		}
 		if h.Get("Cache-Control") == "" {
 			h.Set("Cache-Control", "no-store")
 		}
@@ -136,7 +144,7 @@ func (x *exchange) fail(err error) {
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
-	x.header()
+	x.header(false)
 	x.session.m.cfg.ErrorHandler(x.w, x.r, err)
 	x.answer = h.Clone()
 }
@@ -146,6 +154,7 @@ func (x *exchange) fail(err error) {
 // cookie of what [Session.Commit] has stored.
 func (x *exchange) end() {
 	s := &x.session
+	defer s.finish()
 	if x.answer != nil { // trailers that the handler left in a header it had kept
 		h := x.w.Header()
 		clear(h)
@@ -154,7 +163,7 @@ func (x *exchange) end() {
 	switch {
 	case !x.returned && !x.begun:
 		s.Discard()
-		x.header()
+		x.header(false)
 	case !x.returned, x.refused:
 		s.Discard()
 	case !x.begun:
@@ -247,7 +256,7 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 		if n > 0 {
 			var werr error
 			first, werr = w.Write(buf[:n])
-			err = firstError(werr, err)
+			err = cmp.Or(werr, err)
 		}
 		if err != nil {
 			return int64(first), noEOF(err)

@@ -81,7 +81,10 @@ func parseToken(s string) (token, bool) {
 	return t, err == nil && n == len(t.secret)
 }
 
-func (v verifier) hash() [sha256.Size]byte { return sha256.Sum256(v[:]) }
+// hash is what records hold of a verifier.
+type hash [sha256.Size]byte
+
+func (v verifier) hash() hash { return sha256.Sum256(v[:]) }
 
 // successor derives the verifier that follows v, so that every request that
 // still holds v is given the same one (RFC 5869).

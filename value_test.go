@@ -191,7 +191,7 @@ func TestUnencodable(t *testing.T) {
 				t.Errorf("%s: Err = %v, want %q in it and no value", name, err, c.says)
 			}
 		})
-		if res.StatusCode != 503 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
+		if res.StatusCode != 500 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
 			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(recordsOf(t, store)), res.Cookies())
 		}
 		if strings.Contains(book.String(), secretText) {

@@ -1,0 +1,151 @@
+package session2
+
+// looks is what a request has looked at of its session, and what it has changed
+// of that since: a change to a key that the request had looked at must not undo
+// what others did to it in between. What is compared is the stored value.
+type looks struct {
+	keys    table[look]
+	all     *state // what Keys or Dump showed, if one was called
+	blank   bool   // all keys are gone by Clear: what is seen of them now is the request's own doing
+	cleared *state // Clear came after the look at all, which had shown this
+	clears  int
+}
+
+// look is one key.
+type look struct {
+	looked  bool
+	was     edit // what was stored when it was looked at
+	blind   bool // set or deleted before any look
+	guarded bool // set or deleted after a look
+	changes int  // Updates included
+}
+
+// saw notes that the request looks at key, in a session that is stored as base.
+func (l *looks) saw(key string, base *state) {
+	k := l.keys.find(key)
+	switch {
+	case k == nil && l.blank:
+	case k == nil:
+		l.keys.add(key, look{looked: true, was: l.shown(base).values.get(key)})
+	case !k.looked && !k.blind: // Update made it of what is stored
+		k.looked, k.was = true, l.shown(base).values.get(key)
+	}
+}
+
+// sawAll notes that it looks at all keys.
+func (l *looks) sawAll(base *state) {
+	if l.all == nil && !l.blank {
+		l.all = base
+	}
+}
+
+// shown is what the request has seen of a key that it did not look at by itself.
+func (l *looks) shown(base *state) *state {
+	if l.all != nil {
+		return l.all
+	}
+	return base
+}
+
+// row returns what is known of key.
+func (l *looks) row(key string) *look {
+	if k := l.keys.find(key); k != nil {
+		return k
+	}
+	if l.all != nil && !l.blank {
+		return l.keys.add(key, look{looked: true, was: l.all.values.get(key)})
+	}
+	return l.keys.add(key, look{})
+}
+
+// wrote notes that key was set or deleted.
+func (l *looks) wrote(key string) { l.row(key).write() }
+
+func (k *look) write() {
+	k.changes++
+	k.guarded = k.looked
+	k.blind = !k.looked
+}
+
+// updated notes an Update, which loses nothing: it runs again.
+func (l *looks) updated(key string) { l.row(key).changes++ }
+
+// wroteAll notes that all keys were deleted.
+func (l *looks) wroteAll() {
+	for i := range l.keys.rows {
+		l.keys.rows[i].of.write()
+	}
+	l.cleared, l.blank = l.all, true
+	l.clears++
+}
+
+// snapshot returns a copy for a commit.
+func (l *looks) snapshot() looks {
+	c := *l
+	c.keys = l.keys.clone()
+	return c
+}
+
+// lost returns a key that next would change although it is no longer stored as
+// it was when the request looked at it.
+func (l *looks) lost(base, next *state) (key string, lost bool) {
+	for _, r := range l.keys.rows {
+		if r.of.guarded && undoes(r.key, r.of.was, base, next) {
+			return r.key, true
+		}
+	}
+	if l.cleared == nil {
+		return "", false
+	}
+	for _, v := range base.values.list() {
+		if l.keys.find(v.key) == nil && undoes(v.key, l.cleared.values.get(v.key), base, next) {
+			return v.key, true
+		}
+	}
+	return "", false
+}
+
+// undoes reports whether next differs from base in a key that is stored
+// otherwise than it was.
+func undoes(key string, was edit, base, next *state) bool {
+	now := base.values.get(key)
+	return !now.equal(was) && !next.values.get(key).equal(now)
+}
+
+// committed notes that the changes in the snapshot done are stored, as the
+// request sees them in view: that is what it knows from now on.
+func (l *looks) committed(done *looks, view *state) {
+	old := l.keys.rows
+	l.keys = table[look]{}
+	for i, r := range old {
+		k := r.of
+		if k.changes > 0 && (k.looked || l.all != nil) {
+			k.looked, k.blind, k.was = true, false, view.values.get(r.key)
+		}
+		if i < len(done.keys.rows) && done.keys.rows[i].key == r.key { // a table only grows, but by Discard
+			k.changes -= min(k.changes, done.keys.rows[i].of.changes)
+		}
+		k.guarded = k.guarded && k.changes > 0
+		k.blind = k.blind && k.changes > 0
+		if k.looked || k.changes > 0 {
+			l.keys.add(r.key, k)
+		}
+	}
+	if done.blank && l.clears == done.clears {
+		l.blank, l.cleared = false, nil
+		if l.all != nil {
+			l.all = view
+		}
+	}
+}
+
+// discarded notes that all changes were dropped.
+func (l *looks) discarded() {
+	old := l.keys.rows
+	l.keys, l.blank, l.cleared = table[look]{}, false, nil
+	for _, r := range old {
+		if r.of.looked {
+			l.keys.add(r.key, look{looked: true, was: r.of.was})
+		}
+	}
+}
