@@ -142,7 +142,7 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 	if err != nil {
 		return plan{}, err
 	}
-	if key, lost := a.looks.lost(a.life.base, next); lost && !a.own {
+	if key, lost := a.looks.lost(a.life.base); lost && !a.own {
 		return plan{}, fmt.Errorf("session2: save %v: key %q was read and then set, and another request "+
 			"has changed it in between; Key.Update is made for that: %w", a.life.token.id, key, ErrLostUpdate)
 	}

@@ -86,30 +86,26 @@ func (l *looks) snapshot() looks {
 	return c
 }
 
-// lost returns a key that next would change although it is no longer stored as
-// it was when the request looked at it.
-func (l *looks) lost(base, next *state) (key string, lost bool) {
+// lost returns a key that the request changes although it is no longer stored as
+// it was when the request looked at it. That the request sets it to what is stored
+// by now is no excuse: of two increments at once, both would write the same.
+func (l *looks) lost(base *state) (key string, lost bool) {
 	for _, r := range l.keys.rows {
-		if r.of.guarded && undoes(r.key, r.of.was, base, next) {
+		if r.of.guarded && !base.values.get(r.key).equal(r.of.was) {
 			return r.key, true
 		}
 	}
 	if l.cleared == nil {
 		return "", false
 	}
-	for _, v := range base.values.list() {
-		if l.keys.find(v.key) == nil && undoes(v.key, l.cleared.values.get(v.key), base, next) {
-			return v.key, true
+	for _, list := range [][]value{base.values.list(), l.cleared.values.list()} {
+		for _, v := range list {
+			if l.keys.find(v.key) == nil && !base.values.get(v.key).equal(l.cleared.values.get(v.key)) {
+				return v.key, true
+			}
 		}
 	}
 	return "", false
-}
-
-// undoes reports whether next differs from base in a key that is stored
-// otherwise than it was.
-func undoes(key string, was edit, base, next *state) bool {
-	now := base.values.get(key)
-	return !now.equal(was) && !next.values.get(key).equal(now)
 }
 
 // committed notes that the changes in the snapshot done are stored, as the

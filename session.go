@@ -699,7 +699,7 @@ func (s *Session) Dump(w io.Writer) {
 // String names the session by what is public of it, without loading it.
 func (s *Session) String() string {
 	if s == nil {
-		return "session2.Session(nil)"
+		return "<nil>"
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
