@@ -39,80 +39,90 @@ var (
 
 // commit stores the session's changes and does the housekeeping that is due.
 func (s *Session) commit(ctx context.Context) error {
-	return s.exclusively(func(h *hearing) error {
-		t, err := s.start(h)
-		if t == nil {
-			return err
-		}
-		defer func() { *h = append(*h, t.hearing...) }()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
-		defer cancel()
-		err = t.run(ctx)
-		if len(t.ended) > 0 && !failsRequest(err) {
-			if failed := t.bury(ctx); failed != nil {
-				err = failed
-			} else {
-				s.buried(t)
-			}
-		} else if t.revoke && !failsRequest(err) {
-			s.revoked(t)
-		}
-		return s.settle(t, err)
-	})
-}
-
-// exclusively runs one commit at a time, and reports what it heard when that is
-// over: what the application does then may use the session. Its own functions
-// may panic in it; then nothing can be told of the changes, and no later commit
-// stores them a second time.
-func (s *Session) exclusively(commit func(h *hearing) error) error {
-	if err := s.acquire(); err != nil {
-		return err
+	if !s.loaded.Load() {
+		return nil
 	}
-	var h hearing
-	err := errPanicked
-	func() {
-		defer s.release()
-		defer func() {
-			if err == errPanicked {
-				s.mu.Lock()
-				s.broken = cmp.Or[error](s.broken, &changeError{errPanicked})
-				s.mu.Unlock()
-			}
-		}()
-		err = commit(&h)
-	}()
+	h, err := s.exclusively(ctx, (*Session).commitNow)
 	h.report(s.ctx, s.m)
 	return err
 }
 
+// commitNow is a commit that no other one runs beside.
+func (s *Session) commitNow(ctx context.Context) (hearing, error) {
+	t, h, err := s.start()
+	if t == nil {
+		return h, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	err = t.run(ctx)
+	if len(t.ended) > 0 && !failsRequest(err) {
+		if failed := t.bury(ctx); failed != nil {
+			err = failed
+		} else {
+			s.buried(t)
+		}
+	} else if t.revoke && !failsRequest(err) {
+		s.revoked(t)
+	}
+	err = s.settle(t, err)
+	return t.hearing, err
+}
+
+// exclusively runs one commit at a time. What it heard is to be reported when that
+// is over: what the application does then may use the session. Its own functions
+// may panic in a commit; then nothing can be told of the changes, and no later
+// commit stores them a second time.
+func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
+	if err := s.acquire(); err != nil {
+		return nil, err
+	}
+	panicked := true
+	defer func() { s.release(panicked) }()
+	h, err = commit(s, ctx)
+	panicked = false
+	return h, err
+}
+
 // acquire waits until no other commit is under way, for so long as one may take.
 func (s *Session) acquire() error {
+	wait := s.tryAcquire()
+	if wait == nil {
+		return nil
+	}
 	timeout := time.NewTimer(2 * s.m.cfg.CommitTimeout)
 	defer timeout.Stop()
-	for {
-		s.mu.Lock()
-		if !s.committing {
-			s.committing = true
-			s.mu.Unlock()
-			return nil
-		}
-		if s.committed == nil {
-			s.committed = make(chan struct{})
-		}
-		wait := s.committed
-		s.mu.Unlock()
+	for ; wait != nil; wait = s.tryAcquire() {
 		select {
 		case <-wait:
 		case <-timeout.C:
 			return &changeError{errBusy}
 		}
 	}
+	return nil
 }
 
-func (s *Session) release() {
+// tryAcquire returns nil, or what is closed when the commit under way has ended.
+func (s *Session) tryAcquire() (wait <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.committing {
+		s.committing = true
+		return nil
+	}
+	if s.committed == nil {
+		s.committed = make(chan struct{})
+	}
+	return s.committed
+}
+
+// release ends a commit.
+func (s *Session) release(panicked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if panicked {
+		s.broken = cmp.Or[error](s.broken, &changeError{errPanicked})
+	}
 	s.committing = false
 	if s.committed != nil {
 		close(s.committed)
@@ -129,48 +139,45 @@ func failsRequest(err error) bool {
 
 // start takes down what is to be committed. It returns nil if there is nothing
 // to commit, with an error if nothing may be.
-func (s *Session) start(h *hearing) (*txn, error) {
+func (s *Session) start() (*txn, hearing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.work == nil {
-		return nil, nil
-	}
 	if s.broken != nil {
-		return nil, s.broken
+		return nil, nil, s.broken
 	}
-	if s.wrong != nil {
-		h.hear(Event{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: s.wrong})
-		return nil, s.wrong
+	late, changed := s.late(), len(s.log) > 0 || len(s.ended) > 0 || s.revoke
+	if s.wrong != nil || late != nil && changed {
+		err := cmp.Or(s.wrong, late)
+		s.broken = late
+		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
 	}
-	if err := s.late(); err != nil && (len(s.log) > 0 || len(s.ended) > 0 || s.revoke) {
-		s.broken = err
-		h.hear(Event{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err})
-		return nil, err
-	} else if err != nil {
-		return nil, nil
+	if !changed {
+		if a := s.attempt(); late != nil || a.idle(microNow()) {
+			return nil, nil, nil
+		}
 	}
 	if len(s.log) > 0 {
 		s.draw()
 	}
-	t := s.attempt()
+	t := s.txn()
 	t.log = s.log[:len(s.log):len(s.log)]
 	t.login, t.user = s.work.signIn, s.work.user
 	t.ended, t.revoke = s.ended, s.revoke
-	if len(t.ended) == 0 && !t.revoke && t.idle(microNow()) {
-		return nil, nil
-	}
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0
 	if len(t.log) > 0 {
 		t.view = s.work.clone()
 		t.seen, t.looks = t.view, s.looks.snapshot()
 	}
-	return t, nil
+	return t, nil, nil
 }
 
-// attempt returns a commit of nothing yet. It is called with s.mu held.
-func (s *Session) attempt() *txn {
-	return &txn{s: s, resets: s.resets, ends: s.ends,
-		attempt: attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive}}
+// txn returns a commit of nothing yet. It is called with s.mu held.
+func (s *Session) txn() *txn {
+	return &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
+}
+
+func (s *Session) attempt() attempt {
+	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive}
 }
 
 // late returns the error of a request whose time is over: its client has been

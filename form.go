@@ -226,26 +226,30 @@ func (s *Session) ValidCSRFToken(r *http.Request) bool {
 func (s *Session) spend(ctx context.Context, o op) error {
 	s.look()
 	s.mu.Unlock()
-	return s.exclusively(func(h *hearing) error {
-		s.mu.Lock()
-		t := s.attempt()
-		t.log, t.spend = []op{o}, true
-		err := cmp.Or(s.broken, s.wrong, s.late())
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		defer func() { *h = append(*h, t.hearing...) }()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
-		defer cancel()
-		err = t.run(ctx)
-		if t.lost && absent(err) { // it may have been done, before the session ended
-			err = uncertain(err)
-		}
-		if landed := errors.Is(err, errLanded); err == nil || landed {
-			s.adopt(t, landed)
-			return nil
-		}
-		return err
-	})
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, o) })
+	h.report(s.ctx, s.m)
+	return err
+}
+
+// spendNow is spend that no other commit runs beside.
+func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
+	s.mu.Lock()
+	t := s.txn()
+	t.log, t.spend = []op{o}, true
+	err := cmp.Or(s.broken, s.wrong, s.late())
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	err = t.run(ctx)
+	if t.lost && absent(err) { // it may have been done, before the session ended
+		err = uncertain(err)
+	}
+	if landed := errors.Is(err, errLanded); err == nil || landed {
+		s.adopt(t, landed)
+		err = nil
+	}
+	return t.hearing, err
 }

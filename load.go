@@ -75,37 +75,40 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 	return true
 }
 
-// found is what a request's tokens are.
+// found is what a request's tokens open.
 type found struct {
-	lives  []life // of each record that one of them names, the best token's
-	opened []life // those that are open
+	life   life     // the one session, or one that the request's token was replaced in
+	opened []*state // all of them, if more than one
+}
+
+// add takes in what the tokens of one record are.
+func (f *found) add(l life) {
+	one := f.life.base
+	switch open := l.standing == current || l.standing == replaced; {
+	case open && one == nil && f.opened == nil:
+		f.life = l
+	case open && f.opened == nil:
+		f.life, f.opened = life{}, []*state{one, l.base}
+	case open:
+		f.opened = append(f.opened, l.base)
+	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
+		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded}
+	}
 }
 
 // take makes what was found the session.
 func (s *Session) take(f found, err error) {
-	l := life{}
-	if len(f.opened) == 1 {
-		l = f.opened[0]
-	}
-	for _, other := range f.lives {
-		if len(f.opened) == 0 && other.standing == superseded { // remembered, so that its request leaves the newer cookie alone
-			l = life{token: token{id: other.token.id}, shown: other.shown, presented: true, standing: superseded}
-		}
-	}
+	l := f.life
 	if l.base == nil {
 		l.base = s.newState()
 		l.base.id = l.token.id
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(f.opened) > 1 {
-		for _, o := range f.opened {
-			s.others = append(s.others, o.base)
-		}
-	}
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}
+	s.others = f.opened
 	s.broken = cmp.Or(s.broken, err)
 	s.life, s.work = l, l.base
 	s.loaded.Store(true)
@@ -148,23 +151,15 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 	if malformed {
 		h.hear(Event{Kind: EventMalformed})
 	}
-	for len(list) > 0 {
-		id := list[0].id
-		var secrets []verifier
-		list = slices.DeleteFunc(list, func(t token) bool {
-			if t.id == id {
-				secrets = append(secrets, t.secret)
-			}
-			return t.id == id
-		})
-		l, err := s.lookUp(ctx, h, id, secrets)
+	for i, t := range list {
+		if slices.ContainsFunc(list[:i], func(earlier token) bool { return earlier.id == t.id }) {
+			continue
+		}
+		l, err := s.lookUp(ctx, h, t.id, list[i:])
 		if err != nil {
 			return found{}, err
 		}
-		f.lives = append(f.lives, l)
-		if l.standing == current || l.standing == replaced {
-			f.opened = append(f.opened, l)
-		}
+		f.add(l)
 	}
 	if len(f.opened) > 1 {
 		h.hear(Event{Kind: EventMalformed, Err: errAmbiguous})
@@ -172,22 +167,24 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 	return f, nil
 }
 
-// lookUp loads a record and judges the verifiers presented for it. The best of
-// them counts: whoever has the current one is no thief. An error is the store's;
-// a token that opens nothing is none.
-func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, secrets []verifier) (life, error) {
+// lookUp loads a record and judges the tokens presented for it. The best of them
+// counts: whoever has the current one is no thief. An error is the store's; a
+// token that opens nothing is none.
+func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
 	st, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err
 	}
-	var best life
-	for _, secret := range secrets {
-		v := st.ident.judge(secret, s.arrived, s.m.cfg.RenewGrace)
-		if v.standing == reused && s.request == nil && s.m.handed.has(secret.hash()) { // by a handler that is still running
+	for _, t := range tokens {
+		if t.id != id {
+			continue
+		}
+		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
+		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) { // by a handler that is still running
 			v.standing = replaced
 		}
 		if v.standing > best.standing || best.base == nil {
-			best = life{base: st, token: token{id, v.secret}, shown: secret, presented: true, standing: v.standing, unseen: v.unseen}
+			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
 		}
 	}
 	switch best.standing {

@@ -148,8 +148,6 @@ func (s *Session) adopt(t *txn, late bool) {
 	if s.ends != t.ends && next.base.stored() { // Destroy came while this commit ran: this is to end, too
 		s.life, s.undo = life{base: s.newState()}, &undo{life: next}
 		s.ended = append(s.ended, next.base)
-	} else if s.resets == t.resets {
-		s.undo = nil
 	}
 	if next.standing == superseded {
 		s.note = cmp.Or(s.note, fmt.Errorf("session2: save %v: landed, but: %w", next.token.id, ErrStale))
@@ -178,6 +176,9 @@ func (s *Session) adopt(t *txn, late bool) {
 func (s *Session) buried(t *txn) {
 	s.mu.Lock()
 	s.ended = slices.DeleteFunc(slices.Clone(s.ended), func(st *state) bool { return slices.Contains(t.ended, st) })
+	if len(s.ended) == 0 {
+		s.undo = nil
+	}
 	s.mu.Unlock()
 	for _, st := range t.ended {
 		s.gone(t, st)
