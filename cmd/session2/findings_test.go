@@ -23,7 +23,7 @@ func damagedFiles(t testing.TB) (url string, bad, good []string) {
 	t.Helper()
 	url = stores[0].url(t)
 	session(t, "setup", url).want(0)
-	with(t, url, func(store session2.Store) {
+	with(t, url+"?nosync=true", func(store session2.Store) {
 		for i, s := range seed(t, store, "alice", 5) {
 			if i < 3 {
 				bad = append(bad, s.id)
