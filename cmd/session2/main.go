@@ -18,8 +18,8 @@
 //	-store URL            the store
 //	-password-file FILE   holds the password of database URLs that have none
 //	-json                 print JSON: one object; for list, one object a line
-//	-n                    say what would be done, and do nothing; corrupt records are
-//	                      not counted, and opening a store may still tidy it up
+//	-n                    say what would be done, and do nothing; opening a store may
+//	                      still tidy it up
 //	-values               with list and show: print the sessions' values, too
 //	-user USER            with list: only this user's sessions
 //	-age DURATION         with delete-old: 90m, 12h, 30d
@@ -47,6 +47,18 @@
 // move in this order: copy while the application uses FROM; stop it; copy again
 // with -delete, which ends in TO what is not in FROM any more; start it on TO.
 //
+// # What cannot be read
+//
+// Whichever command meets a corrupt record names it on standard error, goes on
+// with the others, and ends with status 4. A file store moves the file to its
+// subdirectory corrupt; list, stats, check and copy count it all the same until
+// you delete or rename it there. In the file of a gob store a place may be so
+// damaged that nobody can tell which record was there: it is reported as damaged.
+//
+// Copy also carries over records whose data this release cannot read (a later one
+// may have written them), and counts them among the corrupt ones. With -delete it
+// leaves in TO what is corrupt in FROM, and deletes nothing if a store is damaged.
+//
 // # Exit status
 //
 //	0    it is done
@@ -63,6 +75,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -110,11 +123,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		io.WriteString(stdout, usage())
 		return 0
 	}
+	text := strings.TrimPrefix(err.Error(), "session2: ")
 	if ctx.Err() != nil {
-		fmt.Fprintln(stderr, "session2: interrupted")
+		fmt.Fprintln(stderr, "session2: interrupted:", text)
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "session2:", strings.TrimPrefix(err.Error(), "session2: "))
+	fmt.Fprintln(stderr, "session2:", text)
 	switch {
 	case errors.As(err, &exit):
 		return exit.status
@@ -157,6 +171,7 @@ type job struct {
 	store session2.Store // open, where the command is run by withStore
 	out   *printer
 	bar   *progress
+	found *findings
 }
 
 // execute finds the command and runs it.
@@ -170,6 +185,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 		return usageError("there is no command %q: session2 help lists them", name)
 	}
 	j := &job{options: opts, out: newPrinter(stdout, opts.json), bar: newProgress(stderr, name)}
+	j.found = newFindings(j.bar)
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(newStoreLog(j.found))) // stores log to it
 	if name != "copy" {
 		if rest, err = j.locateStore(cmd, rest); err != nil {
 			return err
@@ -181,10 +199,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	j.args = rest
 	err = cmd.run(ctx, j)
 	j.bar.stop()
-	if failed := j.out.flush(); err == nil { // else it is the same, or comes of it
-		err = failed
+	switch failed := j.out.flush(); {
+	case failed == nil || errors.Is(err, failed):
+		return err
+	case err == nil:
+		return failed
+	default: // what was to be read is not all there, whatever else it would say
+		return fmt.Errorf("%w\n%v", failed, err)
 	}
-	return err
 }
 
 // withStore is a command on a store that is there.
@@ -194,6 +216,9 @@ func withStore(f func(ctx context.Context, j *job) error) func(context.Context, 
 			return err
 		}
 		defer func() { err = errors.Join(err, closeStore(j.store)) }()
-		return f(ctx, j)
+		if err := j.setAside(func() error { return f(ctx, j) }); err != nil {
+			return err
+		}
+		return j.found.verdict()
 	}
 }

@@ -376,7 +376,11 @@ func TestOddRecords(t *testing.T) {
 		}
 	})
 	for _, args := range [][]string{{"list", store}, {"list", "-json", store}, {"stats", "-json", store}} {
-		out := session(t, args...).want(0).stdout
+		status := 0
+		if args[0] == "stats" { // which reads the data as well: there are none
+			status = exitCorrupt
+		}
+		out := session(t, args...).want(status).stdout
 		for _, r := range out {
 			if r != '\n' && !unicode.IsPrint(r) {
 				t.Errorf("session2 %q prints %U", args, r)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/session2/session2"
@@ -16,22 +17,15 @@ func list(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	corrupt := 0
 	for rec, err := range records {
 		if err == nil {
 			err = j.listOne(rec)
 		}
-		switch {
-		case errors.Is(err, session2.ErrCorrupt): // the others are to be seen all the same
-			if corrupt++; corrupt <= maxNotes {
-				j.bar.note(err.Error())
-			}
-		case err != nil:
+		if errors.Is(err, session2.ErrCorrupt) { // the others are to be seen all the same
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return err
 		}
-	}
-	if corrupt > 0 {
-		return fmt.Errorf("%d records: %w: session2 check names them", corrupt, session2.ErrCorrupt)
 	}
 	return nil
 }
@@ -55,14 +49,7 @@ func (j *job) records(ctx context.Context) (iter.Seq2[session2.Record, error], e
 		}
 		return nil, errors.New("the store does not list sessions by user")
 	}
-	return all(ctx, j.store)
-}
-
-func all(ctx context.Context, store session2.Store) (iter.Seq2[session2.Record, error], error) {
-	if s, ok := store.(session2.IterStore); ok {
-		return s.Iter(ctx), nil
-	}
-	return nil, errors.New("the store does not list its sessions")
+	return all(ctx, j.store, j.where)
 }
 
 // show prints one session.
@@ -102,24 +89,28 @@ func remove(ctx context.Context, j *job) error {
 		}
 	}
 	deleted, absent := 0, []string{}
-	for _, id := range ids {
-		found, err := j.removeOne(ctx, id)
-		if err != nil {
-			return err
-		}
-		if found {
+	var failed error
+	for i := 0; i < len(ids) && failed == nil; i++ {
+		var found bool
+		found, failed = j.removeOne(ctx, ids[i])
+		switch {
+		case failed != nil:
+		case found:
 			deleted++
-		} else {
-			absent = append(absent, id.String())
+		default:
+			absent = append(absent, ids[i].String())
 		}
 	}
-	if err := j.out.result(fields{"deleted": deleted, "absent": absent, "dry_run": j.dry}, "%s %d", j.did("deleted"), deleted); err != nil {
+	f := fields{"deleted": deleted, "absent": absent, "dry_run": j.dry}
+	err := errors.Join(failed, j.out.result(f, "%s %d", j.did("deleted"), deleted))
+	if len(absent) == 0 {
 		return err
 	}
-	if len(absent) > 0 {
-		return &exitError{exitNotFound, fmt.Errorf("there is no session %s", absent[0])}
+	missed := fmt.Errorf("there is no session %s", strings.Join(absent, ", "))
+	if err == nil {
+		return &exitError{exitNotFound, missed}
 	}
-	return nil
+	return errors.Join(err, missed)
 }
 
 func (j *job) removeOne(ctx context.Context, id session2.ID) (found bool, err error) {
@@ -151,34 +142,37 @@ func removeUser(ctx context.Context, j *job) error {
 	var n int
 	var err error
 	if j.dry {
-		n, err = count(s.IterUser(ctx, user), func(session2.Record) bool { return true })
+		n, err = j.count(s.IterUser(ctx, user), func(session2.Record, error) bool { return true })
 	} else {
 		n, err = s.DeleteUser(j.bar.deleting(ctx), user)
 	}
-	if err != nil {
-		return err
-	}
-	return j.out.result(fields{"deleted": n, "user": user, "dry_run": j.dry}, "%s %d", j.did("deleted"), n)
+	return j.deleted(n, err, fields{"user": user})
 }
 
 // removeOld deletes what was not accessed for -age, and what has expired.
 func removeOld(ctx context.Context, j *job) error {
 	n, err := j.sweep(ctx)
-	if err != nil {
+	return j.deleted(n, err, fields{})
+}
+
+// deleted prints how many were deleted, also before an error.
+func (j *job) deleted(n int, err error, f fields) error {
+	if err != nil && n == 0 {
 		return err
 	}
-	return j.out.result(fields{"deleted": n, "dry_run": j.dry}, "%s %d", j.did("deleted"), n)
+	f["deleted"], f["dry_run"] = n, j.dry
+	return errors.Join(err, j.out.result(f, "%s %d", j.did("deleted"), n))
 }
 
 func (j *job) sweep(ctx context.Context) (int, error) {
 	if j.dry {
-		records, err := all(ctx, j.store)
-		if err != nil {
-			return 0, err
+		it, ok := j.store.(session2.IterStore)
+		if !ok {
+			return 0, errors.New("the store does not list its sessions")
 		}
 		now := time.Now()
-		return count(j.bar.over(records), func(rec session2.Record) bool {
-			return !rec.Accessed.After(now.Add(-j.age)) || !rec.Expires.After(now)
+		return j.count(j.bar.over(it.Iter(ctx)), func(rec session2.Record, err error) bool {
+			return err == nil && (!rec.Accessed.After(now.Add(-j.age)) || !rec.Expires.After(now))
 		})
 	}
 	s, ok := j.store.(session2.DeleteOldStore)
@@ -188,14 +182,18 @@ func (j *job) sweep(ctx context.Context) (int, error) {
 	return s.DeleteOld(j.bar.deleting(ctx), j.age)
 }
 
-// count counts the records that are meant. Corrupt ones are not.
-func count(records iter.Seq2[session2.Record, error], meant func(session2.Record) bool) (n int, err error) {
+// count counts the records that are meant. Of a corrupt one, which comes with
+// its error, the times are not known.
+func (j *job) count(
+	records iter.Seq2[session2.Record, error], meant func(session2.Record, error) bool,
+) (n int, err error) {
 	for rec, err := range records {
-		switch {
-		case errors.Is(err, session2.ErrCorrupt):
-		case err != nil:
+		if errors.Is(err, session2.ErrCorrupt) {
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return n, err
-		case meant(rec):
+		}
+		if meant(rec, err) {
 			n++
 		}
 	}

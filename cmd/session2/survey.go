@@ -11,21 +11,22 @@ import (
 
 // stats counts.
 func stats(ctx context.Context, j *job) error {
-	records, err := all(ctx, j.store)
+	records, err := all(ctx, j.store, j.where)
 	if err != nil {
 		return err
 	}
 	var t totals
 	for rec, err := range j.bar.over(records) {
-		switch {
-		case errors.Is(err, session2.ErrCorrupt):
-			t.Corrupt++
-		case err != nil:
+		if err == nil {
+			err = t.add(rec)
+		}
+		if errors.Is(err, session2.ErrCorrupt) {
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return err
-		default:
-			t.add(rec)
 		}
 	}
+	t.Corrupt, t.SetAside, t.Damaged = len(j.found.corrupt), j.found.aside, j.found.lost
 	if j.json {
 		return j.out.json.Encode(t)
 	}
@@ -37,17 +38,23 @@ type totals struct {
 	Records  int     `json:"records"`
 	Expired  int     `json:"expired"`
 	SignedIn int     `json:"signed_in"`
-	Corrupt  int     `json:"corrupt"`
+	Corrupt  int     `json:"corrupt"`   // of which Records has those whose data alone are
+	SetAside int     `json:"set_aside"` // of the corrupt ones
+	Damaged  int     `json:"damaged"`   // places where a record may be lost
 	Bytes    int64   `json:"bytes"`
 	Largest  int     `json:"largest"`
 	Oldest   *moment `json:"oldest"` // creation; null if there is none
 	Latest   *moment `json:"latest"` // access
 }
 
-func (t *totals) add(rec session2.Record) {
+// add counts a record. Its error is that of the data, of which an expired
+// session needs none.
+func (t *totals) add(rec session2.Record) (err error) {
 	t.Records++
 	if !rec.Expires.After(time.Now()) {
 		t.Expired++
+	} else {
+		_, err = session2.Inspect(rec)
 	}
 	if rec.User != "" {
 		t.SignedIn++
@@ -60,6 +67,7 @@ func (t *totals) add(rec session2.Record) {
 	if t.Latest == nil || rec.Accessed.After(t.Latest.Time) {
 		t.Latest = &moment{rec.Accessed}
 	}
+	return err
 }
 
 func (t *totals) print(j *job) error {
@@ -67,37 +75,39 @@ func (t *totals) print(j *job) error {
 	if t.Records > 0 {
 		mean, oldest, latest = t.Bytes/int64(t.Records), stamp(t.Oldest.Time), stamp(t.Latest.Time)
 	}
-	_, err := fmt.Fprintf(j.out.w, "records    %d\nexpired    %d\nsigned in  %d\nanonymous  %d\ncorrupt    %d\nbytes      %d\nmean       %d\nlargest    %d\noldest     %s\nlatest     %s\n",
-		t.Records, t.Expired, t.SignedIn, t.Records-t.SignedIn, t.Corrupt, t.Bytes, mean, t.Largest, oldest, latest)
-	return err
+	var err error
+	for _, line := range []struct {
+		name  string
+		value any
+	}{
+		{"records", t.Records}, {"expired", t.Expired}, {"signed in", t.SignedIn}, {"anonymous", t.Records - t.SignedIn},
+		{"corrupt", t.Corrupt}, {"set aside", t.SetAside}, {"damaged", t.Damaged},
+		{"bytes", t.Bytes}, {"mean", mean}, {"largest", t.Largest}, {"oldest", oldest}, {"latest", latest},
+	} {
+		_, err = fmt.Fprintf(j.out.w, "%-10s %v\n", line.name, line.value)
+	}
+	return err // of a bufio.Writer, which keeps its first one
 }
 
 // check reads every record as a manager would.
 func check(ctx context.Context, j *job) error {
-	records, err := all(ctx, j.store)
+	records, err := all(ctx, j.store, j.where)
 	if err != nil {
 		return err
 	}
-	read, corrupt := 0, []string{}
+	read := 0
 	for rec, err := range j.bar.over(records) {
 		read++
 		if err == nil {
 			_, err = session2.Inspect(rec)
 		}
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, session2.ErrCorrupt) {
+		if errors.Is(err, session2.ErrCorrupt) {
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return err
 		}
-		corrupt = append(corrupt, rec.ID.String())
-		j.bar.note(err.Error())
 	}
-	if err := j.out.result(fields{"records": read, "corrupt": corrupt}, "%d records, %d corrupt", read, len(corrupt)); err != nil {
-		return err
-	}
-	if len(corrupt) > 0 {
-		return &exitError{exitCorrupt, fmt.Errorf("%d of %d records are corrupt", len(corrupt), read)}
-	}
-	return nil
+	corrupt, aside, lost := append([]string{}, j.found.corrupt...), j.found.aside, j.found.lost
+	return j.out.result(fields{"records": read, "corrupt": corrupt, "set_aside": aside, "damaged": lost},
+		"%d records, %d corrupt (%d of them set aside), %d damaged places", read, len(corrupt), aside, lost)
 }
