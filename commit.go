@@ -26,8 +26,8 @@ type txn struct {
 	lost    bool     // the answer to a Save was lost
 	failed  bool     // the store has failed, and it was said
 	behind  bool     // what the attempt starts from is old: load before deciding
-	resets  int      // the session's, as the log was taken down
-	ends    int
+	resets  int32    // the session's, as the log was taken down
+	ends    int32
 	plan    plan
 }
 

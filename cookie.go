@@ -35,6 +35,9 @@ func (s *Session) setCookies() (lines []string) {
 // still the session's: if another request has replaced it, or ended the session,
 // the browser may hold a newer cookie. If the store cannot tell, the cookie goes out.
 func (s *Session) confirmCookie() {
+	if !s.loaded.Load() {
+		return
+	}
 	s.mu.Lock()
 	owes, t := s.cookie == setCookie, s.life.token
 	s.mu.Unlock()

@@ -166,6 +166,7 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 
 // decideStored plans for a session that is stored and stays so.
 func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
+	p.next.values.settle()
 	if len(a.log) > 0 && p.next.changed(a.life.base) {
 		p.todo = doSave
 	}

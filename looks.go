@@ -6,29 +6,31 @@ package session2
 type looks struct {
 	keys    table[look]
 	all     *state // what Keys or Dump showed, if one was called
-	blank   bool   // all keys are gone by Clear: what is seen of them now is the request's own doing
-	cleared *state // Clear came after the look at all, which had shown this
-	clears  int
+	cleared *state // Clear came after that: what had been shown
+	clears  int32
+	blank   bool // all keys are gone by Clear: what is seen of them now is the request's own doing
 }
 
 // look is one key.
 type look struct {
-	looked  bool
-	was     edit // what was stored when it was looked at
-	blind   bool // set or deleted before any look
-	guarded bool // set or deleted after a look
-	changes int  // Updates included
+	at      *state // as which the session was stored when the request looked at the key; nil: it did not
+	changes int32  // Updates included
+	blind   bool   // set or deleted before any look
+	guarded bool   // set or deleted after a look
 }
 
 // saw notes that the request looks at key, in a session that is stored as base.
 func (l *looks) saw(key string, base *state) {
+	if l.all != nil {
+		base = l.all
+	}
 	k := l.keys.find(key)
 	switch {
 	case k == nil && l.blank:
 	case k == nil:
-		l.keys.add(key, look{looked: true, was: l.shown(base).values.get(key)})
-	case !k.looked && !k.blind: // Update made it of what is stored
-		k.looked, k.was = true, l.shown(base).values.get(key)
+		l.keys.add(key, look{at: base})
+	case k.at == nil && !k.blind: // Update made it of what is stored
+		k.at = base
 	}
 }
 
@@ -39,23 +41,16 @@ func (l *looks) sawAll(base *state) {
 	}
 }
 
-// shown is what the request has seen of a key that it did not look at by itself.
-func (l *looks) shown(base *state) *state {
-	if l.all != nil {
-		return l.all
-	}
-	return base
-}
-
 // row returns what is known of key.
 func (l *looks) row(key string) *look {
 	if k := l.keys.find(key); k != nil {
 		return k
 	}
-	if l.all != nil && !l.blank {
-		return l.keys.add(key, look{looked: true, was: l.all.values.get(key)})
+	var at *state
+	if !l.blank {
+		at = l.all
 	}
-	return l.keys.add(key, look{})
+	return l.keys.add(key, look{at: at})
 }
 
 // wrote notes that key was set or deleted.
@@ -63,8 +58,8 @@ func (l *looks) wrote(key string) { l.row(key).write() }
 
 func (k *look) write() {
 	k.changes++
-	k.guarded = k.looked
-	k.blind = !k.looked
+	k.guarded = k.at != nil
+	k.blind = k.at == nil
 }
 
 // updated notes an Update, which loses nothing: it runs again.
@@ -91,7 +86,7 @@ func (l *looks) snapshot() looks {
 // by now is no excuse: of two increments at once, both would write the same.
 func (l *looks) lost(base *state) (key string, lost bool) {
 	for _, r := range l.keys.rows {
-		if r.of.guarded && !base.values.get(r.key).equal(r.of.was) {
+		if r.of.guarded && changed(r.key, r.of.at, base) {
 			return r.key, true
 		}
 	}
@@ -100,12 +95,17 @@ func (l *looks) lost(base *state) (key string, lost bool) {
 	}
 	for _, list := range [][]value{base.values.list(), l.cleared.values.list()} {
 		for _, v := range list {
-			if l.keys.find(v.key) == nil && !base.values.get(v.key).equal(l.cleared.values.get(v.key)) {
+			if l.keys.find(v.key) == nil && changed(v.key, l.cleared, base) {
 				return v.key, true
 			}
 		}
 	}
 	return "", false
+}
+
+// changed reports whether key has become another between two states.
+func changed(key string, from, to *state) bool {
+	return from != to && !from.values.get(key).equal(to.values.get(key))
 }
 
 // committed notes that the changes in the snapshot done are stored, as the
@@ -115,15 +115,15 @@ func (l *looks) committed(done *looks, view *state) {
 	l.keys = table[look]{}
 	for i, r := range old {
 		k := r.of
-		if k.changes > 0 && (k.looked || l.all != nil) {
-			k.looked, k.blind, k.was = true, false, view.values.get(r.key)
+		if k.changes > 0 && (k.at != nil || l.all != nil) {
+			k.at, k.blind = view, false
 		}
 		if i < len(done.keys.rows) && done.keys.rows[i].key == r.key { // a table only grows, but by Discard
 			k.changes -= min(k.changes, done.keys.rows[i].of.changes)
 		}
 		k.guarded = k.guarded && k.changes > 0
 		k.blind = k.blind && k.changes > 0
-		if k.looked || k.changes > 0 {
+		if k.at != nil || k.changes > 0 {
 			l.keys.add(r.key, k)
 		}
 	}
@@ -140,8 +140,8 @@ func (l *looks) discarded() {
 	old := l.keys.rows
 	l.keys, l.blank, l.cleared = table[look]{}, false, nil
 	for _, r := range old {
-		if r.of.looked {
-			l.keys.add(r.key, look{looked: true, was: r.of.was})
+		if r.of.at != nil {
+			l.keys.add(r.key, look{at: r.of.at})
 		}
 	}
 }

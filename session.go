@@ -49,12 +49,12 @@ type Session struct {
 	others []*state // what the request's tokens open, if more than one session: then none is its own
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
-	resets int      // counts the calls of Destroy and Discard: each empties the log
-	ends   int      // counts those of Destroy
+	resets int32    // counts the calls of Destroy and Discard: each empties the log
+	ends   int32    // counts those of Destroy
 
 	committing bool          // a commit is under way; one at a time
 	committed  chan struct{} // closed when it ends; nil if nobody waits
-	stores     int           // counts the commits that stored something
+	stores     int32         // counts the commits that stored something
 
 	passive bool // the request is no use of the session
 	begun   bool // the response has begun: no cookie can be sent any more
@@ -611,7 +611,10 @@ func (s *Session) Discard() {
 }
 
 // stored returns how many commits of this session have stored something.
-func (s *Session) stored() int {
+func (s *Session) stored() int32 {
+	if !s.loaded.Load() {
+		return 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stores
@@ -620,6 +623,9 @@ func (s *Session) stored() int {
 // finish ends the request's use of the session: its handler has returned.
 func (s *Session) finish() {
 	s.over.Store(true)
+	if !s.loaded.Load() {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.handed {

@@ -56,8 +56,11 @@ func (v *values) list() []value {
 	if len(v.edits.rows) == 0 {
 		return v.base
 	}
-	edits := slices.Clone(v.edits.rows)
-	slices.SortFunc(edits, func(a, b row[edit]) int { return strings.Compare(a.key, b.key) })
+	edits := v.edits.rows
+	if len(edits) > 1 {
+		edits = slices.Clone(edits)
+		slices.SortFunc(edits, func(a, b row[edit]) int { return strings.Compare(a.key, b.key) })
+	}
 	list := make([]value, 0, len(v.base)+len(edits))
 	rest := v.base
 	for _, e := range edits {
@@ -134,9 +137,6 @@ func (t *table[T]) indexed() map[string]int {
 
 // add puts something under a key that has nothing yet.
 func (t *table[T]) add(key string, of T) *T {
-	if t.rows == nil {
-		t.rows = make([]row[T], 0, 4)
-	}
 	t.rows = append(t.rows, row[T]{key, of})
 	if t.index != nil {
 		t.index[key] = len(t.rows) - 1
