@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 )
 
 // verifier is the secret half of a token: 256 bits. Records hold its hash, and
@@ -107,3 +108,32 @@ func (t token) Format(f fmt.State, _ rune)    { io.WriteString(f, t.String()) }
 func (verifier) LogValue() slog.Value         { return slog.StringValue(redacted) }
 func (t token) LogValue() slog.Value          { return slog.StringValue(t.String()) }
 func (verifier) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// handed knows the tokens that running handlers were given by Session.Token.
+type handed struct {
+	mu     sync.Mutex
+	hashes map[hash]int
+}
+
+func (t *handed) add(h hash) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hashes == nil {
+		t.hashes = make(map[hash]int)
+	}
+	t.hashes[h]++
+}
+
+func (t *handed) remove(h hash) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hashes[h]--; t.hashes[h] <= 0 {
+		delete(t.hashes, h)
+	}
+}
+
+func (t *handed) has(h hash) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hashes[h] > 0
+}
