@@ -20,6 +20,7 @@ type txn struct {
 	hearing
 	s       *Session
 	seen    *state   // the handler's view, as the log was taken down
+	gen     int      // the session's, likewise
 	ended   []*state // sessions to delete
 	revoke  bool     // the client's cookie goes
 	version Version  // of what this commit writes, in whichever try: by it a try that landed is known
@@ -107,7 +108,7 @@ func (s *Session) tryAcquire() (wait <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.committing {
-		s.committing = true
+		s.committing, s.fresh = true, false
 		return nil
 	}
 	if s.committed == nil {
@@ -165,8 +166,8 @@ func (s *Session) start() (*txn, hearing, error) {
 	t.ended, t.revoke = s.ended, s.revoke
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0
 	if len(t.log) > 0 {
-		t.view = s.work.clone()
-		t.seen, t.looks = t.view, s.looks.snapshot()
+		t.view = s.work.frozen()
+		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
 	}
 	return t, nil, nil
 }

@@ -33,17 +33,12 @@ func (s *Session) setCookies() (lines []string) {
 
 // confirmCookie looks whether the token of a cookie that an earlier Commit owes is
 // still the session's: if another request has replaced it, or ended the session,
-// the browser may hold a newer cookie. If the store cannot tell, the cookie goes out.
+// the browser may hold a newer cookie. If the store cannot tell, the cookie goes
+// out. It is called with s.mu held, and gives it up meanwhile.
 func (s *Session) confirmCookie() {
-	if !s.loaded.Load() {
-		return
-	}
-	s.mu.Lock()
-	owes, t := s.cookie == setCookie, s.life.token
+	t := s.life.token
 	s.mu.Unlock()
-	if !owes {
-		return
-	}
+	defer s.mu.Lock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	st, err := s.m.fetch(ctx, t.id)

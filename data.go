@@ -82,6 +82,14 @@ func (st *state) clone() *state {
 	return &c
 }
 
+// frozen returns a copy whose values are settled.
+func (st *state) frozen() *state {
+	c := *st
+	c.values = values{base: st.values.list()}
+	c.flashes = slices.Clip(st.flashes)
+	return &c
+}
+
 // changed reports whether st, made of base, differs from it in anything that
 // the application can change, or asks for more than to be stored.
 func (st *state) changed(base *state) bool {

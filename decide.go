@@ -49,7 +49,7 @@ type attempt struct {
 	life    life
 	view    *state // life.base with log applied, as the handler sees it
 	log     []op
-	looks   looks
+	guards  guarded
 	login   bool   // the log signs somebody in
 	user    string // whom
 	cookie  bool   // a cookie can be sent
@@ -142,7 +142,7 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 	if err != nil {
 		return plan{}, err
 	}
-	if key, lost := a.looks.lost(a.life.base); lost && !a.own {
+	if key, lost := a.guards.lost(a.life.base); lost && !a.own {
 		return plan{}, fmt.Errorf("session2: save %v: key %q was read and then set, and another request "+
 			"has changed it in between; Key.Update is made for that: %w", a.life.token.id, key, ErrLostUpdate)
 	}

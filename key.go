@@ -114,7 +114,7 @@ func (s *Session) update(key string, was edit, data []byte, o op) bool {
 	if !s.work.values.get(key).equal(was) {
 		return false
 	}
-	s.looks.updated(key)
+	s.looks.updated(key, s.gen+1)
 	work := s.own()
 	work.values.set(key, data)
 	s.work, s.log, s.gen = work, append(s.log, o), s.gen+1

@@ -7,14 +7,14 @@ type looks struct {
 	keys    table[look]
 	all     *state // what Keys or Dump showed, if one was called
 	cleared *state // Clear came after that: what had been shown
-	clears  int32
-	blank   bool // all keys are gone by Clear: what is seen of them now is the request's own doing
+	clear   int    // when, by Session.gen
+	blank   bool   // all keys are gone by Clear: what is seen of them now is the request's own doing
 }
 
 // look is one key.
 type look struct {
 	at      *state // as which the session was stored when the request looked at the key; nil: it did not
-	changes int32  // Updates included
+	changed int    // when the request last changed it, by Session.gen; 0: it did not
 	blind   bool   // set or deleted before any look
 	guarded bool   // set or deleted after a look
 }
@@ -54,48 +54,59 @@ func (l *looks) row(key string) *look {
 }
 
 // wrote notes that key was set or deleted.
-func (l *looks) wrote(key string) { l.row(key).write() }
+func (l *looks) wrote(key string, gen int) { l.row(key).write(gen) }
 
-func (k *look) write() {
-	k.changes++
+func (k *look) write(gen int) {
+	k.changed = gen
 	k.guarded = k.at != nil
 	k.blind = k.at == nil
 }
 
 // updated notes an Update, which loses nothing: it runs again.
-func (l *looks) updated(key string) { l.row(key).changes++ }
+func (l *looks) updated(key string, gen int) { l.row(key).changed = gen }
 
 // wroteAll notes that all keys were deleted.
-func (l *looks) wroteAll() {
+func (l *looks) wroteAll(gen int) {
 	for i := range l.keys.rows {
-		l.keys.rows[i].of.write()
+		l.keys.rows[i].of.write(gen)
 	}
-	l.cleared, l.blank = l.all, true
-	l.clears++
+	l.cleared, l.blank, l.clear = l.all, true, gen
 }
 
-// snapshot returns a copy for a commit.
-func (l *looks) snapshot() looks {
-	c := *l
-	c.keys = l.keys.clone()
-	return c
+// guarded is what a commit must find as it was: a copy, for the request may go on.
+type guarded struct {
+	keys    []row[look]
+	cleared *state
+	except  table[look] // of cleared: they are judged by themselves
+}
+
+func (l *looks) guards() (g guarded) {
+	for _, r := range l.keys.rows {
+		if r.of.guarded {
+			g.keys = append(g.keys, r)
+		}
+	}
+	if g.cleared = l.cleared; g.cleared != nil {
+		g.except = l.keys.clone()
+	}
+	return g
 }
 
 // lost returns a key that the request changes although it is no longer stored as
 // it was when the request looked at it. That the request sets it to what is stored
 // by now is no excuse: of two increments at once, both would write the same.
-func (l *looks) lost(base *state) (key string, lost bool) {
-	for _, r := range l.keys.rows {
-		if r.of.guarded && changed(r.key, r.of.at, base) {
+func (g *guarded) lost(base *state) (key string, lost bool) {
+	for _, r := range g.keys {
+		if changed(r.key, r.of.at, base) {
 			return r.key, true
 		}
 	}
-	if l.cleared == nil {
+	if g.cleared == nil {
 		return "", false
 	}
-	for _, list := range [][]value{base.values.list(), l.cleared.values.list()} {
+	for _, list := range [][]value{base.values.list(), g.cleared.values.list()} {
 		for _, v := range list {
-			if l.keys.find(v.key) == nil && changed(v.key, l.cleared, base) {
+			if g.except.find(v.key) == nil && changed(v.key, g.cleared, base) {
 				return v.key, true
 			}
 		}
@@ -108,26 +119,24 @@ func changed(key string, from, to *state) bool {
 	return from != to && !from.values.get(key).equal(to.values.get(key))
 }
 
-// committed notes that the changes in the snapshot done are stored, as the
-// request sees them in view: that is what it knows from now on.
-func (l *looks) committed(done *looks, view *state) {
+// committed notes that the changes until gen are stored, as the request sees them
+// in view: that is what it knows from now on.
+func (l *looks) committed(gen int, view *state) {
 	old := l.keys.rows
 	l.keys = table[look]{}
-	for i, r := range old {
+	for _, r := range old {
 		k := r.of
-		if k.changes > 0 && (k.at != nil || l.all != nil) {
+		if k.changed > 0 && (k.at != nil || l.all != nil) {
 			k.at, k.blind = view, false
 		}
-		if i < len(done.keys.rows) && done.keys.rows[i].key == r.key { // a table only grows, but by Discard
-			k.changes -= min(k.changes, done.keys.rows[i].of.changes)
+		if k.changed <= gen {
+			k.changed, k.guarded, k.blind = 0, false, false
 		}
-		k.guarded = k.guarded && k.changes > 0
-		k.blind = k.blind && k.changes > 0
-		if k.at != nil || k.changes > 0 {
+		if k.at != nil || k.changed > 0 {
 			l.keys.add(r.key, k)
 		}
 	}
-	if done.blank && l.clears == done.clears {
+	if l.blank && l.clear <= gen {
 		l.blank, l.cleared = false, nil
 		if l.all != nil {
 			l.all = view

@@ -99,8 +99,8 @@ func (x *exchange) begin(status int) error {
 		return x.failed
 	}
 	s := &x.session
-	stores := s.stored()
-	if status >= http.StatusInternalServerError {
+	committed := status < http.StatusInternalServerError
+	if !committed {
 		x.refused = true
 		s.Discard()
 	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
@@ -108,22 +108,22 @@ func (x *exchange) begin(status int) error {
 		return err
 	}
 	x.begun = true
-	x.header(s.stored() > stores)
+	x.header(committed)
 	return nil
 }
 
-// header writes what the session has to say into the response's header. A cookie
-// that is not fresh from a commit may have been replaced by another request's.
-func (x *exchange) header(fresh bool) {
+// header writes what the session has to say into the response's header. Where it
+// was not committed just now, its cookie may have been replaced by another request's.
+func (x *exchange) header(committed bool) {
 	s := &x.session
-	if !fresh {
-		s.confirmCookie()
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
 	if s.work == nil {
 		return
+	}
+	if s.cookie == setCookie && !(committed && s.fresh) {
+		s.confirmCookie()
 	}
 	h := x.w.Header()
 	vary(h)

@@ -39,6 +39,7 @@ type Session struct {
 	loaded  atomic.Bool
 	over    atomic.Bool // the handler has returned
 	warned  atomic.Bool // and the session was used after that
+	handing atomic.Bool // Token was called
 
 	mu     sync.Mutex
 	life   life     // the session as it was loaded or last committed
@@ -54,7 +55,7 @@ type Session struct {
 
 	committing bool          // a commit is under way; one at a time
 	committed  chan struct{} // closed when it ends; nil if nobody waits
-	stores     int32         // counts the commits that stored something
+	fresh      bool          // the latest commit has stored something: the token is the session's
 
 	passive bool // the request is no use of the session
 	begun   bool // the response has begun: no cookie can be sent any more
@@ -207,6 +208,7 @@ func (s *Session) Token() string {
 func (s *Session) handOut() {
 	h := s.life.token.secret.hash()
 	if s.request != nil && !s.over.Load() && !slices.Contains(s.handed, h) {
+		s.handing.Store(true)
 		s.handed = append(s.handed, h)
 		s.m.handed.add(h)
 	}
@@ -245,7 +247,7 @@ func (s *Session) SetUser(user string) {
 	defer s.mu.Unlock()
 	s.endOthers()
 	if was := s.work.user; was != "" && was != user {
-		s.looks.blank = true
+		s.looks.blank, s.looks.clear = true, s.gen+1
 	}
 	now := microNow()
 	s.apply(func(st *state) error {
@@ -357,7 +359,7 @@ func (s *Session) put(key string, data []byte, err error) {
 	}
 	s.look()
 	defer s.mu.Unlock()
-	s.looks.wrote(key)
+	s.looks.wrote(key, s.gen+1)
 	s.apply(func(st *state) error {
 		st.values.set(key, data)
 		return nil
@@ -393,7 +395,7 @@ func (s *Session) pop(key string) ([]byte, bool) {
 
 // remove is Delete with s.mu held.
 func (s *Session) remove(key string) {
-	s.looks.wrote(key)
+	s.looks.wrote(key, s.gen+1)
 	s.apply(func(st *state) error {
 		st.values.delete(key)
 		return nil
@@ -423,7 +425,7 @@ func (s *Session) Keys() []string {
 func (s *Session) Clear() {
 	s.look()
 	defer s.mu.Unlock()
-	s.looks.wroteAll()
+	s.looks.wroteAll(s.gen + 1)
 	s.apply(func(st *state) error {
 		st.clear()
 		return nil
@@ -610,20 +612,10 @@ func (s *Session) Discard() {
 	s.reset()
 }
 
-// stored returns how many commits of this session have stored something.
-func (s *Session) stored() int32 {
-	if !s.loaded.Load() {
-		return 0
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stores
-}
-
 // finish ends the request's use of the session: its handler has returned.
 func (s *Session) finish() {
 	s.over.Store(true)
-	if !s.loaded.Load() {
+	if !s.handing.Load() {
 		return
 	}
 	s.mu.Lock()

@@ -138,7 +138,7 @@ func (s *Session) adopt(t *txn, late bool) {
 		next = life{base: s.newState()}
 	}
 	if t.seen != nil && s.resets == t.resets {
-		s.looks.committed(&t.looks, t.seen)
+		s.looks.committed(t.gen, t.seen)
 	}
 	if t.own || t.plan.todo == doEnd {
 		s.looks = looks{}
@@ -158,9 +158,7 @@ func (s *Session) adopt(t *txn, late bool) {
 		s.cookie = setCookie
 		s.former = s.former || t.login
 	}
-	if t.plan.todo != doNothing && t.plan.todo != doTouch {
-		s.stores++
-	}
+	s.fresh = t.plan.todo == doSave
 	s.forget(t)
 	s.mu.Unlock()
 	s.rework()
