@@ -14,8 +14,9 @@ func NewKey[T any](name string) Key[T] { return Key[T]{name} }
 
 // Get returns a copy of the value, and whether there is one. A value that
 // cannot be decoded as a T counts as absent; it is an EventCorrupt, and in
-// [Session.Err]. So a field may be added to T. For another T that gob or JSON does
-// not convert, take another name for the key, and Pop the old one.
+// [Session.Err]. T may be renamed, and fields may be added to it or removed: gob
+// and JSON go by the fields' names. Where the type of a field or T itself becomes
+// another, take another name for the key and Delete the old one.
 func (k Key[T]) Get(s *Session) (T, bool) {
 	data, ok := s.raw(k.name)
 	return k.decode(s, data, ok)
