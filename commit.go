@@ -76,7 +76,7 @@ func (s *Session) commitNow(ctx context.Context) (hearing, error) {
 // commit stores them a second time.
 func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
 	if err := s.acquire(); err != nil {
-		return nil, err
+		return hearing{{Kind: EventDropped, Err: err}}, err
 	}
 	panicked := true
 	defer func() { s.release(panicked) }()
