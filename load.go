@@ -105,12 +105,10 @@ func (s *Session) take(f found, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.working = &working{life: l, work: l.base, others: f.opened, broken: err}
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}
-	s.others = f.opened
-	s.broken = cmp.Or(s.broken, err)
-	s.life, s.work = l, l.base
 	s.loaded.Store(true)
 }
 

@@ -119,7 +119,7 @@ func (x *exchange) header(committed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
-	if s.work == nil {
+	if s.working == nil {
 		return
 	}
 	if s.cookie == setCookie && !(committed && s.fresh) {

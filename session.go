@@ -41,9 +41,17 @@ type Session struct {
 	warned  atomic.Bool // and the session was used after that
 	handing atomic.Bool // Token was called
 
-	mu     sync.Mutex
+	mu       sync.Mutex
+	passive  bool // the request is no use of the session
+	begun    bool // the response has begun: no cookie can be sent any more
+	*working      // nil before the first look
+}
+
+// working is a session that was loaded. It is apart so that a request that never
+// looks does not pay for it. Session.mu guards it.
+type working struct {
 	life   life     // the session as it was loaded or last committed
-	work   *state   // what the handler sees: life.base, or a clone with log applied; nil before the first look
+	work   *state   // what the handler sees: life.base, or a clone with log applied
 	log    []op     // what was changed and is not stored yet
 	gen    int      // counts the changes of work
 	looks  looks    // what of life.base the handler has looked at
@@ -57,16 +65,14 @@ type Session struct {
 	committed  chan struct{} // closed when it ends; nil if nobody waits
 	fresh      bool          // the latest commit has stored something: the token is the session's
 
-	passive bool // the request is no use of the session
-	begun   bool // the response has begun: no cookie can be sent any more
-	revoke  bool // Destroy: the client's cookie goes, whatever it opens
-	former  bool // the cookies of earlier releases go, too
-	cookie  cookieAction
-	stale   error  // the token was replaced by a login before this request
-	broken  error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
-	wrong   error  // a change that could not be made: until Discard
-	note    error  // what else Err tells, and the response does not
-	handed  []hash // of the tokens that Token has returned
+	revoke bool // Destroy: the client's cookie goes, whatever it opens
+	former bool // the cookies of earlier releases go, too
+	cookie cookieAction
+	stale  error  // the token was replaced by a login before this request
+	broken error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	wrong  error  // a change that could not be made: until Discard
+	note   error  // what else Err tells, and the response does not
+	handed []hash // of the tokens that Token has returned
 }
 
 // life is a session's base and what the client's token is to it.
@@ -174,16 +180,13 @@ func (s *Session) ID() ID {
 
 // draw gives a new session its token.
 func (s *Session) draw() {
-	if s.life.base.stored() || s.life.token.id != (ID{}) {
+	l := &s.life
+	if l.base.stored() || l.token.id != (ID{}) {
 		return
 	}
-	unchanged := s.work == s.life.base
-	s.life = s.newLife()
-	if unchanged {
-		s.work = s.life.base
-	} else {
-		s.work.id = s.life.base.id
-	}
+	l.token = newToken()
+	l.shown, l.standing = l.token.secret, current
+	l.base.id, s.work.id = l.token.id, l.token.id
 }
 
 // Token returns what the client must present from the next commit on, for a
@@ -443,6 +446,9 @@ func (s *Session) HasInfo() bool {
 // Dirty reports whether there are changes that no commit has stored yet.
 func (s *Session) Dirty() bool {
 	s.must()
+	if !s.loaded.Load() {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.log) > 0 || len(s.ended) > 0 || s.revoke
@@ -454,6 +460,9 @@ func (s *Session) Dirty() bool {
 // that this one read and set; then the changes were dropped.
 func (s *Session) Err() error {
 	s.must()
+	if !s.loaded.Load() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return cmp.Or(s.broken, s.wrong, s.note, s.stale)
@@ -599,11 +608,11 @@ func (s *Session) remember() {
 // Discard drops all changes that no commit has stored, Destroy included.
 func (s *Session) Discard() {
 	s.must()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work == nil {
+	if !s.loaded.Load() {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if u := s.undo; u != nil {
 		s.life, s.looks, s.others = u.life, u.looks, u.others
 	}
@@ -699,11 +708,11 @@ func (s *Session) String() string {
 	if s == nil {
 		return "<nil>"
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work == nil {
+	if !s.loaded.Load() {
 		return "session2.Session(not loaded)"
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return fmt.Sprintf("session2.Session(%v)", s.work.id)
 }
 
