@@ -106,6 +106,7 @@ func (s *Session) take(f found, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.working = &working{life: l, work: l.base, others: f.opened, broken: err}
+	s.looks.keys.rows = s.room[:0] // most requests look at little
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}

@@ -55,6 +55,7 @@ type working struct {
 	log    []op     // what was changed and is not stored yet
 	gen    int      // counts the changes of work
 	looks  looks    // what of life.base the handler has looked at
+	room   [1]row[look]
 	others []*state // what the request's tokens open, if more than one session: then none is its own
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
