@@ -50,11 +50,11 @@ type Session struct {
 // working is a session that was loaded. It is apart so that a request that never
 // looks does not pay for it. Session.mu guards it.
 type working struct {
-	life   life     // the session as it was loaded or last committed
-	work   *state   // what the handler sees: life.base, or a clone with log applied
-	log    []op     // what was changed and is not stored yet
-	gen    int      // counts the changes of work
-	looks  looks    // what of life.base the handler has looked at
+	life   life   // the session as it was loaded or last committed
+	work   *state // what the handler sees: life.base, or a clone with log applied
+	log    []op   // what was changed and is not stored yet
+	gen    int    // counts the changes of work
+	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
 	others []*state // what the request's tokens open, if more than one session: then none is its own
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
