@@ -23,7 +23,7 @@
 //	-values               with list and show: print the sessions' values, too
 //	-user USER            with list: only this user's sessions
 //	-realm NAME           with list and stats: only this realm's sessions; with -user and
-//	                      delete-user: the user's realm
+//	                      delete-user: the realm that the user belongs to
 //	-age DURATION         with delete-old: 90m, 12h, 30d
 //	-workers N            with copy: how many records at a time (8)
 //	-delete               with copy: delete in TO what FROM does not have
@@ -68,7 +68,9 @@
 // Whichever command meets a corrupt record names it on standard error, goes on
 // with the others, and ends with status 4. A file store moves the file to its
 // subdirectory corrupt; list, stats, check and copy count it all the same until
-// you delete or rename it there. In the file of a gob store a place may be so
+// you delete or rename it there. List and show print what can be told without the
+// data; with -realm, list leaves out what is not known to be of that realm, and
+// names it all the same. In the file of a gob store a place may be so
 // damaged that nobody can tell which record was there: it is reported as damaged.
 //
 // Copy also carries over records whose data this release cannot read (a later one
