@@ -30,7 +30,7 @@ type Config struct {
 	AccessResolution time.Duration
 
 	// RenewEvery replaces the token of a session in use so often. 0: never,
-	// but at each login.
+	// but at each login. The latest 32 are remembered, to notice their reuse.
 	RenewEvery time.Duration
 
 	// RenewGrace is how long a replaced token is still recognised, for the
