@@ -36,7 +36,9 @@ func (m *Manager) Session(r *http.Request) *Session {
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
 // next is given keeps what the server's can do: flush, hijack, push, sendfile,
-// deadlines, and http.ResponseController's methods.
+// deadlines, and http.ResponseController's methods. What is set on
+// the request that next is given, such as its MultipartForm and its Pattern, is
+// set on the server's request too when next has returned.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.Session(r) != nil {
@@ -47,11 +49,12 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 		x.r = r.WithContext(x)
 		x.session.m = m
 		x.session.ctx = x.Context
-		x.session.request = r
+		x.session.request = x.r // and not r, which is written to when the handler has returned
 		x.session.arrived = time.Now()
 		if h := w.Header(); len(h) > 0 {
 			x.outer = h.Clone()
 		}
+		defer giveBack(r, x.r)
 		defer x.end()
 		next.ServeHTTP(x.writer(), x.r)
 		x.returned = true
