@@ -59,7 +59,8 @@ type Config struct {
 	// ErrorHandler answers a request whose session failed, instead of the
 	// handler, of whose response nothing is left. err matches ErrTooLarge,
 	// ErrStale or what the store said. The default logs, and answers 500, 409
-	// and 503, in that order. What was to be stored was not, unless err
+	// and 503, in that order; so does one that writes nothing, without the
+	// log. What was to be stored was not, unless err
 	// matches ErrUncertain: then the answer of the store was lost, and there was
 	// no finding out within CommitTimeout.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
@@ -194,14 +195,24 @@ func (c Capabilities) missing(have Capabilities) error {
 
 // defaultErrorHandler logs the error and answers without detail (ASVS 16.5.1).
 func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
-	status := http.StatusServiceUnavailable
+	status := statusOf(err)
+	c.Logger.ErrorContext(r.Context(), "session2: request failed", "error", err.Error(), "status", status)
+	httpError(w, status)
+}
+
+// statusOf returns the status of a response whose session failed with err.
+func statusOf(err error) int {
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		status = http.StatusInternalServerError
+		return http.StatusInternalServerError
 	case errors.Is(err, ErrStale):
-		status = http.StatusConflict
+		return http.StatusConflict
 	}
-	c.Logger.ErrorContext(r.Context(), "session2: request failed", "error", err.Error(), "status", status)
+	return http.StatusServiceUnavailable
+}
+
+// httpError writes a response that says its status and nothing else.
+func httpError(w http.ResponseWriter, status int) {
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, http.StatusText(status), status)
 }

@@ -7,14 +7,16 @@ import (
 	"iter"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Manager drives a Store for the handlers that it wraps. It is safe for
 // concurrent use, holds no session in memory and starts no goroutine.
 type Manager struct {
-	store Store
-	cfg   Config
+	store  Store
+	cfg    Config
+	warned atomic.Bool // of a secure cookie over plain HTTP
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is
