@@ -72,10 +72,10 @@ type exchange struct {
 	begun           bool        // the first byte has left, or is about to
 	returned        bool        // the handler did
 	refused         bool        // its status was 500 or above
-	failed          error       // the commit did: the response is the error handler's
-	answer          http.Header // the error handler's header
 	cookie          bool        // a Set-Cookie of ours is in the header
 	body            bool        // the first byte of the body, too, has left
+	failed          error       // the commit did: the response is the error handler's
+	answer          http.Header // the error handler's header
 }
 
 // Format keeps fmt from the session, whose token and values it would print.

@@ -6,84 +6,81 @@ import (
 	"net/http"
 )
 
-// find returns what w, or what it wraps, has of an interface.
-func find[T any](w http.ResponseWriter) (t T, ok bool) {
-	for {
-		if t, ok = w.(T); ok {
-			return t, true
-		}
-		u, wraps := w.(interface{ Unwrap() http.ResponseWriter })
-		if !wraps {
-			return t, false
-		}
-		w = u.Unwrap()
-	}
-}
-
-func can[T any](w http.ResponseWriter) bool {
-	_, ok := find[T](w)
-	return ok
-}
-
-// flushes reports whether w can flush, one way or the other.
-func flushes(w http.ResponseWriter) bool {
-	return can[http.Flusher](w) || can[interface{ FlushError() error }](w)
-}
-
 // closeNotifier is http.CloseNotifier, which is deprecated and still asked for.
 type closeNotifier interface{ CloseNotify() <-chan bool }
 
+// The optional methods of a ResponseWriter, for which handlers ask by type
+// assertions. Flush stands for FlushError too.
+const (
+	canFlush = 1 << iota
+	canHijack
+	canPush
+	canNotify
+)
+
 // writer returns the ResponseWriter for the handler, with the optional methods
-// that the server's has and no others: handlers ask by type assertions.
+// that the server's has, or what that wraps, and no others.
 func (x *exchange) writer() http.ResponseWriter {
 	has := 0
-	if flushes(x.w) {
-		has |= 1
-	}
-	if can[http.Hijacker](x.w) {
-		has |= 2
-	}
-	if can[http.Pusher](x.w) {
-		has |= 4
-	}
-	if can[closeNotifier](x.w) {
-		has |= 8
+	for w := x.w; w != nil; w = unwrap(w) {
+		if _, ok := w.(http.Flusher); ok {
+			has |= canFlush
+		} else if _, ok := w.(interface{ FlushError() error }); ok {
+			has |= canFlush
+		}
+		if _, ok := w.(http.Hijacker); ok {
+			has |= canHijack
+		}
+		if _, ok := w.(http.Pusher); ok {
+			has |= canPush
+		}
+		if _, ok := w.(closeNotifier); ok {
+			has |= canNotify
+		}
 	}
 	return (*writer)(x).with(has)
+}
+
+// unwrap returns what w wraps, nil if that is nothing.
+func unwrap(w http.ResponseWriter) http.ResponseWriter {
+	if u, ok := w.(interface{ Unwrap() http.ResponseWriter }); ok {
+		return u.Unwrap()
+	}
+	return nil
 }
 
 // with returns the one of the types below that has these methods.
 func (w *writer) with(has int) http.ResponseWriter {
 	switch has {
-	case 1:
+	case canFlush:
 		return writerF{w}
-	case 2:
+	case canHijack:
 		return writerH{w}
-	case 2 | 1:
+	case canHijack | canFlush:
 		return writerFH{writerF{w}}
-	case 4:
+	case canPush:
 		return writerP{w}
-	case 4 | 1:
+	case canPush | canFlush:
 		return writerFP{writerF{w}}
-	case 4 | 2:
+	case canPush | canHijack:
 		return writerHP{writerH{w}}
-	case 4 | 2 | 1:
+	case canPush | canHijack | canFlush:
 		return writerFHP{writerFH{writerF{w}}}
-	case 8:
+	case canNotify:
 		return writerC{w}
-	case 8 | 1:
+	case canNotify | canFlush:
 		return writerFC{writerF{w}}
-	case 8 | 2:
+	case canNotify | canHijack:
 		return writerHC{writerH{w}}
-	case 8 | 2 | 1: // HTTP/1.1
+	case canNotify | canHijack | canFlush: // HTTP/1.1
 		return writerFHC{writerFH{writerF{w}}}
-	case 8 | 4:
+	case canNotify | canPush:
 		return writerPC{writerP{w}}
-	case 8 | 4 | 1: // HTTP/2
+	case canNotify | canPush | canFlush: // HTTP/2
 		return writerFPC{writerFP{writerF{w}}}
-	case 8 | 4 | 2:
+	case canNotify | canPush | canHijack:
 		return writerHPC{writerHP{writerH{w}}}
-	case 8 | 4 | 2 | 1:
+	case canNotify | canPush | canHijack | canFlush:
 		return writerFHPC{writerFHP{writerFH{writerF{w}}}}
 	}
 	return w
@@ -130,11 +127,19 @@ func (w writerHPC) CloseNotify() <-chan bool  { return w.closeNotify() }
 func (w writerFHPC) CloseNotify() <-chan bool { return w.closeNotify() }
 
 func (w *writer) push(target string, opts *http.PushOptions) error {
-	p, _ := find[http.Pusher](w.w)
-	return p.Push(target, opts)
+	for u := w.w; u != nil; u = unwrap(u) {
+		if p, ok := u.(http.Pusher); ok {
+			return p.Push(target, opts)
+		}
+	}
+	return http.ErrNotSupported
 }
 
 func (w *writer) closeNotify() <-chan bool {
-	c, _ := find[closeNotifier](w.w)
-	return c.CloseNotify()
+	for u := w.w; u != nil; u = unwrap(u) {
+		if c, ok := u.(closeNotifier); ok {
+			return c.CloseNotify()
+		}
+	}
+	return nil
 }
