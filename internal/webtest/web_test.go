@@ -115,7 +115,7 @@ func chiApp(wrap ...wrapper) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			h.ServeHTTP(middleware.NewWrapResponseWriter(w, r.ProtoMajor), r)
 		})
-	}, middleware.RealIP, middleware.Compress(5), middleware.Timeout(time.Hour), recoverer)
+	}, middleware.Compress(5), middleware.Timeout(time.Hour), recoverer)
 	c.Use(wrap...)
 	for path, h := range routes {
 		c.HandleFunc(path, h)
