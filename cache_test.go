@@ -15,7 +15,8 @@ import (
 
 // cacheable says what a shared cache may do with a response, "" for nothing.
 func cacheable(h http.Header) string {
-	if cc := strings.ToLower(strings.Join(h["Cache-Control"], ",")); !strings.Contains(cc, "private") && !strings.Contains(cc, "no-store") {
+	cc := strings.ToLower(strings.Join(h["Cache-Control"], ","))
+	if !strings.Contains(cc, "private") && !strings.Contains(cc, "no-store") {
 		return fmt.Sprintf("Cache-Control %q", cc)
 	}
 	for name := range h {

@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,35 +17,118 @@ const maxReplays = 1000
 // txn is one commit under way.
 type txn struct {
 	attempt
+	hearing
 	s       *Session
-	version Version // of what this commit writes, in whichever try: by it a try that landed is known
-	lost    bool    // the answer to a Save was lost
-	behind  bool    // what the attempt starts from is old: load before deciding
-	resets  int     // the session's, as the log was taken down
-	ends    int
+	seen    *state   // the handler's view, as the log was taken down
+	gen     int      // the session's, likewise
+	ended   []*state // sessions to delete
+	revoke  bool     // the client's cookie goes
+	version Version  // of what this commit writes, in whichever try: by it a try that landed is known
+	lost    bool     // the answer to a Save was lost
+	failed  bool     // the store has failed, and it was said
+	behind  bool     // what the attempt starts from is old: load before deciding
+	resets  int32    // the session's, as the log was taken down
+	ends    int32
 	plan    plan
 }
 
+var (
+	errBusy     = errors.New("session2: commit: another commit of this session is under way, and does not end; an Update function or a hook must not commit")
+	errLate     = errors.New("the request's time is over")
+	errPanicked = errors.New("session2: commit: a function of the application panicked")
+)
+
 // commit stores the session's changes and does the housekeeping that is due.
 func (s *Session) commit(ctx context.Context) error {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	t, doomed, err := s.start()
+	if !s.loaded.Load() {
+		return nil
+	}
+	h, err := s.exclusively(ctx, (*Session).commitNow)
+	h.report(s.ctx, s.m)
+	return err
+}
+
+// commitNow is a commit that no other one runs beside.
+func (s *Session) commitNow(ctx context.Context) (hearing, error) {
+	t, h, err := s.start()
 	if t == nil {
-		return err
+		return h, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
-	if doomed != nil && !failsRequest(err) {
-		if failed := t.bury(ctx, doomed); failed != nil {
+	if len(t.ended) > 0 && !failsRequest(err) {
+		if failed := t.bury(ctx); failed != nil {
 			err = failed
 		} else {
-			s.buried(ctx, doomed)
-			doomed = nil
+			s.buried(t)
+		}
+	} else if t.revoke && !failsRequest(err) {
+		s.revoked(t)
+	}
+	err = s.settle(t, err)
+	return t.hearing, err
+}
+
+// exclusively runs one commit at a time. What it heard is to be reported when that
+// is over: what the application does then may use the session. Its own functions
+// may panic in a commit; then nothing can be told of the changes, and no later
+// commit stores them a second time.
+func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
+	if err := s.acquire(); err != nil {
+		return hearing{{Kind: EventDropped, Err: err}}, err
+	}
+	panicked := true
+	defer func() { s.release(panicked) }()
+	h, err = commit(s, ctx)
+	panicked = false
+	return h, err
+}
+
+// acquire waits until no other commit is under way, for so long as one may take.
+func (s *Session) acquire() error {
+	wait := s.tryAcquire()
+	if wait == nil {
+		return nil
+	}
+	timeout := time.NewTimer(2 * s.m.cfg.CommitTimeout)
+	defer timeout.Stop()
+	for ; wait != nil; wait = s.tryAcquire() {
+		select {
+		case <-wait:
+		case <-timeout.C:
+			return &changeError{errBusy}
 		}
 	}
-	return s.settle(ctx, t, doomed != nil, err)
+	return nil
+}
+
+// tryAcquire returns nil, or what is closed when the commit under way has ended.
+func (s *Session) tryAcquire() (wait <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.committing {
+		s.committing, s.fresh = true, false
+		return nil
+	}
+	if s.committed == nil {
+		s.committed = make(chan struct{})
+	}
+	return s.committed
+}
+
+// release ends a commit.
+func (s *Session) release(panicked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if panicked {
+		s.broken = cmp.Or[error](s.broken, &changeError{errPanicked})
+	}
+	s.committing = false
+	if s.committed != nil {
+		close(s.committed)
+		s.committed = nil
+	}
 }
 
 // failsRequest reports whether what became of a commit is a failure, and not
@@ -56,25 +140,55 @@ func failsRequest(err error) bool {
 
 // start takes down what is to be committed. It returns nil if there is nothing
 // to commit, with an error if nothing may be.
-func (s *Session) start() (*txn, *life, error) {
+func (s *Session) start() (*txn, hearing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.work == nil {
-		return nil, nil, nil
+	if s.broken != nil {
+		return nil, nil, s.broken
 	}
-	if err := firstError(s.broken, s.wrong); err != nil {
-		return nil, nil, err
+	late, changed := s.late(), len(s.log) > 0 || len(s.ended) > 0 || s.revoke
+	if s.wrong != nil || late != nil && changed {
+		err := cmp.Or(s.wrong, late)
+		s.broken = late
+		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
+	}
+	if !changed {
+		if a := s.attempt(); late != nil || a.idle(microNow()) {
+			return nil, nil, nil
+		}
 	}
 	if len(s.log) > 0 {
 		s.draw()
 	}
-	a := attempt{cfg: &s.m.cfg, life: s.life, log: s.log[:len(s.log):len(s.log)],
-		login: s.work.login, user: s.work.user, cookie: !s.begun}
-	if s.doomed == nil && a.idle(microNow()) {
-		return nil, nil, nil
+	t := s.txn()
+	t.log = s.log[:len(s.log):len(s.log)]
+	t.login, t.user = s.work.signIn, s.work.user
+	t.ended, t.revoke = s.ended, s.revoke
+	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0
+	if len(t.log) > 0 {
+		t.view = s.work.frozen()
+		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
 	}
-	behind := a.life.standing == superseded || a.resend() && len(a.log) == 0
-	return &txn{attempt: a, s: s, behind: behind, resets: s.resets, ends: s.ends}, s.doomed, nil
+	return t, nil, nil
+}
+
+// txn returns a commit of nothing yet. It is called with s.mu held.
+func (s *Session) txn() *txn {
+	return &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
+}
+
+func (s *Session) attempt() attempt {
+	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive}
+}
+
+// late returns the error of a request whose time is over: its client has been
+// told so, by http.TimeoutHandler for example, and nothing of it is stored any
+// more. That a client has gone away is no reason.
+func (s *Session) late() error {
+	if err := s.ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("session2: save: %w: %w", errLate, err)
+	}
+	return nil
 }
 
 func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
@@ -100,19 +214,27 @@ func uncertain(err error) error {
 // tries tries until a try has its way, or there is none to be had.
 func (t *txn) tries(ctx context.Context) (err error) {
 	if t.life.standing == superseded && !t.login {
+		if len(t.log) == 0 {
+			return errQuiet
+		}
 		return &droppedError{t.life.token.id, ErrStale}
 	}
 	// One version has one content: a try that lands late stands for the next.
 	n := newNonce()
 	t.version = newVersion()
+	var cause error // of the latest try's failure
 	for try := range maxReplays {
+		now := microNow()
+		t.behind = t.behind || t.over(now) // others may have used it meanwhile
 		if t.behind {
 			if err := t.reload(ctx); err != nil {
-				return err
+				return because(cause, err)
 			}
 		}
-		now := microNow()
-		if t.plan, err = t.decide(now, n); err != nil {
+		if t.plan, err = t.decide(ctx, now, n); err != nil {
+			return err
+		}
+		if err := t.s.late(); err != nil {
 			return err
 		}
 		err = t.write(ctx, now)
@@ -121,16 +243,34 @@ func (t *txn) tries(ctx context.Context) (err error) {
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
-		if !absent(err) {
-			t.emit(ctx, EventConflict, err)
+		if errors.Is(err, ErrConflict) {
+			t.event(EventConflict, err)
 		}
-		if try > 0 {
-			if sleep(ctx, rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))) != nil {
-				break
-			}
+		cause = err
+		if try > 0 && sleep(ctx, pause(try, err)) != nil {
+			break
 		}
 	}
-	return fmt.Errorf("session2: save %v: others were faster each time: %w", t.life.token.id, ErrConflict)
+	return fmt.Errorf("session2: save %v: gave up after several tries: %w", t.life.token.id, cause)
+}
+
+// because adds to the failure of a reload why the store was asked again, unless the
+// reload has an outcome.
+func because(cause, err error) error {
+	if cause == nil || absent(err) || !failsRequest(err) || refused(err) || errors.Is(err, ErrStale) || errors.Is(err, ErrUncertain) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// pause is how long to wait before the next try: a moment where others were
+// faster, and longer each time where the store has failed.
+func pause(try int, err error) time.Duration {
+	if errors.Is(err, ErrConflict) {
+		return rand.N(min(time.Duration(try)*time.Millisecond, 20*time.Millisecond))
+	}
+	wait := 10 * time.Millisecond << min(try, 6)
+	return wait/2 + rand.N(wait/2)
 }
 
 // reload bases the attempt on the record as it is now.
@@ -138,7 +278,7 @@ func (t *txn) reload(ctx context.Context) error {
 	m, own := t.s.m, t.s.newLife()
 	creating := !t.life.base.stored() && t.life.standing == current
 	if creating && !t.lost {
-		t.life, t.behind = own, false // somebody else's record has the ID that was drawn: draw another
+		t.life, t.view, t.behind = own, nil, false // somebody else's record has the ID that was drawn: draw another
 		return nil
 	}
 	st, err := t.fetch(ctx)
@@ -146,7 +286,7 @@ func (t *txn) reload(ctx context.Context) error {
 	case err != nil && !absent(err):
 		return err
 	case err != nil && creating: // it did not land, or is gone before anybody had its token
-		t.life, t.behind, t.lost = own, false, false
+		t.life, t.view, t.behind, t.lost = own, nil, false, false
 		return nil
 	case err != nil && t.lost && t.plan.todo == doEnd:
 		return t.gone(ctx, st)
@@ -173,7 +313,7 @@ func (t *txn) reload(ctx context.Context) error {
 func (t *txn) fetch(ctx context.Context) (st *state, err error) {
 	again(ctx, func() bool {
 		st, err = t.s.m.fetch(ctx, t.life.token.id)
-		return err == nil || absent(err)
+		return err == nil || absent(err) || refused(err)
 	})
 	return st, err
 }
@@ -194,7 +334,7 @@ func (t *txn) gone(ctx context.Context, st *state) error {
 // swept.
 func (t *txn) remove(ctx context.Context, id ID) {
 	if err := t.s.m.store.Delete(ctx, id); err != nil {
-		t.emit(ctx, EventStoreError, err)
+		t.event(EventStoreError, err)
 	}
 }
 
@@ -210,7 +350,7 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 	if t.plan.todo == doNothing {
 		return nil
 	}
-	rec, err := t.plan.record(t.cfg, t.version, now)
+	rec, err := t.record(&t.plan, t.version, now)
 	if err != nil {
 		return err
 	}
@@ -236,39 +376,51 @@ func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
 
 // save asks the store to Save until it has an answer. One that fails for other
 // reasons than a conflict may have landed: it is asked again, and a conflict is
-// then uncertain.
+// then uncertain. A create is not asked again: it may have landed and been
+// deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	again(ctx, func() bool {
 		err = t.s.m.store.Save(ctx, rec, prev)
-		switch {
-		case err == nil, absent(err), refused(err), errors.Is(err, ErrUncertain), errors.Is(err, ErrConflict):
+		if err == nil || absent(err) || refused(err) || errors.Is(err, ErrUncertain) || errors.Is(err, ErrConflict) {
 			return true
 		}
-		if !t.lost {
-			t.emit(ctx, EventStoreError, err)
+		if !t.failed {
+			t.event(EventStoreError, err)
 		}
-		t.lost = true
-		return false
+		t.lost, t.failed = true, true
+		once := prev == 0 || t.over(microNow()) // an expired session must not come back either
+		if once {
+			err = uncertain(err)
+		}
+		return once
 	})
 	return err
 }
 
-// bury deletes the session that Destroy ended. If that fails, the logout has
-// failed, and what was created after it is taken back.
-func (t *txn) bury(ctx context.Context, doomed *life) (err error) {
+// bury deletes the sessions that Destroy or a login ended. If that fails, the
+// logout has failed, and what was created after it is taken back.
+func (t *txn) bury(ctx context.Context) (err error) {
 	store := t.s.m.store
-	again(ctx, func() bool {
-		err = store.Delete(ctx, doomed.base.id)
-		return err == nil
-	})
+	for _, st := range t.ended {
+		again(ctx, func() bool {
+			err = store.Delete(ctx, st.id)
+			return err == nil || refused(err)
+		})
+		if err != nil {
+			break
+		}
+	}
 	if err == nil {
 		return nil
 	}
-	t.emit(ctx, EventStoreError, err)
+	t.event(EventStoreError, err)
 	if t.plan.todo == doSave && t.plan.event == EventCreated {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
 		defer cancel()
 		store.Delete(undo, t.plan.next.id)
+	}
+	if refused(err) {
+		return err
 	}
 	return uncertain(err)
 }
@@ -282,8 +434,8 @@ func again(ctx context.Context, f func() (done bool)) {
 	}
 }
 
-func (t *txn) emit(ctx context.Context, kind EventKind, err error) {
-	t.s.m.emit(ctx, Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err})
+func (t *txn) event(kind EventKind, err error) {
+	t.hear(Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err})
 }
 
 // sleep waits for d, or returns ctx's error.

@@ -3,6 +3,9 @@ package session2_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -238,5 +241,57 @@ func TestLookingWhetherASaveLandedIsRetried(t *testing.T) {
 	st.do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
 	if res.StatusCode != 200 || n != 1 || failures >= 0 {
 		t.Errorf("status %d, counted %d, %d failures left; want 200, 1 and none", res.StatusCode, n, failures)
+	}
+}
+
+// A definite no is an answer: the store is not asked again, and nobody is told
+// that the outcome is unknown.
+func TestARefusalIsSaidAtOnce(t *testing.T) {
+	for name, no := range map[string]error{
+		"no right": fs.ErrPermission, "closed": fs.ErrClosed, "read-only": syscall.EROFS,
+		"not set up": session2.ErrNotSetUp, "unsupported": errors.ErrUnsupported,
+	} {
+		no := fmt.Errorf("store: %w", no)
+		for what, c := range map[string]struct {
+			break_ func(h *hookStore)
+			do     func(s *session2.Session)
+			calls  string
+		}{
+			"create": {func(h *hookStore) {
+				h.onSave = func(session2.Record, session2.Version, func() error) error { return no }
+			}, func(s *session2.Session) { s.Destroy(); s.SetUser("bob") }, "save"},
+			"save": {func(h *hookStore) {
+				h.onSave = func(session2.Record, session2.Version, func() error) error { return no }
+			}, func(s *session2.Session) { s.Set("k", 1) }, "save"},
+			"delete": {func(h *hookStore) { h.onDel = func(session2.ID) error { return no } }, (*session2.Session).Destroy, "delete"},
+			"reload": {func(h *hookStore) {
+				h.onSave = func(session2.Record, session2.Version, func() error) error {
+					h.set(func() { h.onLoad = func(session2.ID) error { return no } })
+					return session2.ErrConflict
+				}
+			}, func(s *session2.Session) { s.Set("k", 1) }, "save"},
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newHookStore()
+					st := newSite(t, store, session2.Config{})
+					b := st.login("alice")
+					before, start := store.count(c.calls), time.Now()
+					var err error
+					res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+						s.User()
+						store.set(func() { c.break_(store) })
+						c.do(s)
+						err = s.Commit(r.Context())
+					})
+					if res.StatusCode != 503 || !errors.Is(err, no) || errors.Is(err, session2.ErrUncertain) {
+						t.Errorf("status %d, Commit = %v", res.StatusCode, err)
+					}
+					if n := store.count(c.calls) - before; n != 1 || time.Since(start) > 0 {
+						t.Errorf("%d calls in %v, want 1 at once", n, time.Since(start))
+					}
+				})
+			})
+		}
 	}
 }

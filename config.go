@@ -1,19 +1,23 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Config configures a [Manager]. Its zero value is the secure default.
 type Config struct {
-	// Lifetime is the absolute limit of a session, counted from its creation
-	// and extended by nothing but SetLifetime (ASVS 7.3.2). Default 24 h.
+	// Lifetime is the absolute limit of a session, counted from its creation or
+	// from its latest login, and extended by nothing else but SetLifetime (ASVS
+	// 7.3.2). Default 24 h.
 	Lifetime time.Duration
 
 	// IdleTimeout ends a session that was not used for so long (ASVS 7.3.1).
@@ -36,8 +40,20 @@ type Config struct {
 	// CommitTimeout bounds all store calls of one commit together. Default 5 s.
 	CommitTimeout time.Duration
 
-	// MaxBytes bounds one record's Data. Default 1 MiB; more is ErrTooLarge.
+	// MaxBytes bounds what the application keeps in one session: keys, encoded
+	// values and flash messages. Default 1 MiB; more is ErrTooLarge. A record's
+	// Data hold up to 4 KiB more of the library's own.
 	MaxBytes int
+
+	// Realm is whose sessions these are, where several managers share a store: a
+	// manager opens, lists and revokes those of its own realm only. At most 64
+	// bytes without control characters. Default "", a realm like any other.
+	Realm string
+
+	// AllowLostUpdates lets a request set or delete a key that it has read,
+	// although another one has changed it in between. The default refuses such a
+	// request with ErrLostUpdate.
+	AllowLostUpdates bool
 
 	// Require is what the deployment needs of its store.
 	Require Capabilities
@@ -57,12 +73,13 @@ type Config struct {
 	OnEvent func(ctx context.Context, e Event)
 
 	// ErrorHandler answers a request whose session failed, instead of the
-	// handler, of whose response nothing is left. err matches ErrTooLarge,
-	// ErrStale or what the store said. The default logs, and answers 500, 409
-	// and 503, in that order; so does one that writes nothing, without the
-	// log. What was to be stored was not, unless err
-	// matches ErrUncertain: then the answer of the store was lost, and there was
-	// no finding out within CommitTimeout.
+	// handler; nothing is left of the handler's response. The default logs, and
+	// answers 409 for ErrStale and ErrLostUpdate, 500 for ErrTooLarge and for
+	// mistakes in the program, such as a value that cannot be encoded, and 503 for
+	// all else, which is the store's. One that writes nothing answers with that
+	// status, too. What was to be stored was not, unless err matches ErrUncertain:
+	// then the answer of the store was lost, and there was no finding out within
+	// CommitTimeout.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// KeepOnReuse leaves a session alive whose long-replaced token was
@@ -81,6 +98,11 @@ type CookieConfig struct {
 	Insecure    bool          // no Secure attribute: development over plain HTTP
 	Partitioned bool          // a jar for each embedding site (CHIPS)
 	Persistent  bool          // outlives the browser: Max-Age is what is left of Lifetime
+
+	// Former are the cookies that earlier releases of the application have set,
+	// with other attributes: whoever logs in or out is rid of those too. They open
+	// nothing, unless they have the same Name.
+	Former []CookieConfig
 }
 
 const (
@@ -91,22 +113,23 @@ const (
 	defaultTimeout     = 5 * time.Second
 	defaultMaxBytes    = 1 << 20
 	maxCookieAge       = 400 * 24 * time.Hour // RFC 6265bis 5.5
+	maxRealm           = 64                   // bytes
 	maxCookieAttribute = 1024                 // bytes, RFC 6265bis 5.6
 )
 
 // withDefaults returns a copy with every field filled in.
 func (c Config) withDefaults() Config {
-	c.Lifetime = or(c.Lifetime, defaultLifetime)
-	c.IdleTimeout = or(c.IdleTimeout, min(defaultIdle, c.Lifetime))
+	c.Lifetime = cmp.Or(c.Lifetime, defaultLifetime)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, min(defaultIdle, c.Lifetime))
 	if c.AccessResolution == 0 {
 		c.AccessResolution = defaultResolution
 		if c.IdleTimeout > 0 {
 			c.AccessResolution = min(c.AccessResolution, c.IdleTimeout/10)
 		}
 	}
-	c.RenewGrace = or(c.RenewGrace, defaultGrace)
-	c.CommitTimeout = or(c.CommitTimeout, defaultTimeout)
-	c.MaxBytes = or(c.MaxBytes, defaultMaxBytes)
+	c.RenewGrace = cmp.Or(c.RenewGrace, defaultGrace)
+	c.CommitTimeout = cmp.Or(c.CommitTimeout, defaultTimeout)
+	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
 	if c.Codec == nil {
 		c.Codec = Gob{}
 	}
@@ -118,24 +141,20 @@ func (c Config) withDefaults() Config {
 }
 
 func (c CookieConfig) withDefaults() CookieConfig {
-	c.Path = or(c.Path, "/")
-	c.SameSite = or(c.SameSite, http.SameSiteLaxMode)
+	c.Path = cmp.Or(c.Path, "/")
+	c.SameSite = cmp.Or(c.SameSite, http.SameSiteLaxMode)
 	if c.Name == "" {
 		c.Name = "__Host-session"
 		if c.Insecure || c.Domain != "" || c.Path != "/" {
 			c.Name = "session"
 		}
 	}
-	return c
-}
-
-// or returns v, or the default where v is zero.
-func or[T comparable](v, or T) T {
-	var zero T
-	if v == zero {
-		return or
+	former := slices.Clone(c.Former)
+	for i := range former {
+		former[i] = former[i].withDefaults()
 	}
-	return v
+	c.Former = former
+	return c
 }
 
 // problems collects what is wrong with a configuration, so that all of it is
@@ -161,7 +180,10 @@ func (c *Config) check() error {
 	p.when(c.RenewEvery > 0 && c.RenewEvery < c.RenewGrace/maxRetired, "Config.RenewEvery: %v is too short beside a RenewGrace of %v", c.RenewEvery, c.RenewGrace)
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
+	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
+	p.when(strings.ContainsFunc(c.Realm, unicode.IsControl), "Config.Realm: %q has control characters", c.Realm)
 	c.Cookie.check(&p)
+	c.Cookie.checkFormer(&p)
 	return errors.Join(p...)
 }
 
@@ -183,6 +205,19 @@ func (c *CookieConfig) check(p *problems) {
 	p.when(c.Partitioned && c.Insecure, "Config.Cookie.Partitioned: browsers refuse it without the Secure attribute")
 }
 
+// checkFormer refuses what would revoke the cookie that is set beside it, for
+// these make up a cookie's identity (RFC 6265bis 5.7).
+func (c *CookieConfig) checkFormer(p *problems) {
+	for i := range c.Former {
+		f := &c.Former[i]
+		same := f.Name == c.Name && f.Path == c.Path && f.Partitioned == c.Partitioned &&
+			strings.EqualFold(strings.TrimPrefix(f.Domain, "."), strings.TrimPrefix(c.Domain, "."))
+		p.when(same, "Config.Cookie.Former[%d]: it is the present cookie: its name, domain, path and Partitioned are the same", i)
+		p.when(len(f.Former) > 0, "Config.Cookie.Former[%d].Former: put all of them into one list", i)
+		f.check(p)
+	}
+}
+
 // missing names the capabilities that are required and not there.
 func (c Capabilities) missing(have Capabilities) error {
 	var p problems
@@ -193,22 +228,26 @@ func (c Capabilities) missing(have Capabilities) error {
 	return errors.Join(p...)
 }
 
-// defaultErrorHandler logs the error and answers without detail (ASVS 16.5.1).
-func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
-	c.Logger.ErrorContext(r.Context(), "session2: request failed", "error", err.Error(), "status", status)
-	httpError(w, status)
-}
-
-// statusOf returns the status of a response whose session failed with err.
+// statusOf returns the status for a request whose session failed. 503 is for a
+// store that may come back.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrTooLarge):
-		return http.StatusInternalServerError
-	case errors.Is(err, ErrStale):
+	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
 		return http.StatusConflict
+	case errors.Is(err, ErrTooLarge), errors.Is(err, errBegun), errors.As(err, new(*changeError)):
+		return http.StatusInternalServerError
 	}
 	return http.StatusServiceUnavailable
+}
+
+// defaultErrorHandler logs the error and answers without detail (ASVS 16.5.1).
+func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
+	status, level := statusOf(err), slog.LevelError
+	if status == http.StatusConflict { // two requests at once: nobody's fault
+		level = slog.LevelInfo
+	}
+	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status)
+	httpError(w, status)
 }
 
 // httpError writes a response that says its status and nothing else.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"net/http"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ func TestZeroConfig(t *testing.T) {
 		t.Errorf("the zero Config's rest is %+v", c)
 	}
 	want := session2.CookieConfig{Name: "__Host-session", Path: "/", SameSite: http.SameSiteLaxMode}
-	if c.Cookie != want {
+	if !reflect.DeepEqual(c.Cookie, want) {
 		t.Errorf("the zero Config's cookie is %+v, want %+v", c.Cookie, want)
 	}
 }

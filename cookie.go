@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/netip"
@@ -9,34 +10,69 @@ import (
 )
 
 // begins notes that the response begins. It returns whether the handler looked
-// at the session, and the Set-Cookie line for the response, "" for none.
-func (s *Session) begins() (looked bool, cookie string) {
+// at the session, and the Set-Cookie lines for the response. A cookie that was not
+// committed just now may have been replaced by another request's.
+func (s *Session) begins(committed bool) (looked bool, lines []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
-	if s.work == nil {
-		return false, ""
+	if s.working == nil {
+		return false, nil
 	}
-	return true, s.setCookie()
+	if s.cookie == setCookie && !(committed && s.fresh) {
+		s.confirmCookie()
+	}
+	return true, s.setCookies()
 }
 
-// setCookie returns the Set-Cookie line that the response owes, "" for none.
-func (s *Session) setCookie() string {
-	c := s.m.cfg.Cookie.cookie()
-	switch s.cookie {
-	case setCookie:
-		c.Value = s.life.token.encode()
-		st := s.life.base
-		if st.persistent == persistYes || st.persistent == persistDefault && s.m.cfg.Cookie.Persistent {
-			c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
-		}
-	case revokeCookie:
-		c.MaxAge = -1
-		c.Expires = time.Unix(1, 0) // for what does not know Max-Age
-	default:
-		return ""
+// setCookies returns the Set-Cookie lines that the response owes. It is called
+// with s.mu held.
+func (s *Session) setCookies() (lines []string) {
+	if s.cookie == keepCookie {
+		return nil
 	}
-	return c.String()
+	cfg := &s.m.cfg.Cookie
+	if s.former {
+		for i := range cfg.Former {
+			lines = append(lines, cfg.Former[i].revocation())
+		}
+	}
+	if s.cookie == revokeCookie {
+		return append(lines, cfg.revocation())
+	}
+	c := cfg.cookie()
+	c.Value = s.life.token.encode()
+	st := s.life.base
+	if st.persistent == persistYes || st.persistent == persistDefault && cfg.Persistent {
+		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
+	}
+	return append(lines, c.String())
+}
+
+// confirmCookie looks whether the token of a cookie that an earlier Commit owes is
+// still the session's: if another request has replaced it, or ended the session,
+// the browser may hold a newer cookie. If the store cannot tell, the cookie goes
+// out. It is called with s.mu held, and gives it up meanwhile.
+func (s *Session) confirmCookie() {
+	t := s.life.token
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	st, err := s.m.fetch(ctx, t.id)
+	if absent(err) || err == nil && st.ident.hash != t.secret.hash() {
+		s.mu.Lock()
+		s.cookie = keepCookie
+		s.mu.Unlock()
+	}
+}
+
+// revocation returns the line that takes the cookie away.
+func (c *CookieConfig) revocation() string {
+	gone := c.cookie()
+	gone.MaxAge = -1
+	gone.Expires = time.Unix(1, 0) // for what does not know Max-Age
+	return gone.String()
 }
 
 // maxAge is what is left in whole seconds, at least 1, for 0 would revoke.

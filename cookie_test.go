@@ -114,6 +114,12 @@ func TestPresentedCookies(t *testing.T) {
 	a, b := alice.token(), bob.token()
 	id, secret, _ := strings.Cut(a, ".")
 	name := "__Host-session="
+	madeUp := func(n int) (list []string) {
+		for i := range n {
+			list = append(list, name+session2.EncodeToken(session2.ID{2, byte(i)}, [32]byte{}))
+		}
+		return list
+	}
 	unknown := session2.EncodeToken(session2.ID{1}, [32]byte{1})
 	tests := []struct {
 		name    string
@@ -129,9 +135,13 @@ func TestPresentedCookies(t *testing.T) {
 		{"with garbage after it", []string{name + a, name + "garbage"}, "alice", 1, []session2.EventKind{session2.EventMalformed}},
 		{"with an unknown one", []string{name + unknown + "; " + name + a}, "alice", 2, []session2.EventKind{session2.EventUnknown}},
 		{"two valid ones", []string{name + a + "; " + name + b}, "", 2, []session2.EventKind{session2.EventMalformed}},
-		{"five different ones", []string{name + a, name + unknown, name + b,
-			name + session2.EncodeToken(session2.ID{2}, [32]byte{}), name + session2.EncodeToken(session2.ID{3}, [32]byte{})},
-			"", 0, []session2.EventKind{session2.EventMalformed}},
+		{"behind four made-up ones", append(madeUp(4), name+a), "alice", 5, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 4)},
+		{"in front of many", append([]string{name + a}, madeUp(11)...), "alice", 8,
+			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 7)...)},
+		{"behind many", append(madeUp(11), name+a), "alice", 8,
+			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 7)...)},
+		{"amid many", slices.Insert(madeUp(11), 5, name+a), "", 8,
+			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 8)...)},
 		{"unknown", []string{name + unknown}, "", 1, []session2.EventKind{session2.EventUnknown}},
 		{"the right ID with another secret", []string{name + id + "." + strings.Repeat("A", 43)}, "", 1, []session2.EventKind{session2.EventUnknown}},
 		{"ID in upper case", []string{name + strings.ToUpper(id) + "A." + secret}, "", 0, []session2.EventKind{session2.EventMalformed}},

@@ -602,15 +602,18 @@ func TestUpdateOfAValueThatCannotBeRead(t *testing.T) {
 	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
 	b := &browser{}
 	st.do(b, func(s *session2.Session) { s.Set("counter", "not a number") })
-	res := st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
-	if res.StatusCode != 503 {
-		t.Errorf("status %d: the client was told of a success", res.StatusCode)
-	}
-	st.do(b, func(s *session2.Session) {
-		if s.Get("counter") != "not a number" {
-			t.Error("the value is lost")
+	res := st.do(b, func(s *session2.Session) {
+		if n, ok := counter.Get(s); n != 0 || ok {
+			t.Errorf("Get = %d, %v, want none", n, ok)
 		}
+		counter.Update(s, func(n int) int { return n + 1 })
 	})
+	if res.StatusCode != 200 || st.events.count(session2.EventCorrupt) == 0 {
+		t.Errorf("status %d, %d corrupt events; want 200 and one at least", res.StatusCode, st.events.count(session2.EventCorrupt))
+	}
+	if got := st.stored(b, "counter"); got != 1 {
+		t.Errorf("counter = %v, want 1: Update starts from zero", got)
+	}
 }
 
 func TestLoginThatLandedLateAndWasOvertaken(t *testing.T) {

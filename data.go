@@ -5,33 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/session2/session2/internal/realm"
 )
 
-// state is a session's record, taken apart. It is a value: whoever changes a
-// slice in it replaces the slice, so that a copy of the struct is a snapshot.
+// state is a session's record, taken apart. Whoever changes one works on a
+// clone: what it shares with others is replaced or appended to, never changed.
 type state struct {
 	id       ID
 	version  Version // zero: not stored
+	realm    string
 	user     string
 	created  time.Time
 	accessed time.Time
 	expires  time.Time
 
 	ident      identity
-	versions   []Version // the latest few, this one last: they tell whether a Save whose answer was lost took effect
-	lifetime   time.Duration
+	versions   []Version     // the latest few, this one last: they tell whether a Save whose answer was lost took effect
+	login      time.Time     // the latest one into this session when it was stored already: its Lifetime counts from then
+	lifetime   time.Duration // of SetLifetime; 0: the configuration's
+	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
 	persistent persistence
 	remote     string
 	agent      string
 	csrf       []mark
 	forms      []mark
 	flashes    []flash
-	values     []value // ordered by key
+	values     values
 
 	// What a log of changes asks of its commit; never stored.
-	login   bool // SetUser signed somebody in
+	signIn  bool // SetUser signed somebody in
 	renew   bool // the token is to be replaced
 	reissue bool // the cookie's attributes changed
 	joins   bool // it comes upon the login of a twin
@@ -43,12 +47,6 @@ type mark [16]byte
 // flash is a message for the next page. Its ID tells equal messages apart.
 type flash struct {
 	id   [8]byte
-	data []byte
-}
-
-// value is one key of the session. Its data are decoded when asked for.
-type value struct {
-	key  string
 	data []byte
 }
 
@@ -71,38 +69,35 @@ func (st *state) stored() bool { return st.version != 0 }
 
 // hasInfo reports whether the session holds something worth storing.
 func (st *state) hasInfo() bool {
-	return st.user != "" || len(st.values)+len(st.flashes)+len(st.forms)+len(st.csrf) > 0
+	return st.user != "" || len(st.flashes)+len(st.forms)+len(st.csrf) > 0 || st.values.any()
 }
 
 // clear removes all that the application put into the session but the user.
-func (st *state) clear() { st.values, st.flashes, st.forms, st.csrf = nil, nil, nil, nil }
+func (st *state) clear() { st.values, st.flashes, st.forms, st.csrf = values{}, nil, nil, nil }
 
-func (st *state) find(key string) (int, bool) {
-	return slices.BinarySearchFunc(st.values, key, func(v value, key string) int { return strings.Compare(v.key, key) })
+// clone returns a copy that can be changed by itself.
+func (st *state) clone() *state {
+	c := *st
+	c.values = st.values.clone()
+	c.flashes = slices.Clip(st.flashes)
+	return &c
 }
 
-// get returns the encoded value of key.
-func (st *state) get(key string) ([]byte, bool) {
-	if i, ok := st.find(key); ok {
-		return st.values[i].data, true
-	}
-	return nil, false
+// frozen returns a copy whose values are settled.
+func (st *state) frozen() *state {
+	c := *st
+	c.values = values{base: st.values.list()}
+	c.flashes = slices.Clip(st.flashes)
+	return &c
 }
 
-func (st *state) set(key string, data []byte) {
-	i, ok := st.find(key)
-	if ok {
-		st.values = slices.Clone(st.values)
-		st.values[i].data = data
-		return
-	}
-	st.values = slices.Insert(slices.Clip(st.values), i, value{key, data})
-}
-
-func (st *state) delete(key string) {
-	if i, ok := st.find(key); ok {
-		st.values = slices.Delete(slices.Clone(st.values), i, i+1)
-	}
+// changed reports whether st, made of base, differs from it in anything that
+// the application can change, or asks for more than to be stored.
+func (st *state) changed(base *state) bool {
+	return st.renew || st.reissue || st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
+		!slices.Equal(st.csrf, base.csrf) || !slices.Equal(st.forms, base.forms) ||
+		!slices.EqualFunc(st.flashes, base.flashes, func(a, b flash) bool { return a.id == b.id }) ||
+		!equalValues(st.values.list(), base.values.list())
 }
 
 // addMark returns list with m, the oldest dropped beyond limit.
@@ -110,6 +105,10 @@ func addMark(list []mark, m mark, limit int) []mark {
 	list = append(slices.Clip(list), m)
 	return list[max(0, len(list)-limit):]
 }
+
+// userKey returns what stands in a record's User, by which stores find a user's
+// sessions: so that they find those of one realm only.
+func userKey(realmName, user string) string { return realm.Key(realmName, user) }
 
 // A record's Data: one byte of format version, then sections, each a tag, a
 // length and that many bytes. A later release adds tags, or raises the version.
@@ -129,15 +128,19 @@ const (
 	tagForms
 	tagFlash // one section each
 	tagValue // one section each
+	tagRealm
+	tagIdle
+	tagLogin
 )
 
-// encodeData returns the Data of st's record.
-func encodeData(st *state) []byte {
+// encodeData returns the Data of st's record, and how many bytes of them are the
+// application's. The values must be settled.
+func encodeData(st *state) (data []byte, size int) {
 	e := encoder{buf: make([]byte, 0, encodedSize(st))}
 	e.buf = append(e.buf, dataFormat)
 	e.section(tagIdentity, st.ident.hash[:], timeBytes(st.ident.since))
 	for _, r := range st.ident.retired {
-		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{boolByte(r.login)}, timeBytes(r.at), timeBytes(r.seen))
+		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{byte(r.why)}, timeBytes(r.at), timeBytes(r.seen))
 	}
 	versions := make([]byte, 0, 8*maxVersions)
 	for _, v := range st.versions {
@@ -150,17 +153,25 @@ func encodeData(st *state) []byte {
 	if st.persistent != persistDefault {
 		e.section(tagPersistent, []byte{byte(st.persistent)})
 	}
+	if st.idle != 0 {
+		e.section(tagIdle, binary.BigEndian.AppendUint64(nil, uint64(st.idle)))
+	}
+	if !st.login.IsZero() {
+		e.section(tagLogin, timeBytes(st.login))
+	}
+	e.optional(tagRealm, []byte(st.realm))
 	e.optional(tagRemote, []byte(st.remote))
 	e.optional(tagAgent, []byte(st.agent))
 	e.optional(tagCSRF, markBytes(st.csrf))
 	e.optional(tagForms, markBytes(st.forms))
+	own := len(e.buf)
 	for _, f := range st.flashes {
 		e.section(tagFlash, f.id[:], f.data)
 	}
-	for _, v := range st.values {
+	for _, v := range st.values.base {
 		e.value(v)
 	}
-	return e.buf
+	return e.buf, len(e.buf) - own
 }
 
 // encodedSize is an upper bound that spares encodeData from growing its buffer.
@@ -169,7 +180,7 @@ func encodedSize(st *state) int {
 	for _, f := range st.flashes {
 		n += len(f.data) + 24
 	}
-	for _, v := range st.values {
+	for _, v := range st.values.base {
 		n += len(v.key) + len(v.data) + 24
 	}
 	return n
@@ -235,11 +246,11 @@ func markBytes(list []mark) []byte {
 // decodeRecord takes a record apart. The state's values share rec.Data.
 // Anything but what encodeData writes is an error that shows no data.
 func decodeRecord(rec Record) (*state, error) {
-	st := &state{id: rec.ID, version: rec.Version, user: rec.User,
-		created: rec.Created, accessed: rec.Accessed, expires: rec.Expires}
+	st := &state{id: rec.ID, version: rec.Version, created: rec.Created, accessed: rec.Accessed, expires: rec.Expires}
 	if err := decodeData(st, rec.Data); err != nil {
 		return nil, opError("decode", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
+	st.user = realm.User(st.realm, rec.User)
 	return st, nil
 }
 
@@ -261,7 +272,7 @@ func decodeData(st *state, data []byte) error {
 		}
 		at = from + int(n)
 		single := tag != tagRetired && tag != tagFlash && tag != tagValue
-		if tag == 0 || tag > tagValue || single && seen&(1<<tag) != 0 {
+		if tag == 0 || tag > tagLogin || single && seen&(1<<tag) != 0 {
 			return fmt.Errorf("data with an unexpected section %d", tag)
 		}
 		seen |= 1 << tag
@@ -299,6 +310,12 @@ func (st *state) decodeSection(tag byte, b []byte, text string) error {
 		return st.decodeLifetime(b)
 	case tagPersistent:
 		return st.decodePersistent(b)
+	case tagRealm:
+		st.realm = text
+	case tagIdle:
+		return st.decodeIdle(b)
+	case tagLogin:
+		return st.decodeLogin(b)
 	}
 	return nil
 }
@@ -310,13 +327,14 @@ func (st *state) decodeValue(b []byte, text string) error {
 	}
 	from := width + int(n)
 	v := value{key: text[width:from], data: b[from:]}
-	if k := len(st.values); k > 0 && st.values[k-1].key >= v.key {
+	list := st.values.base
+	if k := len(list); k > 0 && list[k-1].key >= v.key {
 		return errFormat
 	}
-	if st.values == nil {
-		st.values = make([]value, 0, 12)
+	if list == nil {
+		list = make([]value, 0, 12)
 	}
-	st.values = append(st.values, v)
+	st.values.base = append(list, v)
 	return nil
 }
 
@@ -347,10 +365,10 @@ func (i *identity) decodeRetired(b []byte) error {
 	}
 	b = b[copy(r.hash[:], b):]
 	b = b[copy(r.nonce[:], b):]
-	if b[0] > 1 {
+	r.why, r.at, r.seen = reason(b[0]), bytesTime(b[1:]), bytesTime(b[9:])
+	if r.why > renewed {
 		return errFormat
 	}
-	r.login, r.at, r.seen = b[0] == 1, bytesTime(b[1:]), bytesTime(b[9:])
 	i.retired = append(i.retired, r)
 	return nil
 }
@@ -382,6 +400,28 @@ func (st *state) decodeLifetime(b []byte) error {
 	}
 	st.lifetime = time.Duration(binary.BigEndian.Uint64(b))
 	if st.lifetime <= 0 {
+		return errFormat
+	}
+	return nil
+}
+
+func (st *state) decodeIdle(b []byte) error {
+	if len(b) != 8 {
+		return errFormat
+	}
+	st.idle = time.Duration(binary.BigEndian.Uint64(b))
+	if st.idle == 0 {
+		return errFormat
+	}
+	return nil
+}
+
+func (st *state) decodeLogin(b []byte) error {
+	if len(b) != 8 {
+		return errFormat
+	}
+	st.login = bytesTime(b)
+	if st.login.IsZero() {
 		return errFormat
 	}
 	return nil

@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // commit.go does it.
 
 var (
-	errBegun = errors.New("session2: the response has begun: its cookie can no longer be changed")
+	errBegun = errors.New("session2: changes lost: the response has begun, and its cookie can no longer be changed")
 
 	// errQuiet ends a commit that was housekeeping only, and came too late.
 	errQuiet = errors.New("session2: nothing to do")
@@ -35,7 +36,8 @@ func (e *droppedError) Error() string {
 
 func (e *droppedError) Unwrap() error { return e.cause }
 
-// changeError is a change that cannot be made to the session as it is now.
+// changeError is a change that cannot be made: a mistake in the program, such as
+// a value that cannot be encoded.
 type changeError struct{ cause error }
 
 func (e *changeError) Error() string { return e.cause.Error() }
@@ -43,14 +45,18 @@ func (e *changeError) Unwrap() error { return e.cause }
 
 // attempt is what one try of a commit starts from.
 type attempt struct {
-	cfg    *Config
-	life   life
-	log    []op
-	login  bool   // the log signs somebody in
-	user   string // whom
-	cookie bool   // a cookie can be sent
-	spend  bool   // a form token's own Save: nothing else is done on the occasion
-	join   bool   // a login whose twin was faster: the twin's token is ours, too
+	cfg     *Config
+	life    life
+	view    *state // life.base with log applied, as the handler sees it
+	log     []op
+	guards  guarded
+	login   bool   // the log signs somebody in
+	user    string // whom
+	cookie  bool   // a cookie can be sent
+	passive bool   // the request is no use of the session
+	spend   bool   // a form token's own Save: nothing else is done on the occasion
+	join    bool   // a login whose twin was faster: the twin's token is ours, too
+	own     bool   // a login that starts a session of its own, beside the one presented
 }
 
 // plan is what a try is to do.
@@ -80,7 +86,7 @@ func (a *attempt) idle(now time.Time) bool {
 	case !st.stored():
 		return true
 	}
-	return st.hasInfo() && !a.resend() && !a.noteSeen(st) && !a.periodic(st, now) && !a.accessed(st, now)
+	return st.hasInfo() && !a.over(now) && !a.resend() && !a.noteSeen(st) && !a.periodic(st, now) && !a.accessed(st, now)
 }
 
 // resend reports whether the answer with the token's successor was lost, or is
@@ -90,7 +96,7 @@ func (a *attempt) resend() bool { return a.life.unseen && a.cookie }
 // noteSeen reports whether the current token has come for the first time, which
 // starts the grace of the one before it.
 func (a *attempt) noteSeen(st *state) bool {
-	return a.life.standing == current && st.ident.unseen()
+	return a.life.standing == current && a.life.presented && st.ident.unseen()
 }
 
 // periodic reports whether it is time to replace the current token.
@@ -100,23 +106,52 @@ func (a *attempt) periodic(st *state, now time.Time) bool {
 
 // accessed reports whether the access is to be written.
 func (a *attempt) accessed(st *state, now time.Time) bool {
-	return now.Sub(st.accessed) >= a.cfg.AccessResolution
+	return !a.passive && now.Sub(st.accessed) >= a.cfg.resolution(st)
+}
+
+// over reports whether the session's time is over, by what the attempt knows of
+// it. Others may have used it since.
+func (a *attempt) over(now time.Time) bool {
+	return a.life.base.stored() && a.cfg.expired(a.life.base, now)
+}
+
+// apply makes the changes to the session as it is now, as the handler did or
+// else by doing them again. What the application does then may take its time, so
+// ctx is looked at between any two of them.
+func (a *attempt) apply(ctx context.Context) (*state, error) {
+	if next := a.view; next != nil {
+		a.view = nil
+		return next, nil
+	}
+	next := a.life.base.clone()
+	next.joins = a.join
+	for _, o := range a.log {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("session2: save %v: %w", a.life.token.id, err)
+		}
+		if err := o(next); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
 }
 
 // decide makes the plan.
-func (a *attempt) decide(now time.Time, n nonce) (plan, error) {
-	next := *a.life.base
-	next.joins = a.join
-	for _, o := range a.log {
-		if err := o(&next); err != nil {
-			return plan{}, &changeError{err}
-		}
+func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, error) {
+	next, err := a.apply(ctx)
+	if err != nil {
+		return plan{}, err
 	}
-	p := plan{next: &next, token: a.life.token}
+	if key, lost := a.guards.lost(a.life.base); lost && !a.own {
+		return plan{}, fmt.Errorf("session2: save %v: key %q was read and then set, and another request "+
+			"has changed it in between; Key.Update is made for that: %w", a.life.token.id, key, ErrLostUpdate)
+	}
+	p := plan{next: next, token: a.life.token}
 	switch {
 	case !next.stored() && !next.hasInfo():
 	case !next.stored():
 		p.todo, p.cookie, p.event = doSave, setCookie, EventCreated
+		next.realm = a.cfg.Realm
 		next.ident = identity{hash: p.token.secret.hash(), since: now}
 	case !next.hasInfo() && !a.spend:
 		p.todo, p.cookie, p.event = doEnd, revokeCookie, EventDestroyed
@@ -131,7 +166,8 @@ func (a *attempt) decide(now time.Time, n nonce) (plan, error) {
 
 // decideStored plans for a session that is stored and stays so.
 func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
-	if len(a.log) > 0 {
+	p.next.values.settle()
+	if len(a.log) > 0 && p.next.changed(a.life.base) {
 		p.todo = doSave
 	}
 	if p.next.reissue {
@@ -141,8 +177,10 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	case a.spend:
 	case a.join:
 		p.cookie = setCookie
+	case p.next.renew && p.next.signIn:
+		p.rotate(n, signedIn, now)
 	case p.next.renew:
-		p.rotate(n, true, now)
+		p.rotate(n, renewed, now)
 	case a.resend():
 		p.cookie = setCookie
 	default:
@@ -159,12 +197,12 @@ func (a *attempt) decidePeriodic(p *plan, now time.Time, n nonce) {
 		p.todo = doSave
 	}
 	if a.periodic(p.next, now) {
-		p.rotate(n, false, now)
+		p.rotate(n, periodic, now)
 	}
 }
 
-func (p *plan) rotate(n nonce, login bool, now time.Time) {
-	p.next.ident, p.token.secret = p.next.ident.rotate(p.token.secret, n, login, now)
+func (p *plan) rotate(n nonce, why reason, now time.Time) {
+	p.next.ident, p.token.secret = p.next.ident.rotate(p.token.secret, n, why, now)
 	p.todo, p.cookie, p.event = doSave, setCookie, EventRenewed
 }
 
@@ -172,16 +210,17 @@ func (p *plan) rotate(n nonce, login bool, now time.Time) {
 // has ended. own is the session to start where a login needs one of its own.
 func (a *attempt) rebase(st *state, v verdict, own life) error {
 	id := a.life.token.id
-	shown := a.life.shown
-	a.join = false
+	now := life{base: st, token: token{id, v.secret}, shown: a.life.shown, presented: a.life.presented,
+		standing: v.standing, unseen: v.unseen}
+	a.join, a.own, a.view = false, false, nil
 	switch {
 	case st != nil && v.opens():
-		a.life = life{st, token{id, v.secret}, shown, v.standing, v.unseen}
-	case a.login && st != nil && v.standing == superseded && st.user == a.user:
-		a.life = life{st, token{id, v.secret}, shown, v.standing, false}
-		a.join = true
+		a.life = now
+	case a.login && st != nil && v.twin && st.user == a.user:
+		now.unseen = false
+		a.life, a.join = now, true
 	case a.login:
-		a.life = own
+		a.life, a.own = own, true
 	case len(a.log) == 0:
 		return errQuiet
 	case st == nil:
@@ -207,24 +246,29 @@ func landed(st *state, mine, prev Version) error {
 	return fmt.Errorf("session2: save %v: %w", st.id, ErrUncertain)
 }
 
-// record completes the plan's state, and returns the record to store.
-func (p *plan) record(cfg *Config, version Version, now time.Time) (Record, error) {
+// record completes the plan's state, and returns the record to store. What the
+// library itself keeps in it does not count against MaxBytes, and a session that
+// is larger already, by another configuration, may still shrink.
+func (a *attempt) record(p *plan, version Version, now time.Time) (Record, error) {
 	next := p.next
 	next.version = version
 	next.versions = append(slices.Clip(next.versions), version)
 	next.versions = next.versions[max(0, len(next.versions)-maxVersions):]
-	next.login, next.renew, next.reissue, next.joins = false, false, false, false
-	if now.After(next.accessed) {
+	if now.After(next.accessed) && (!a.passive || next.signIn) {
 		next.accessed = now
 	}
-	next.expires = cfg.expiry(next)
+	next.signIn, next.renew, next.reissue, next.joins = false, false, false, false
+	next.expires = a.cfg.expiry(next)
 	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
-		next.expires, next.lifetime = now, 1
+		next.expires, next.lifetime, next.login = now, 1, time.Time{}
 	}
-	data := encodeData(next)
-	if len(data) > cfg.MaxBytes && p.todo != doEnd {
-		return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w", next.id, len(data), cfg.MaxBytes, ErrTooLarge)
+	next.values.settle()
+	data, size := encodeData(next)
+	if size > a.cfg.MaxBytes && p.todo != doEnd {
+		if _, before := encodeData(a.life.base); size > before {
+			return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w", next.id, size, a.cfg.MaxBytes, ErrTooLarge)
+		}
 	}
-	return Record{ID: next.id, Version: version, User: next.user, Created: next.created,
+	return Record{ID: next.id, Version: version, User: userKey(next.realm, next.user), Created: next.created,
 		Accessed: next.accessed, Expires: next.expires, Data: data}, nil
 }

@@ -18,8 +18,8 @@
 // one conditional Save just before the first byte of the response leaves: a
 // client never sees a success for a change that was not stored, concurrent
 // requests merge their changes and lose none, and no request brings back a
-// session that was ended while it ran. A request that panics, or answers with
-// 500 or above, leaves no trace.
+// session that was ended or has expired while it ran. A request that panics,
+// answers with 500 or above, or has run out of its context's time leaves no trace.
 //
 // # Concurrency
 //
@@ -29,8 +29,9 @@
 // held during a handler, and requests for one session run side by side. When two
 // change it at once, the later one's changes are applied again to what the
 // earlier one stored: different keys merge, [Key.Update] runs again on the fresh
-// value, and of two plain Sets of one key one wins whole. A session's end wins
-// over everything. Nothing of this depends on which process or machine the
+// value, and of two plain Sets of one key one wins whole. A request that has read a
+// key and then sets or deletes it is refused with [ErrLostUpdate] if another one has
+// changed that key in between. A session's end wins over everything. Nothing of this depends on which process or machine the
 // requests run on, if the store may be shared there.
 //
 // No constructor starts a goroutine: run [Manager.Cleanup] in one of your own.
@@ -43,13 +44,16 @@
 // is __Host-session, Secure, HttpOnly and SameSite=Lax unless [CookieConfig]
 // says otherwise. A login ([Session.SetUser]) or [Session.Renew] replaces the
 // verifier and kills the old one at once, for running requests too (ASVS
-// 7.2.4). With Config.RenewEvery it is replaced periodically as well, and
-// whoever uses an old one too late gives the theft of a cookie away
-// ([EventReuse]). An unknown token opens nothing and is never adopted. Idle and
-// absolute limits hold by the manager's clock, swept or not (ASVS 7.3.1, 7.3.2).
+// 7.2.4). With Config.RenewEvery it is replaced periodically as well: the old
+// verifier is good until a client has come with the new one, and for RenewGrace
+// after that. A later use of it means that two have the cookie; it is an
+// [EventReuse], and ends the session. An unknown token opens nothing and is never adopted. Idle and
+// absolute limits hold by the manager's clock, swept or not (ASVS 7.3.1, 7.3.2),
+// and a login begins the absolute one anew. Managers that share a store open and
+// revoke the sessions of their own Config.Realm only.
 //
 // If the store fails, the request fails: a session that cannot be loaded reads
-// as nobody's, and the response is a 503 whatever the handler said to nobody.
+// as nobody's, and the response is a 503 whatever the handler has written.
 //
 // Cross-site requests are the application's to refuse: by http.CrossOriginProtection,
 // or by [Session.CSRFToken]. [Session.UseFormToken] keeps a form from being

@@ -2,6 +2,7 @@ package session2
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 )
 
@@ -15,16 +16,17 @@ const (
 	EventDestroyed                       // it was ended by Destroy, or because it came to hold nothing
 	EventExpired                         // a token was presented whose session's time is over
 	EventRevoked                         // it was ended from outside, by Revoke, RevokeUser or RevokeOthers
-	EventConflict                        // a commit met a concurrent one: Err is ErrConflict if it was replayed; otherwise it says why its changes were dropped
+	EventConflict                        // a commit met a concurrent one: Err is ErrConflict if it was replayed, ErrStale or ErrLostUpdate if the request was refused
 	EventUnknown                         // a well-formed token that opens nothing: no such session, or no longer its token
 	EventMalformed                       // a cookie that is no token, or several that contradict one another
+	EventDropped                         // changes that were not stored: the session had ended (Err is ErrNotFound), its token was replaced (ErrStale), or Err tells
 	EventReuse                           // a token that was replaced by RenewEvery and whose time is over: somebody else holds the cookie
 	EventCorrupt                         // a record or a value in it could not be read
 	EventStoreError                      // the store failed
 )
 
 var eventNames = [...]string{"", "created", "renewed", "destroyed", "expired", "revoked", "conflict",
-	"unknown", "malformed", "reuse", "corrupt", "store error"}
+	"unknown", "malformed", "dropped", "reuse", "corrupt", "store error"}
 
 // String returns the kind in lower case, such as "created".
 func (k EventKind) String() string {
@@ -35,13 +37,24 @@ func (k EventKind) String() string {
 }
 
 // level keeps the log of a busy site quiet: the life of a session is for
-// debugging, what an operator should know of is not.
-func (k EventKind) level() slog.Level {
-	switch k {
+// debugging, what an operator should know of is not. Changes that came too late
+// for their session are nobody's fault; those that are lost otherwise are.
+func (e Event) level() slog.Level {
+	race := errors.Is(e.Err, ErrNotFound) || errors.Is(e.Err, ErrStale) || errors.Is(e.Err, ErrLostUpdate)
+	switch e.Kind {
 	case EventReuse:
 		return slog.LevelWarn
 	case EventCorrupt, EventStoreError:
 		return slog.LevelError
+	case EventDropped:
+		if !race {
+			return slog.LevelError
+		}
+		return slog.LevelInfo
+	case EventConflict:
+		if race {
+			return slog.LevelInfo
+		}
 	}
 	return slog.LevelDebug
 }
@@ -58,7 +71,7 @@ type Event struct {
 
 // emit logs an event and hands it to the application.
 func (m *Manager) emit(ctx context.Context, e Event) {
-	if log, level := m.cfg.Logger, e.Kind.level(); log.Enabled(ctx, level) {
+	if log, level := m.cfg.Logger, e.level(); log.Enabled(ctx, level) {
 		attrs := make([]slog.Attr, 0, 3)
 		if e.ID != (ID{}) {
 			attrs = append(attrs, slog.String("session", e.ID.String()))

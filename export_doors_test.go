@@ -40,4 +40,7 @@ func DecodeState(data []byte) (*State, error) {
 }
 
 // EncodeState returns a record's Data.
-func EncodeState(st *State) []byte { return encodeData(st) }
+func EncodeState(st *State) []byte {
+	data, _ := encodeData(st)
+	return data
+}

@@ -1,8 +1,11 @@
 package session2
 
 import (
+	"cmp"
 	"context"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -13,6 +16,7 @@ import (
 // Flash leaves a message for the next page that asks for [Session.Flashes]. It
 // is encoded as Set does.
 func (s *Session) Flash(v any) {
+	s.must()
 	data, err := encodeAny(s.m.cfg.Codec, v)
 	if err != nil {
 		s.refuse(fmt.Errorf("session2: flash: %w", err))
@@ -21,7 +25,7 @@ func (s *Session) Flash(v any) {
 	f := flash{data: data}
 	rand.Read(f.id[:])
 	s.change(func(st *state) error {
-		st.flashes = append(slices.Clip(st.flashes), f)
+		st.flashes = append(st.flashes, f)
 		return nil
 	})
 }
@@ -145,33 +149,76 @@ func (s *Session) useDrawn(m mark, use op) bool {
 }
 
 // CSRFToken returns the session's token against cross-site requests, for a form
-// field csrf_token or a header X-CSRF-Token. It stays the same until a login or
-// Renew. The first call stores it, and with it the session.
+// field csrf_token or a header X-CSRF-Token. It is valid until a login or Renew,
+// and is spelled anew by each call, so that the compression of a page does not
+// give it away. The first call stores it, and with it the session; of several
+// first calls at once, all tokens are valid.
 func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()
 	if len(s.work.csrf) == 0 {
-		m := newMark()
+		m := s.drawCSRF()
 		s.apply(func(st *state) error {
-			st.csrf = addMark(st.csrf, m, maxCSRF)
+			if !holds(st.csrf, m) {
+				st.csrf = addMark(st.csrf, m, maxCSRF)
+			}
 			return nil
 		})
 	}
-	return s.work.csrf[0].encode()
+	return s.work.csrf[0].mask()
+}
+
+// drawCSRF makes the token of what all requests of a stored session know, so that
+// they make the same one.
+func (s *Session) drawCSRF() mark {
+	base := s.life.base
+	if !base.stored() {
+		return newMark()
+	}
+	key, err := hkdf.Key(sha256.New, base.ident.hash[:], base.id[:], "session2 csrf v1", len(mark{}))
+	if err != nil {
+		panic(err) // only for an output of more than 8160 bytes
+	}
+	return mark(key)
+}
+
+// mask spells the mark as a random pad and what is left of the mark under it.
+func (m mark) mask() string {
+	var b [2 * len(mark{})]byte
+	rand.Read(b[:len(m)])
+	subtle.XORBytes(b[len(m):], b[:len(m)], m[:])
+	return strict64.EncodeToString(b[:])
+}
+
+// unmask is the inverse of mask. It takes a bare mark as well, as earlier releases
+// spelled it.
+func unmask(s string) (m mark, ok bool) {
+	var b [2 * len(mark{})]byte
+	if len(s) != strict64.EncodedLen(len(b)) {
+		return parseMark(s)
+	}
+	n, err := strict64.Decode(b[:], []byte(s))
+	subtle.XORBytes(m[:], b[:len(m)], b[len(m):])
+	return m, err == nil && n == len(b)
 }
 
 // ValidCSRFToken reports whether r carries the session's CSRF token, in the
-// header X-CSRF-Token or else in the form field csrf_token of its body, which
-// is then parsed. The URL is not looked at.
+// header X-CSRF-Token or else in the form field csrf_token of its body. The body
+// is parsed only if the session has such a token, by r.PostFormValue, and so within
+// the limits that the application has set for it. The URL is not looked at.
 func (s *Session) ValidCSRFToken(r *http.Request) bool {
+	s.look()
+	list := s.work.csrf
+	s.mu.Unlock()
+	if len(list) == 0 {
+		return false
+	}
 	text := r.Header.Get("X-CSRF-Token")
 	if text == "" {
 		text = r.PostFormValue("csrf_token")
 	}
-	m, ok := parseMark(text)
-	s.look()
-	defer s.mu.Unlock()
-	return ok && holds(s.work.csrf, m)
+	m, ok := unmask(text)
+	return ok && holds(list, m)
 }
 
 // spend makes one change by a Save of its own, which must find the session
@@ -179,14 +226,20 @@ func (s *Session) ValidCSRFToken(r *http.Request) bool {
 func (s *Session) spend(ctx context.Context, o op) error {
 	s.look()
 	s.mu.Unlock()
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, o) })
+	h.report(s.ctx, s.m)
+	return err
+}
+
+// spendNow is spend that no other commit runs beside.
+func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
 	s.mu.Lock()
-	t := &txn{attempt: attempt{cfg: &s.m.cfg, life: s.life, log: []op{o}, spend: true}, s: s, resets: s.resets, ends: s.ends}
-	err := firstError(s.broken, s.wrong)
+	t := s.txn()
+	t.log, t.spend = []op{o}, true
+	err := cmp.Or(s.broken, s.wrong, s.late())
 	s.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
@@ -194,9 +247,9 @@ func (s *Session) spend(ctx context.Context, o op) error {
 	if t.lost && absent(err) { // it may have been done, before the session ended
 		err = uncertain(err)
 	}
-	if late := errors.Is(err, errLanded); err == nil || late {
-		s.adopt(ctx, t, late)
-		return nil
+	if landed := errors.Is(err, errLanded); err == nil || landed {
+		s.adopt(t, landed)
+		err = nil
 	}
-	return err
+	return t.hearing, err
 }

@@ -153,3 +153,13 @@ func (st *site) stored(b *browser, key string) (v any) {
 	st.do(b, func(s *session2.Session) { v = s.Get(key) })
 	return v
 }
+
+// recordPanics serves one request of b, and outlives a panic of the handler.
+func recordPanics(h http.Handler, b *browser) (w *httptest.ResponseRecorder) {
+	r := httptest.NewRequest("GET", "/", nil)
+	w = httptest.NewRecorder()
+	b.send(r)
+	defer func() { recover() }()
+	h.ServeHTTP(w, r)
+	return w
+}

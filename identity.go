@@ -1,7 +1,6 @@
 package session2
 
 import (
-	"crypto/sha256"
 	"crypto/subtle"
 	"time"
 )
@@ -14,30 +13,41 @@ const maxRetired = 32
 // methods are pure: what they decide follows from the record, the token and
 // the times they are given.
 type identity struct {
-	hash    [sha256.Size]byte // of the current verifier
-	since   time.Time         // when it became the current one
-	retired []retired         // those before it, oldest first
+	hash    hash      // of the current verifier
+	since   time.Time // when it became the current one
+	retired []retired // those before it, oldest first
 }
 
 // retired is a verifier that was replaced. Its successor is derived from it
 // and nonce; the chain of successors ends in the current verifier.
 type retired struct {
-	hash  [sha256.Size]byte
+	hash  hash
 	nonce nonce
-	login bool      // replaced by a login or Renew, and dead; else periodically
+	why   reason
 	at    time.Time // when
-	seen  time.Time // when the successor was first presented; zero: not yet
+	seen  time.Time // when a request first came with the successor; zero: none has yet
 }
+
+// reason is why a verifier was replaced. The first one leaves it good for a
+// while, the others are changes of privileges, after which it is dead.
+type reason byte
+
+const (
+	periodic reason = iota
+	signedIn        // records of releases before Realm have it for renewed, too
+	renewed
+)
 
 // standing is what a presented verifier is to a record.
 type standing int
 
+// In the order in which they count, where a request presents several.
 const (
 	unknown    standing = iota // never issued, or dead for longer than the grace
-	current                    // the one that the client should have
-	replaced                   // periodically, and still good
 	superseded                 // by a login or Renew within the grace: reads as anonymous
 	reused                     // replaced periodically, and its time is over: somebody else has the cookie
+	replaced                   // periodically, and still good
+	current                    // the one that the client should have
 )
 
 // verdict is a judgement on a presented verifier.
@@ -45,6 +55,7 @@ type verdict struct {
 	standing standing
 	secret   verifier // the current verifier, unless standing is unknown
 	unseen   bool     // replaced, and nobody has presented the successor yet
+	twin     bool     // superseded by one login and by no other change of privileges
 }
 
 // opens reports whether the verifier opens the session.
@@ -66,19 +77,21 @@ func (i *identity) judge(v verifier, arrived time.Time, grace time.Duration) ver
 }
 
 // judgeRetired judges a verifier by the chain of replacements from it to the
-// current one. The first login in the chain decides, whatever came before.
+// current one. The first change of privileges in it decides, whatever came before.
 func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Duration) verdict {
 	first := chain[0]
+	var changes []retired
 	for _, r := range chain {
 		v = v.successor(r.nonce)
-	}
-	for _, r := range chain {
-		if r.login {
-			if arrived.After(r.at.Add(grace)) {
-				return verdict{}
-			}
-			return verdict{standing: superseded, secret: v}
+		if r.why != periodic {
+			changes = append(changes, r)
 		}
+	}
+	if len(changes) > 0 {
+		if arrived.After(changes[0].at.Add(grace)) {
+			return verdict{}
+		}
+		return verdict{standing: superseded, secret: v, twin: len(changes) == 1 && changes[0].why == signedIn}
 	}
 	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
 		return verdict{standing: reused, secret: v}
@@ -88,26 +101,32 @@ func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Dur
 
 // rotate returns the identity whose current verifier is the successor of v,
 // the one until now, and that successor. It is one Save on the same record.
-func (i identity) rotate(v verifier, n nonce, login bool, now time.Time) (identity, verifier) {
+func (i identity) rotate(v verifier, n nonce, why reason, now time.Time) (identity, verifier) {
 	next := v.successor(n)
 	list := append(make([]retired, 0, len(i.retired)+1), i.retired...)
-	list = append(list, retired{hash: v.hash(), nonce: n, login: login, at: now})
+	list = append(list, retired{hash: v.hash(), nonce: n, why: why, at: now})
 	if len(list) > maxRetired {
 		list = list[len(list)-maxRetired:]
 	}
 	return identity{hash: next.hash(), since: now, retired: list}, next
 }
 
-// due reports whether it is time for a periodic rotation.
+// due reports whether it is time for a periodic rotation: so long after the
+// current verifier was made, or was first seen where it came by such a rotation
+// itself. One that no client has come with is not replaced.
 func (i *identity) due(every time.Duration, now time.Time) bool {
-	return every > 0 && !now.Before(i.since.Add(every))
+	since := i.since
+	if n := len(i.retired); n > 0 && i.retired[n-1].why == periodic {
+		since = i.retired[n-1].seen
+	}
+	return every > 0 && !i.unseen() && !now.Before(since.Add(every))
 }
 
 // unseen reports whether the current verifier, if it came by a periodic
 // rotation, has yet to be noted as presented.
 func (i *identity) unseen() bool {
 	n := len(i.retired)
-	return n > 0 && !i.retired[n-1].login && i.retired[n-1].seen.IsZero()
+	return n > 0 && i.retired[n-1].why == periodic && i.retired[n-1].seen.IsZero()
 }
 
 // markSeen notes that the current verifier was presented.

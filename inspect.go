@@ -10,9 +10,12 @@ import (
 // Contents is what a record's Data hold, for tools that look into a store. There
 // is no token in it and no part of one: it opens no session.
 type Contents struct {
+	Realm      string
+	User       string // as the application knows it, without the realm
 	RemoteAddr string
 	UserAgent  string
 	Lifetime   time.Duration // of [Session.SetLifetime]; 0: the manager's
+	Idle       time.Duration // of [Session.SetIdleTimeout]; 0: the manager's; negative: none
 	FormTokens int           // their number
 	Flashes    []Item        // without keys, the oldest first
 	Values     []Item        // ordered by key
@@ -34,12 +37,12 @@ func Inspect(rec Record) (Contents, error) {
 	if err != nil {
 		return Contents{}, err
 	}
-	c := Contents{RemoteAddr: st.remote, UserAgent: st.agent, Lifetime: st.lifetime,
+	c := Contents{Realm: st.realm, User: st.user, RemoteAddr: st.remote, UserAgent: st.agent, Lifetime: st.lifetime, Idle: st.idle,
 		FormTokens: len(st.forms), Versions: slices.Clone(st.versions)}
 	for _, f := range st.flashes {
 		c.Flashes = append(c.Flashes, Item{Size: len(f.data), data: f.data})
 	}
-	for _, v := range st.values {
+	for _, v := range st.values.base {
 		c.Values = append(c.Values, Item{Key: v.key, Size: len(v.data), data: v.data})
 	}
 	return c, nil

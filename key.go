@@ -13,16 +13,24 @@ type Key[T any] struct{ name string }
 func NewKey[T any](name string) Key[T] { return Key[T]{name} }
 
 // Get returns a copy of the value, and whether there is one. A value that
-// cannot be decoded as a T is none, and is in [Session.Err].
+// cannot be decoded as a T counts as absent; it is an EventCorrupt, and in
+// [Session.Err]. T may be renamed, and fields may be added to it or removed: gob
+// and JSON go by the fields' names. Where the type of a field or T itself becomes
+// another, take another name for the key and Delete the old one.
 func (k Key[T]) Get(s *Session) (T, bool) {
-	var zero T
 	data, ok := s.raw(k.name)
+	return k.decode(s, data, ok)
+}
+
+// decode decodes a value that is there.
+func (k Key[T]) decode(s *Session, data []byte, ok bool) (v T, _ bool) {
 	if !ok {
-		return zero, false
+		return v, false
 	}
 	v, err := decodeTyped[T](s.m.cfg.Codec, data)
 	if err != nil {
 		s.undecodable(k.name, err)
+		var zero T
 		return zero, false
 	}
 	return v, true
@@ -30,59 +38,86 @@ func (k Key[T]) Get(s *Session) (T, bool) {
 
 // Set sets the value, as [Session.Set] does.
 func (k Key[T]) Set(s *Session, v T) {
+	s.must()
 	data, err := encodeTyped(s.m.cfg.Codec, v)
 	s.put(k.name, data, err)
+}
+
+// Has reports whether there is a value, of whatever type.
+func (k Key[T]) Has(s *Session) bool { return s.Has(k.name) }
+
+// Pop returns the value and removes it. A value that cannot be decoded is removed,
+// and is none.
+func (k Key[T]) Pop(s *Session) (T, bool) {
+	data, ok := s.pop(k.name)
+	return k.decode(s, data, ok)
 }
 
 // Delete removes the value.
 func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 
-// Update sets the value to what f makes of it, the zero T if there is none. If
-// another request commits first, f is called again with that one's value: of
-// any number of increments at once, none is lost. So f may run several times,
-// and must do nothing but compute; it must not use s.
+// Update sets the value to what f makes of it, the zero T if there is none or if
+// it cannot be decoded as a T. If another request commits first, f is called again
+// with that one's value: of any number of increments at once, none is lost. So f
+// may run several times, and must do nothing but compute; it must not use s.
 func (k Key[T]) Update(s *Session, f func(T) T) {
-	apply := func(st *state) error { return k.apply(s, st, f) }
 	for {
-		s.look()
-		st, gen := *s.work, s.gen
-		s.mu.Unlock()
-		err := apply(&st) // without the lock: f is the application's
+		was := s.updated(k.name)
+		v, _ := k.decode(s, was.data, was.ok)
+		data, err := k.encode(s, f(v)) // without a lock: f is the application's
 		if err != nil {
 			s.refuse(err)
 			return
 		}
-		if s.applied(&st, gen, apply) {
+		if s.update(k.name, was, data, func(st *state) error { return k.apply(s, st, f) }) {
 			return
 		}
 	}
 }
 
-// apply sets the value in st to what f makes of it.
+// apply is Update for the record of another request.
 func (k Key[T]) apply(s *Session, st *state, f func(T) T) error {
 	var v T
-	if data, ok := st.get(k.name); ok {
-		var err error
-		if v, err = decodeTyped[T](s.m.cfg.Codec, data); err != nil {
-			return getError(k.name, err)
+	if e := st.values.get(k.name); e.ok {
+		if old, err := decodeTyped[T](s.m.cfg.Codec, e.data); err == nil {
+			v = old
 		}
 	}
-	data, err := encodeTyped(s.m.cfg.Codec, f(v))
+	data, err := k.encode(s, f(v))
 	if err != nil {
-		return setError(k.name, err)
+		return &changeError{err}
 	}
-	st.set(k.name, data)
+	st.values.set(k.name, data)
 	return nil
 }
 
-// applied takes over a change that was made to a copy of generation gen,
-// unless another goroutine of the request was faster.
-func (s *Session) applied(st *state, gen int, o op) bool {
-	s.mu.Lock()
+func (k Key[T]) encode(s *Session, v T) ([]byte, error) {
+	data, err := encodeTyped(s.m.cfg.Codec, v)
+	if err != nil {
+		return nil, setError(k.name, err)
+	}
+	return data, nil
+}
+
+// updated returns what is under key, for an Update. That is no look: the Update
+// runs again where others change the key.
+func (s *Session) updated(key string) edit {
+	s.look()
 	defer s.mu.Unlock()
-	if s.gen != gen {
+	return s.work.values.get(key)
+}
+
+// update sets key to data and logs o, which does the same, unless key is no
+// longer what it was: another goroutine of the request was faster.
+func (s *Session) update(key string, was edit, data []byte, o op) bool {
+	s.look()
+	defer s.mu.Unlock()
+	if !s.work.values.get(key).equal(was) {
 		return false
 	}
-	s.work, s.log, s.gen = st, append(s.log, o), s.gen+1
+	s.looks.updated(key, s.gen+1)
+	work := s.own()
+	work.values.set(key, data)
+	s.work, s.log, s.gen = work, append(s.log, o), s.gen+1
 	return true
 }

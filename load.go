@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,10 @@ import (
 	"time"
 )
 
-// maxCandidates bounds the cookies of one name that are looked up.
-const maxCandidates = 4
+// maxTokens bounds the tokens of one request that are looked up. Of more, the
+// first half and the last half count: where in a request a cookie stands is up
+// to the browser and to whoever may set cookies beside ours.
+const maxTokens = 8
 
 var errAmbiguous = errors.New("several cookies open different sessions")
 
@@ -33,29 +36,81 @@ func (s *Session) newLife() life {
 	return life{base: st, token: t, shown: t.secret, standing: current}
 }
 
-// load finds the session that the request's cookie opens. It runs once.
+// hearing collects events, which are reported when no lock is held: what the
+// application does with them may use the session.
+type hearing []Event
+
+func (h *hearing) hear(e Event) { *h = append(*h, e) }
+
+func (h hearing) report(ctx context.Context, m *Manager) {
+	for _, e := range h {
+		m.emit(ctx, e)
+	}
+}
+
+// load finds the session that the request's cookies open. It runs once; if it
+// panics, the session cannot be used any more.
 func (s *Session) load(ctx context.Context) {
-	lives, err := s.candidates(ctx)
-	if err != nil && ctx.Err() != nil && s.request != nil { // the client has gone: what its handler does is done all the same
+	var h hearing
+	if s.loadOnce(ctx, &h) {
+		h.report(ctx, s.m)
+	}
+}
+
+func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if s.loaded.Load() {
+		return false
+	}
+	var found found
+	err := errors.New("session2: load: the store panicked")
+	defer func() { s.take(found, err) }()
+	found, err = s.find(ctx, h)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) && s.request != nil { // the client has gone: what its handler does is done all the same
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 		defer cancel()
-		lives, err = s.candidates(late)
+		found, err = s.find(late, h)
 	}
-	l, ambiguous := choose(lives)
-	if ambiguous {
-		s.m.emit(ctx, Event{Kind: EventMalformed, Err: errAmbiguous})
+	return true
+}
+
+// found is what a request's tokens open.
+type found struct {
+	life   life     // the one session, or one that the request's token was replaced in
+	opened []*state // all of them, if more than one
+}
+
+// add takes in what the tokens of one record are.
+func (f *found) add(l life) {
+	one := f.life.base
+	switch open := l.standing == current || l.standing == replaced; {
+	case open && one == nil && f.opened == nil:
+		f.life = l
+	case open && f.opened == nil:
+		f.life, f.opened = life{}, []*state{one, l.base}
+	case open:
+		f.opened = append(f.opened, l.base)
+	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
+		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded}
 	}
+}
+
+// take makes what was found the session.
+func (s *Session) take(f found, err error) {
+	l := f.life
 	if l.base == nil {
 		l.base = s.newState()
 		l.base.id = l.token.id
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = firstError(s.broken, err)
+	s.working = &working{life: l, work: l.base, others: f.opened, broken: err}
+	s.looks.keys.rows = s.room[:0] // most requests look at little
 	if l.standing == superseded {
-		s.note = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
+		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}
-	s.life, s.work = l, l.base
+	s.loaded.Store(true)
 }
 
 // tokens returns the well-formed tokens that the request presents, each once.
@@ -79,83 +134,88 @@ func (s *Session) tokens() (list []token, malformed bool) {
 	for _, c := range s.request.CookiesNamed(s.m.cfg.Cookie.Name) {
 		add(c.Value)
 	}
+	if n := len(list); n > maxTokens {
+		list = append(list[:maxTokens/2:maxTokens/2], list[n-maxTokens/2:]...)
+		malformed = true
+	}
 	return list, malformed
 }
 
-// candidates looks up every token presented. A cookie may have been tossed in
-// beside ours by a sibling domain, so none is preferred for its place.
-func (s *Session) candidates(ctx context.Context) ([]life, error) {
+// find looks up every token presented. A cookie may have been tossed in beside
+// ours by a sibling domain, or be left from an earlier release, so none is
+// preferred for its place, and all tokens of one record are judged together.
+func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
+	*h = nil
 	list, malformed := s.tokens()
-	if malformed || len(list) > maxCandidates {
-		s.m.emit(ctx, Event{Kind: EventMalformed})
+	if malformed {
+		h.hear(Event{Kind: EventMalformed})
 	}
-	if len(list) > maxCandidates {
-		return nil, nil
-	}
-	var lives []life
-	for _, t := range list {
-		l, err := s.m.lookUp(ctx, t, s.arrived)
+	for i, t := range list {
+		if slices.ContainsFunc(list[:i], func(earlier token) bool { return earlier.id == t.id }) {
+			continue
+		}
+		l, err := s.lookUp(ctx, h, t.id, list[i:])
 		if err != nil {
-			return nil, err
+			return found{}, err
 		}
-		lives = append(lives, l)
+		f.add(l)
 	}
-	return lives, nil
+	if len(f.opened) > 1 {
+		h.hear(Event{Kind: EventMalformed, Err: errAmbiguous})
+	}
+	return f, nil
 }
 
-// choose picks the one session that the tokens open. Two that open different
-// sessions open none. A token that a login has replaced opens nothing, but is
-// remembered, so that its request leaves the newer cookie alone.
-func choose(lives []life) (chosen life, ambiguous bool) {
-	for _, l := range lives {
-		open := l.standing == current || l.standing == replaced
-		switch {
-		case !open && (l.standing != superseded || chosen.standing != unknown):
-		case !open:
-			chosen = life{token: token{id: l.token.id}, shown: l.shown, standing: superseded}
-		case chosen.base != nil && chosen.base.id != l.base.id:
-			return life{}, true
-		case chosen.base == nil || l.standing == current:
-			chosen = l
-		}
-	}
-	return chosen, false
-}
-
-// lookUp loads the record that a token names and judges the token by it. An
-// error is the store's; a token that opens nothing is none.
-func (m *Manager) lookUp(ctx context.Context, t token, arrived time.Time) (life, error) {
-	st, err := m.read(ctx, t.id)
+// lookUp loads a record and judges the tokens presented for it. The best of them
+// counts: whoever has the current one is no thief. An error is the store's; a
+// token that opens nothing is none.
+func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
+	st, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err
 	}
-	v := st.ident.judge(t.secret, arrived, m.cfg.RenewGrace)
-	l := life{base: st, token: token{t.id, v.secret}, shown: t.secret, standing: v.standing, unseen: v.unseen}
-	switch v.standing {
-	case unknown:
-		m.emit(ctx, Event{Kind: EventUnknown, ID: t.id})
-	case superseded:
-		m.emit(ctx, Event{Kind: EventUnknown, ID: t.id, Err: ErrStale})
-	case reused:
-		return life{}, m.reuse(ctx, st)
+	for _, t := range tokens {
+		if t.id != id {
+			continue
+		}
+		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
+		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) { // by a handler that is still running
+			v.standing = replaced
+		}
+		if v.standing > best.standing || best.base == nil {
+			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
+		}
 	}
-	return l, nil
+	switch best.standing {
+	case unknown:
+		h.hear(Event{Kind: EventUnknown, ID: id})
+	case superseded:
+		h.hear(Event{Kind: EventUnknown, ID: id, Err: ErrStale})
+	case reused:
+		return life{}, s.m.reuse(ctx, h, st)
+	}
+	return best, nil
 }
 
 // errExpired is the absence of a session whose record is still there.
 var errExpired = fmt.Errorf("expired: %w", ErrNotFound)
 
-// fetch loads a record and takes it apart.
+// fetch loads a record and takes it apart. With errExpired there is a state.
 func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 	rec, err := m.store.Load(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	st, err := decodeRecord(rec)
-	if err == nil && m.cfg.expired(st, time.Now()) {
-		err = errExpired
+	switch {
+	case err != nil:
+		return nil, err
+	case st.realm != m.cfg.Realm:
+		return nil, fmt.Errorf("of another realm: %w", ErrNotFound)
+	case m.cfg.expired(st, time.Now()):
+		return st, errExpired
 	}
-	return st, err
+	return st, nil
 }
 
 // absent reports whether a fetch says that there is no session to be had, and
@@ -164,7 +224,7 @@ func absent(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(er
 
 // read is fetch for a token presented: that its session is not there, has
 // expired or cannot be read is an event, and no error.
-func (m *Manager) read(ctx context.Context, id ID) (*state, error) {
+func (m *Manager) read(ctx context.Context, h *hearing, id ID) (*state, error) {
 	st, err := m.fetch(ctx, id)
 	if err == nil {
 		return st, nil
@@ -179,7 +239,7 @@ func (m *Manager) read(ctx context.Context, id ID) (*state, error) {
 		e.Kind = EventCorrupt
 	}
 	if e.Kind != EventStoreError || ctx.Err() == nil { // that a client has gone is no failure of the store
-		m.emit(ctx, e)
+		h.hear(e)
 	}
 	if absent(err) {
 		err = nil
@@ -187,35 +247,71 @@ func (m *Manager) read(ctx context.Context, id ID) (*state, error) {
 	return nil, err
 }
 
+// used notes an access to a session, if one is due. A store without Touch saves
+// the record, unless others do at the same time.
+func (m *Manager) used(ctx context.Context, st *state) error {
+	now := microNow()
+	a := attempt{cfg: &m.cfg, life: life{base: st}}
+	if !a.accessed(st, now) {
+		return nil
+	}
+	next := st.clone()
+	next.accessed = now
+	err := touch(ctx, m.store, st.id, now, m.cfg.expiry(next))
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	rec, err := a.record(&plan{next: next, todo: doSave}, newVersion(), now)
+	if err == nil {
+		err = m.store.Save(ctx, rec, st.version)
+	}
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrUncertain) {
+		return nil
+	}
+	return err
+}
+
 // reuse answers a token whose time is over: two have the cookie, and which one
 // is the thief cannot be told. So the session ends.
-func (m *Manager) reuse(ctx context.Context, st *state) error {
-	m.emit(ctx, Event{Kind: EventReuse, ID: st.id, User: st.user})
+func (m *Manager) reuse(ctx context.Context, h *hearing, st *state) error {
+	h.hear(Event{Kind: EventReuse, ID: st.id, User: st.user})
 	if m.cfg.KeepOnReuse {
 		return nil
 	}
 	if err := m.store.Delete(ctx, st.id); err != nil {
-		m.emit(ctx, Event{Kind: EventStoreError, ID: st.id, User: st.user, Err: err})
+		h.hear(Event{Kind: EventStoreError, ID: st.id, User: st.user, Err: err})
 		return err
 	}
-	m.emit(ctx, Event{Kind: EventDestroyed, ID: st.id, User: st.user})
+	h.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 	return nil
 }
 
 // limit is when the session ends however much it is used.
 func (c *Config) limit(st *state) time.Time {
-	return st.created.Add(or(st.lifetime, c.Lifetime))
+	from := st.created
+	if st.login.After(from) {
+		from = st.login
+	}
+	return from.Add(cmp.Or(st.lifetime, c.Lifetime))
 }
 
 // expiry is when it ends if it is not used after st.accessed.
 func (c *Config) expiry(st *state) time.Time {
 	limit := c.limit(st)
-	if c.IdleTimeout > 0 {
-		if idle := st.accessed.Add(c.IdleTimeout); idle.Before(limit) {
-			return idle
+	if idle := cmp.Or(st.idle, c.IdleTimeout); idle > 0 {
+		if end := st.accessed.Add(idle); end.Before(limit) {
+			return end
 		}
 	}
 	return limit
+}
+
+// resolution is how often an access is written.
+func (c *Config) resolution(st *state) time.Duration {
+	if st.idle > 0 {
+		return min(c.AccessResolution, st.idle/10)
+	}
+	return c.AccessResolution
 }
 
 // expired reports whether the session's time is over, by what is stored and by

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 type Manager struct {
 	store  Store
 	cfg    Config
+	handed handed
 	warned atomic.Bool // of a secure cookie over plain HTTP
 }
 
@@ -48,32 +50,44 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 // within RenewGrace is ErrStale as well.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
 	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: token}
-	s.loadOnce.Do(func() { s.load(ctx) })
+	s.load(ctx)
 	switch {
 	case s.broken != nil:
 		return nil, s.broken
 	case token != "" && !s.life.base.stored():
-		return nil, errors.Join(fmt.Errorf("session2: open: %w", ErrNotFound), s.note)
+		return nil, errors.Join(fmt.Errorf("session2: open: %w", ErrNotFound), s.stale)
 	}
 	return s, nil
 }
 
 // Revoke ends a session from outside, such as a list of a user's devices. A
-// session that is not there is no error.
+// session that is not there, or belongs to another realm, is no error.
 func (m *Manager) Revoke(ctx context.Context, id ID) error {
+	st, err := m.fetch(ctx, id)
+	switch {
+	case errors.Is(err, errExpired), errors.Is(err, ErrCorrupt): // nobody can use it, and it is there
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
 	if err := m.store.Delete(ctx, id); err != nil {
 		return err
 	}
-	m.emit(ctx, Event{Kind: EventRevoked, ID: id})
+	e := Event{Kind: EventRevoked, ID: id}
+	if st != nil {
+		e.User = st.user
+	}
+	m.emit(ctx, e)
 	return nil
 }
 
-// RevokeUser ends all sessions of user and returns their number (ASVS 7.4.2).
-// A login that commits at the same time is either ended or comes after. For
-// "", who is nobody, it ends none. A store that is neither a [UserStore] nor an
-// [IterStore] answers errors.ErrUnsupported.
+// RevokeUser ends all sessions of user in this manager's realm, and returns their
+// number (ASVS 7.4.2). A login that commits at the same time is either ended or
+// comes after. For "", who is nobody, it ends none. A store that is neither a
+// [UserStore] nor an [IterStore] returns errors.ErrUnsupported.
 func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
-	return m.revokeUser(ctx, user, ID{})
+	return m.revokeUser(ctx, user)
 }
 
 // RevokeOthers ends all other sessions of the user of s and returns their
@@ -86,26 +100,44 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
 	return m.revokeUser(ctx, user, keep)
 }
 
-func (m *Manager) revokeUser(ctx context.Context, user string, keep ID) (n int, err error) {
+// revokeUser lists the sessions first, for their events, and then has the store
+// delete them all in one go, and what has come in between.
+func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	if user == "" {
 		return 0, nil
 	}
-	for rec, err := range m.iterUser(ctx, user) {
+	key := userKey(m.cfg.Realm, user)
+	var ids []ID
+	for rec, err := range m.iterUser(ctx, key) {
 		switch {
-		case errors.Is(err, ErrCorrupt):
-			continue // nobody can use it
+		case errors.Is(err, ErrCorrupt): // nobody can use it
 		case err != nil:
-			return n, err
-		case rec.ID == keep:
-			continue
+			return 0, err
+		case !slices.Contains(keep, rec.ID):
+			ids = append(ids, rec.ID)
 		}
-		if err := m.store.Delete(ctx, rec.ID); err != nil {
-			return n, err
-		}
-		m.emit(ctx, Event{Kind: EventRevoked, ID: rec.ID, User: user})
-		n++
 	}
-	return n, nil
+	n, err := m.deleteUser(ctx, key, ids, keep)
+	if err == nil {
+		for _, id := range ids {
+			m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
+		}
+	}
+	return n, err
+}
+
+// deleteUser deletes by the store's index, or one by one where it has none.
+func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n int, err error) {
+	n, err = deleteUser(ctx, m.store, key, keep...)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return n, err
+	}
+	for n, id := range ids {
+		if err := m.store.Delete(ctx, id); err != nil {
+			return n, err
+		}
+	}
+	return len(ids), nil
 }
 
 // iterUser lists a user's records by the store's index, or by looking at all
@@ -186,6 +218,14 @@ func deleteOld(ctx context.Context, store Store, age time.Duration) (int, error)
 	return 0, fmt.Errorf("session2: delete old: %w", errors.ErrUnsupported)
 }
 
+// deleteUser deletes a user's records by the index of a store that has one.
+func deleteUser(ctx context.Context, store Store, user string, keep ...ID) (int, error) {
+	if u, ok := store.(UserStore); ok {
+		return u.DeleteUser(ctx, user, keep...)
+	}
+	return 0, fmt.Errorf("session2: delete user: %w", errors.ErrUnsupported)
+}
+
 // touch notes an access, where the store can.
 func touch(ctx context.Context, store Store, id ID, accessed, expires time.Time) error {
 	if t, ok := store.(TouchStore); ok {
@@ -253,13 +293,9 @@ func (s *serialStore) IterUser(ctx context.Context, user string) iter.Seq2[Recor
 }
 
 func (s *serialStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
-	u, ok := s.store.(UserStore)
-	if !ok {
-		return 0, fmt.Errorf("session2: delete user: %w", errors.ErrUnsupported)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return u.DeleteUser(ctx, user, keep...)
+	return deleteUser(ctx, s.store, user, keep...)
 }
 
 // each takes the lock for each step and not for the loop's body, which may

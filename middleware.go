@@ -2,6 +2,7 @@ package session2
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,7 +112,8 @@ func (x *exchange) begin(status int) error {
 		x.confine()
 		return nil
 	}
-	if status >= http.StatusInternalServerError {
+	committed := status < http.StatusInternalServerError
+	if !committed {
 		x.refused = true
 		s.Discard()
 	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
@@ -119,20 +121,23 @@ func (x *exchange) begin(status int) error {
 		return err
 	}
 	x.begun = true
-	x.header()
+	x.header(committed)
 	return nil
 }
 
-// header writes what the session has to say into the response's header.
-func (x *exchange) header() {
-	looked, cookie := x.session.begins()
+// header writes what the session has to say into the response's header, after a
+// commit just now or without one.
+func (x *exchange) header(committed bool) {
+	looked, cookies := x.session.begins(committed)
 	if !looked {
 		return
 	}
 	h := x.w.Header()
 	vary(h)
-	if cookie != "" {
-		h.Add("Set-Cookie", cookie)
+	for _, line := range cookies {
+		h.Add("Set-Cookie", line)
+	}
+	if len(cookies) > 0 {
 		x.cookie = true
 		x.confine()
 		x.session.m.warnPlain(x.r)
@@ -157,7 +162,7 @@ func (x *exchange) fail(err error) {
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
-	x.header()
+	x.header(false)
 	reply := &exchange{Context: x.Context, w: x.w, cookie: x.cookie}
 	w := reply.writer()
 	x.session.m.cfg.ErrorHandler(w, x.r, err)
@@ -172,6 +177,7 @@ func (x *exchange) fail(err error) {
 // cookie of what [Session.Commit] has stored.
 func (x *exchange) end() {
 	s := &x.session
+	defer s.finish()
 	if x.answer != nil { // trailers that the handler left in a header it had kept
 		h := x.w.Header()
 		clear(h)
@@ -181,7 +187,7 @@ func (x *exchange) end() {
 	switch {
 	case !x.returned && !x.begun:
 		s.Discard()
-		x.header()
+		x.header(false)
 	case !x.returned, x.refused:
 		s.Discard()
 	case !x.begun:
@@ -255,7 +261,7 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 		if n > 0 {
 			var werr error
 			first, werr = w.Write(buf[:n])
-			err = firstError(werr, err)
+			err = cmp.Or(werr, err)
 		}
 		if err != nil {
 			return int64(first), noEOF(err)

@@ -66,6 +66,21 @@ var pitfalls = []struct {
 	{"a constructor starts a goroutine", "TestConstructorsStartNoGoroutine"},
 	{"two requests share a map", "TestGoroutinesOfOneRequest Test64Increments"},
 	{"a sweep dies at its first error", "TestCleanupOutlivesAFailingStore"},
+
+	// Found since.
+	{"what a request was itself issued counts as presented by a client", "TestASuccessorIsSeenWhenAClientComesWithIt"},
+	{"a running request brings an expired session back", "TestARunningRequestDoesNotReviveAnExpiredSession"},
+	{"a poll keeps a session alive for ever", "TestPassive"},
+	{"to be remembered for 30 days ends after 30 idle minutes", "TestRemember"},
+	{"a change that looks like nothing is not applied to what others did", "TestAChangeThatLooksLikeNothingIsReplayed"},
+	{"two cookies of one name lock users out, or make thieves of them", "TestARetiredTokenBesideTheCurrentOneIsNoTheft TestALoginOrLogoutEndsAllThatWerePresented TestPresentedCookies"},
+	{"a cookie decided early and sent late replaces a newer one", "TestACookieThatAnEarlierCommitOwesIsCheckedAgain"},
+	{"application code panics under a lock, and the request never ends", "TestTheApplicationsFunctionsMayDoWhatTheyLike TestALoadThatPanickedIsNoSession"},
+	{"one manager's cookie opens another's session", "TestRealms TestAUserCannotNameARealm"},
+	{"a value whose type changed is an error until the session ends", "TestUpdateOfAValueThatCannotBeRead"},
+	{"a request that its outer timeout has answered is committed", "TestARequestWhoseTimeIsOverStoresNothing"},
+	{"each change copies the session", "TestTheCostOfManyChanges"},
+	{"get, then set: the update is lost", "TestNaiveIncrements TestLostUpdates"},
 }
 
 func TestPitfallsAreTested(t *testing.T) {

@@ -452,6 +452,9 @@ func TestRotationsFollowOneAnother(t *testing.T) {
 			if user := st.userOf(b); user != "alice" || b.token() == old {
 				t.Fatalf("user %q, new token %t", user, b.token() != old)
 			}
+			if user := st.userOf(b); user != "alice" { // the successor's first sight: from it the next one counts
+				t.Fatalf("user %q by the successor", user)
+			}
 		}
 		if n := st.events.count(session2.EventRenewed); n != 60 {
 			t.Errorf("%d renewals, want 60", n)

@@ -1,12 +1,16 @@
 package session2
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,35 +35,66 @@ type Session struct {
 	request *http.Request   // nil for Manager.Open
 	opened  string          // Manager.Open's token
 
-	loadOnce sync.Once
-	commitMu sync.Mutex // one commit at a time; taken before mu
+	loading sync.Mutex // held by the load; taken before mu
+	loaded  atomic.Bool
+	over    atomic.Bool // the handler has returned
+	warned  atomic.Bool // and the session was used after that
+	handing atomic.Bool // Token was called
 
-	mu     sync.Mutex
+	mu       sync.Mutex
+	passive  bool // the request is no use of the session
+	begun    bool // the response has begun: no cookie can be sent any more
+	*working      // nil before the first look
+}
+
+// working is a session that was loaded. It is apart so that a request that never
+// looks does not pay for it. Session.mu guards it.
+type working struct {
 	life   life   // the session as it was loaded or last committed
-	work   *state // life.base with log applied: what the handler sees; nil before the first look
+	work   *state // what the handler sees: life.base, or a clone with log applied
 	log    []op   // what was changed and is not stored yet
 	gen    int    // counts the changes of work
-	resets int    // counts the calls of Destroy and Discard: each empties the log
-	ends   int    // counts those of Destroy
-	doomed *life  // ended by Destroy, not deleted yet
-	begun  bool   // the response has begun: no cookie can be sent any more
+	looks  looks  // what of life.base the handler has looked at
+	room   [1]row[look]
+	others []*state // what the request's tokens open, if more than one session: then none is its own
+	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
+	undo   *undo    // what Discard goes back to
+	resets int32    // counts the calls of Destroy and Discard: each empties the log
+	ends   int32    // counts those of Destroy
+
+	committing bool          // a commit is under way; one at a time
+	committed  chan struct{} // closed when it ends; nil if nobody waits
+	fresh      bool          // the latest commit has stored something: the token is the session's
+
+	revoke bool // Destroy: the client's cookie goes, whatever it opens
+	former bool // the cookies of earlier releases go, too
 	cookie cookieAction
-	broken error // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
-	wrong  error // a change that could not be made: until Discard
-	note   error // what else Err tells, and the response does not
+	stale  error  // the token was replaced by a login before this request
+	broken error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	wrong  error  // a change that could not be made: until Discard
+	note   error  // what else Err tells, and the response does not
+	handed []hash // of the tokens that Token has returned
 }
 
 // life is a session's base and what the client's token is to it.
 type life struct {
-	base     *state
-	token    token    // what the client should present; drawn late for a new session
-	shown    verifier // what it did present
-	standing standing
-	unseen   bool
+	base      *state
+	token     token    // what the client should present; drawn late for a new session
+	shown     verifier // what it did present
+	presented bool     // a client did: shown is nothing that this request was issued itself
+	standing  standing
+	unseen    bool
+}
+
+// undo is a session before Destroy.
+type undo struct {
+	life   life
+	looks  looks
+	others []*state
 }
 
 // op is one change. A commit that comes too late applies it again to the newer
-// record, so it must depend on nothing else. It replaces what it changes.
+// record, so it must depend on nothing else. It changes nothing if it fails.
 type op func(*state) error
 
 // cookieAction is what the response says about the cookie.
@@ -71,10 +106,35 @@ const (
 	revokeCookie
 )
 
+// must panics where there is no session to use.
+func (s *Session) must() {
+	if s == nil {
+		panic("session2: the session is nil: this request's handler is not inside Manager.Wrap, " +
+			"or its context is not the one that Wrap made")
+	}
+}
+
+var errOver = errors.New("session2: the session was used after its handler had returned: changes are not stored")
+
 // look loads the session at its first use and returns with s.mu held.
 func (s *Session) look() {
-	s.loadOnce.Do(func() { s.load(s.ctx) })
+	s.must()
+	if !s.loaded.Load() {
+		s.load(s.ctx)
+	}
+	if s.over.Load() && s.warned.CompareAndSwap(false, true) {
+		s.usedLate()
+	}
 	s.mu.Lock()
+}
+
+// usedLate notes that a goroutine of the request has outlived its handler.
+func (s *Session) usedLate() {
+	s.mu.Lock()
+	id := s.work.id
+	s.note = cmp.Or(s.note, errOver)
+	s.mu.Unlock()
+	s.m.emit(s.ctx, Event{Kind: EventDropped, ID: id, Err: errOver})
 }
 
 // change applies o to what the handler sees and logs it for the commit.
@@ -86,12 +146,20 @@ func (s *Session) change(o op) {
 
 // apply is change with s.mu held.
 func (s *Session) apply(o op) {
-	next := *s.work
-	if err := o(&next); err != nil {
-		s.wrong = firstError(s.wrong, err)
+	work := s.own()
+	if err := o(work); err != nil {
+		s.wrong = cmp.Or(s.wrong, err)
 		return
 	}
-	s.work, s.log, s.gen = &next, append(s.log, o), s.gen+1
+	s.work, s.log, s.gen = work, append(s.log, o), s.gen+1
+}
+
+// own returns a state for the handler's own changes.
+func (s *Session) own() *state {
+	if s.work == s.life.base {
+		return s.work.clone()
+	}
+	return s.work
 }
 
 // refuse notes a change that could not be made: the request will fail, so that
@@ -99,14 +167,7 @@ func (s *Session) apply(o op) {
 func (s *Session) refuse(err error) {
 	s.look()
 	defer s.mu.Unlock()
-	s.wrong = firstError(s.wrong, err)
-}
-
-func firstError(old, err error) error {
-	if old != nil {
-		return old
-	}
-	return err
+	s.wrong = cmp.Or[error](s.wrong, &changeError{err})
 }
 
 // ID returns the record's ID, which is public. A new session's is drawn here,
@@ -120,13 +181,13 @@ func (s *Session) ID() ID {
 
 // draw gives a new session its token.
 func (s *Session) draw() {
-	if s.life.base.stored() || s.life.token.id != (ID{}) {
+	l := &s.life
+	if l.base.stored() || l.token.id != (ID{}) {
 		return
 	}
-	work := *s.work
-	s.life = s.newLife()
-	work.id = s.life.base.id
-	s.work = &work
+	l.token = newToken()
+	l.shown, l.standing = l.token.secret, current
+	l.base.id, s.work.id = l.token.id, l.token.id
 }
 
 // Token returns what the client must present from the next commit on, for a
@@ -142,7 +203,19 @@ func (s *Session) Token() string {
 	if s.life.token.secret == (verifier{}) { // replaced by a login: what comes after it is known to the commit alone
 		return ""
 	}
+	s.handOut()
 	return s.life.token.encode()
+}
+
+// handOut remembers the token for as long as the handler runs: if the
+// application opens the session by it meanwhile, that is no theft.
+func (s *Session) handOut() {
+	h := s.life.token.secret.hash()
+	if s.request != nil && !s.over.Load() && !slices.Contains(s.handed, h) {
+		s.handing.Store(true)
+		s.handed = append(s.handed, h)
+		s.m.handed.add(h)
+	}
 }
 
 // IsNew reports whether no stored session was opened.
@@ -163,18 +236,33 @@ func (s *Session) User() string {
 // application, or with "" signs out. The token is replaced: the old one is dead
 // at once, for requests under way too (ASVS 7.2.4). What the session holds
 // stays, but for form tokens and CSRF tokens; another user's session is cleared
-// first. Call it only when the user has proved who they are.
+// first. Signing in begins the session's Lifetime anew (NIST SP 800-63B, 5.2).
+// Call it only when the user has proved who they are.
+//
+// If the request presents cookies of two different sessions, SetUser ends both
+// and begins one of its own.
 func (s *Session) SetUser(user string) {
-	if len(user) > maxUser {
-		s.refuse(fmt.Errorf("session2: set user: a user has at most %d bytes", maxUser))
+	s.must()
+	if len(userKey(s.m.cfg.Realm, user)) > maxUser {
+		s.refuse(fmt.Errorf("session2: set user: a user has at most %d bytes, the realm included", maxUser))
 		return
 	}
-	s.change(func(st *state) error {
+	s.look()
+	defer s.mu.Unlock()
+	s.endOthers()
+	if was := s.work.user; was != "" && was != user {
+		s.looks.blank, s.looks.clear = true, s.gen+1
+	}
+	now := microNow()
+	s.apply(func(st *state) error {
 		if st.user != "" && st.user != user {
 			st.clear()
 		}
 		st.user = user
-		st.login = user != ""
+		st.signIn = user != ""
+		if st.signIn && st.stored() && !st.joins { // the twin's login began it
+			st.login = now
+		}
 		return renew(st)
 	})
 }
@@ -216,7 +304,23 @@ func (s *Session) decode(key string, data []byte, ok bool) any {
 func (s *Session) raw(key string) ([]byte, bool) {
 	s.look()
 	defer s.mu.Unlock()
-	return s.work.get(key)
+	s.saw(key)
+	e := s.work.values.get(key)
+	return e.data, e.ok
+}
+
+// saw notes that the handler looks at key. It is called with s.mu held.
+func (s *Session) saw(key string) {
+	if !s.m.cfg.AllowLostUpdates {
+		s.looks.saw(key, s.life.base)
+	}
+}
+
+// sawAll is saw for all keys.
+func (s *Session) sawAll() {
+	if !s.m.cfg.AllowLostUpdates {
+		s.looks.sawAll(s.life.base)
+	}
 }
 
 // valueError hides the text of its cause, which might show the value.
@@ -232,10 +336,11 @@ func getError(key string, err error) error {
 	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded", err})
 }
 
+// undecodable notes a value that counts as absent.
 func (s *Session) undecodable(key string, err error) {
 	err = getError(key, err)
 	s.mu.Lock()
-	s.note = firstError(s.note, err)
+	s.note = cmp.Or(s.note, err)
 	e := Event{Kind: EventCorrupt, ID: s.work.id, User: s.work.user, Err: err}
 	s.mu.Unlock()
 	s.m.emit(s.ctx, e)
@@ -246,6 +351,7 @@ func (s *Session) undecodable(key string, err error) {
 // time.Duration, nil) come back as what they were; for others see [Codec] and
 // [Key]. A value that cannot be encoded is in Err, and fails the request.
 func (s *Session) Set(key string, v any) {
+	s.must()
 	data, err := encodeAny(s.m.cfg.Codec, v)
 	s.put(key, data, err)
 }
@@ -255,41 +361,49 @@ func (s *Session) put(key string, data []byte, err error) {
 		s.refuse(setError(key, err))
 		return
 	}
-	s.change(setOp(key, data))
+	s.look()
+	defer s.mu.Unlock()
+	s.looks.wrote(key, s.gen+1)
+	s.apply(func(st *state) error {
+		st.values.set(key, data)
+		return nil
+	})
 }
 
 func setError(key string, err error) error {
 	return fmt.Errorf("session2: set %q: %w", key, err)
 }
 
-func setOp(key string, data []byte) op {
-	return func(st *state) error {
-		st.set(key, data)
-		return nil
-	}
+// Delete removes key, also where another request has set it in the meantime.
+func (s *Session) Delete(key string) {
+	s.look()
+	defer s.mu.Unlock()
+	s.remove(key)
 }
-
-// Delete removes key. An absent key is no change.
-func (s *Session) Delete(key string) { s.take(key) }
 
 // Pop returns the value of key and removes it; nil if there is none.
 func (s *Session) Pop(key string) any {
-	data, ok := s.take(key)
+	data, ok := s.pop(key)
 	return s.decode(key, data, ok)
 }
 
-// take removes key and returns what it was.
-func (s *Session) take(key string) ([]byte, bool) {
+// pop removes key and returns what it was.
+func (s *Session) pop(key string) ([]byte, bool) {
 	s.look()
 	defer s.mu.Unlock()
-	data, ok := s.work.get(key)
-	if ok {
-		s.apply(func(st *state) error {
-			st.delete(key)
-			return nil
-		})
-	}
-	return data, ok
+	s.saw(key)
+	e := s.work.values.get(key)
+	s.remove(key)
+	return e.data, e.ok
+}
+
+// remove is Delete with s.mu held.
+func (s *Session) remove(key string) {
+	s.looks.wrote(key, s.gen+1)
+	s.apply(func(st *state) error {
+		st.values.delete(key)
+		return nil
+	})
 }
 
 // Has reports whether key has a value.
@@ -302,8 +416,10 @@ func (s *Session) Has(key string) bool {
 func (s *Session) Keys() []string {
 	s.look()
 	defer s.mu.Unlock()
-	keys := make([]string, len(s.work.values))
-	for i, v := range s.work.values {
+	s.sawAll()
+	list := s.work.values.list()
+	keys := make([]string, len(list))
+	for i, v := range list {
 		keys[i] = v.key
 	}
 	return keys
@@ -313,10 +429,7 @@ func (s *Session) Keys() []string {
 func (s *Session) Clear() {
 	s.look()
 	defer s.mu.Unlock()
-	w := s.work
-	if len(w.values)+len(w.flashes)+len(w.forms)+len(w.csrf) == 0 {
-		return
-	}
+	s.looks.wroteAll(s.gen + 1)
 	s.apply(func(st *state) error {
 		st.clear()
 		return nil
@@ -333,18 +446,27 @@ func (s *Session) HasInfo() bool {
 
 // Dirty reports whether there are changes that no commit has stored yet.
 func (s *Session) Dirty() bool {
+	s.must()
+	if !s.loaded.Load() {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.log) > 0 || s.doomed != nil
+	return len(s.log) > 0 || len(s.ended) > 0 || s.revoke
 }
 
 // Err returns what went wrong with the session so far, nil if nothing did. It
 // matches ErrNotFound if the session ended while the request ran, ErrStale if
-// its token was replaced; then the changes were dropped.
+// its token was replaced, and ErrLostUpdate if another request has changed a key
+// that this one read and set; then the changes were dropped.
 func (s *Session) Err() error {
+	s.must()
+	if !s.loaded.Load() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return firstError(firstError(s.broken, s.wrong), s.note)
+	return cmp.Or(s.broken, s.wrong, s.note, s.stale)
 }
 
 // unusable returns why the session could not be loaded or stored.
@@ -405,8 +527,8 @@ func (s *Session) SetPersistent(persistent bool) {
 	})
 }
 
-// SetLifetime sets this session's absolute limit, counted from its creation,
-// instead of Config.Lifetime; 0 goes back to that.
+// SetLifetime sets this session's absolute limit, counted from its creation or
+// its latest login, instead of Config.Lifetime; 0 goes back to that.
 func (s *Session) SetLifetime(d time.Duration) {
 	if d < 0 {
 		s.refuse(fmt.Errorf("session2: set lifetime: %v is negative", d))
@@ -418,33 +540,100 @@ func (s *Session) SetLifetime(d time.Duration) {
 	})
 }
 
+// SetIdleTimeout sets how long this session may go unused, instead of
+// Config.IdleTimeout: 0 goes back to that, and with a negative d there is no such
+// limit.
+func (s *Session) SetIdleTimeout(d time.Duration) {
+	s.change(func(st *state) error {
+		st.idle, st.reissue = d, true
+		return nil
+	})
+}
+
+// Remember keeps the session for d, used or not, in a cookie that outlives the
+// browser: it is SetPersistent(true), SetLifetime(d) and SetIdleTimeout(d). Browsers
+// keep no cookie for longer than 400 days.
+func (s *Session) Remember(d time.Duration) {
+	if d <= 0 {
+		s.refuse(fmt.Errorf("session2: remember: %v is not positive", d))
+		return
+	}
+	s.SetPersistent(true)
+	s.SetLifetime(d)
+	s.SetIdleTimeout(d)
+}
+
+// Passive says that this request is no use of the session, such as a page's own
+// poll: it does not keep the session from its idle limit. A login in the same
+// request is a use all the same.
+func (s *Session) Passive() {
+	s.must()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passive = true
+}
+
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
-// the record and revokes the cookie. What is changed after it belongs to a new
-// session.
+// the record and revokes the cookie, also one that opens nothing any more. If the
+// request presents cookies of several sessions, all of them end. What is changed
+// after it belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
+	s.endOthers()
 	if s.life.base.stored() {
-		ended := s.life
-		s.doomed = &ended
-		s.life = life{base: s.newState()}
+		s.remember()
+		s.ended = append(s.ended, s.life.base)
+		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
+	s.revoke = s.life.standing != superseded && s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
 	s.ends++
 	s.reset()
 }
 
+// endOthers ends the sessions that the request presents beside one another.
+func (s *Session) endOthers() {
+	if len(s.others) > 0 {
+		s.remember()
+		s.ended, s.others = append(s.ended, s.others...), nil
+	}
+}
+
+// remember keeps the session as it was before the first Destroy, for Discard.
+func (s *Session) remember() {
+	if s.undo == nil {
+		s.undo = &undo{s.life, s.looks, s.others}
+	}
+}
+
 // Discard drops all changes that no commit has stored, Destroy included.
 func (s *Session) Discard() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work == nil {
+	s.must()
+	if !s.loaded.Load() {
 		return
 	}
-	if s.doomed != nil {
-		s.life, s.doomed = *s.doomed, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.undo; u != nil {
+		s.life, s.looks, s.others = u.life, u.looks, u.others
 	}
+	s.undo, s.ended, s.revoke, s.wrong = nil, nil, false, nil
+	s.looks.discarded()
 	s.reset()
-	s.wrong = nil
+}
+
+// finish ends the request's use of the session: its handler has returned.
+func (s *Session) finish() {
+	s.over.Store(true)
+	if !s.handing.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.handed {
+		s.m.handed.remove(h)
+	}
+	s.handed = nil
 }
 
 // reset forgets the log.
@@ -456,34 +645,75 @@ func (s *Session) reset() {
 // Commit stores the changes so far, where a handler must know that they are
 // stored before it goes on, and for a session of Manager.Open. ctx is looked at
 // once: a commit that has begun does not end with it, but in Config.CommitTimeout.
-// The error matches ErrNotFound if the session ended meanwhile, and ErrStale if
-// its token was replaced.
+// The error matches ErrNotFound if the session ended meanwhile, ErrStale if
+// its token was replaced, and ErrLostUpdate if another request has changed a key
+// that this one read and set. If there is an error nothing was stored, unless it
+// matches ErrUncertain.
 func (s *Session) Commit(ctx context.Context) error {
+	s.must()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return s.commit(ctx)
 }
 
+// Check looks, for a handler that runs for long, whether the session is still the
+// one that was opened: it returns nil if so, however often its token has been
+// replaced, and an error matching ErrNotFound if the session has ended or expired,
+// or somebody else has signed in. Any other error is the store's. It is a use of
+// the session, as a request is, unless the request is [Session.Passive]. What the
+// session shows stays as it was loaded. A session that is not stored has nothing to
+// end.
+func (s *Session) Check(ctx context.Context) error {
+	s.look()
+	base, standing, passive := s.life.base, s.life.standing, s.passive
+	err, ended := s.broken, len(s.ended) > 0 || s.ends > 0
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case !base.stored() && (ended || standing == superseded):
+		return fmt.Errorf("session2: check: %w", ErrNotFound)
+	case !base.stored():
+		return nil
+	}
+	st, err := s.m.fetch(ctx, base.id)
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		return fmt.Errorf("session2: check %v: %w: %w", base.id, ErrNotFound, err)
+	case err != nil:
+		return fmt.Errorf("session2: check %v: %w", base.id, err)
+	case st.user != base.user:
+		return fmt.Errorf("session2: check %v: another user has signed in: %w", base.id, ErrNotFound)
+	case passive:
+		return nil
+	}
+	return s.m.used(ctx, st)
+}
+
 // Dump writes what the session holds, for debugging: keys and sizes, no values.
 func (s *Session) Dump(w io.Writer) {
 	s.look()
-	st := *s.work
+	s.sawAll()
+	st := s.work.clone()
 	s.mu.Unlock()
 	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
-		st.id, st.user, st.created, st.accessed, s.m.cfg.expiry(&st), st.remote, st.agent, len(st.forms), len(st.flashes))
-	for _, v := range st.values {
+		st.id, st.user, st.created, st.accessed, s.m.cfg.expiry(st), st.remote, st.agent, len(st.forms), len(st.flashes))
+	for _, v := range st.values.list() {
 		fmt.Fprintf(w, "value    %q %d bytes\n", v.key, len(v.data))
 	}
 }
 
 // String names the session by what is public of it, without loading it.
 func (s *Session) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.work == nil {
+	if s == nil {
+		return "<nil>"
+	}
+	if !s.loaded.Load() {
 		return "session2.Session(not loaded)"
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return fmt.Sprintf("session2.Session(%v)", s.work.id)
 }
 

@@ -1,62 +1,79 @@
 package session2
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
-// settle takes over what a commit came to, and whether a logout has failed with
-// it. It returns what the commit's caller is told.
-func (s *Session) settle(ctx context.Context, t *txn, logout bool, err error) error {
+// settle takes over what a commit came to. It returns what the commit's caller is
+// told.
+func (s *Session) settle(t *txn, err error) error {
 	if errors.Is(err, errQuiet) {
 		return nil
 	}
 	if err == nil || errors.Is(err, errLanded) {
-		s.adopt(ctx, t, err != nil)
+		s.adopt(t, err != nil)
 		return nil
 	}
-	var dropped *droppedError
-	switch {
-	case errors.As(err, &dropped), errors.Is(err, ErrStale):
-		t.emit(ctx, EventConflict, err)
-	case errors.Is(err, errBegun):
-		s.m.cfg.Logger.ErrorContext(ctx, "session2: changes lost", "session", t.life.token.id.String(), "error", err.Error())
-	case failedByStore(err):
-		t.emit(ctx, EventStoreError, err)
+	if len(t.log) == 0 && len(t.ended) == 0 { // housekeeping, for another time
+		if failedByStore(err) && !errors.Is(err, errLate) {
+			t.event(EventStoreError, err)
+		}
+		return nil
 	}
-	if len(t.log) == 0 && !logout {
-		return nil // housekeeping, for another time
-	}
+	t.event(failureKind(err), err)
 	s.fail(t, err)
 	return err
+}
+
+// failureKind returns the event that a failed commit is.
+func failureKind(err error) EventKind {
+	switch {
+	case errors.As(err, new(*droppedError)), errors.Is(err, errBegun), errors.Is(err, errLate):
+		return EventDropped
+	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
+		return EventConflict
+	case !failedByStore(err):
+		return EventDropped
+	}
+	return EventStoreError
 }
 
 // failedByStore reports whether err came from the store, and not from what it
 // was given.
 func failedByStore(err error) bool {
-	return !errors.Is(err, ErrTooLarge) && !errors.As(err, new(*changeError))
+	return !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrLostUpdate) && !errors.As(err, new(*changeError))
 }
 
 // fail notes what is left of a session whose commit failed.
 func (s *Session) fail(t *txn, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	var dropped *droppedError
 	switch {
 	case errors.As(err, &dropped): // nothing can be stored for this token any more, but by a login
-		s.life = s.shut(dropped.id, t.life.shown)
-		s.note, s.cookie = firstError(s.note, err), keepCookie
-		s.rework(t)
+		s.life, s.looks = s.shut(dropped.id, t.life.shown), looks{}
+		s.note, s.cookie = cmp.Or(s.note, err), keepCookie
 	case errors.Is(err, errBegun):
-		s.note = firstError(s.note, err)
-		s.rework(t)
+		s.note = cmp.Or(s.note, err)
 	case errors.Is(err, ErrStale):
 		s.broken, s.cookie = err, keepCookie
+	case errors.Is(err, ErrLostUpdate): // until Discard, after which the handler sees what is stored now
+		s.wrong = cmp.Or(s.wrong, err)
+		s.life, s.looks = t.life, looks{}
 	case !failedByStore(err): // until Discard
-		s.wrong = firstError(s.wrong, err)
+		s.wrong = cmp.Or(s.wrong, err)
 	default: // it may have landed: no second application
 		s.broken = err
+	}
+	redo := dropped != nil || errors.Is(err, errBegun)
+	if redo {
+		s.forget(t)
+	}
+	s.mu.Unlock()
+	if redo {
+		s.rework()
 	}
 }
 
@@ -68,80 +85,136 @@ func (s *Session) shut(id ID, shown verifier) life {
 	return life{base: st, token: token{id: id}, shown: shown, standing: superseded}
 }
 
-// rework drops the changes of t, which are stored or lost, and applies what
-// came after them to the session as it is now.
-func (s *Session) rework(t *txn) {
-	log := s.log
+// forget drops the changes of t, which are stored or lost, from the log. It is
+// called with s.mu held; rework must follow.
+func (s *Session) forget(t *txn) {
 	if !t.spend && s.resets == t.resets { // else they are no longer in the log
-		log = log[len(t.log):]
+		s.log = s.log[len(t.log):]
 	}
-	s.work, s.log, s.gen = s.life.base, nil, s.gen+1
-	for _, o := range log {
-		s.apply(o)
+	if len(s.log) == 0 {
+		s.work, s.log = s.life.base, nil
+	}
+	s.gen++
+}
+
+// rework applies what came after a commit to the session as it is now. That may
+// call the application's functions, so no lock is held meanwhile.
+func (s *Session) rework() {
+	for {
+		s.mu.Lock()
+		base, log, gen := s.life.base, s.log, s.gen
+		s.mu.Unlock()
+		if len(log) == 0 {
+			return
+		}
+		next := base.clone()
+		var wrong error
+		for _, o := range log {
+			wrong = cmp.Or(wrong, o(next))
+		}
+		if s.reworked(next, wrong, gen) {
+			return
+		}
 	}
 }
 
+// reworked takes over what rework made, unless the session was changed again.
+func (s *Session) reworked(next *state, wrong error, gen int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gen != gen {
+		return false
+	}
+	s.work, s.wrong = next, cmp.Or(s.wrong, wrong)
+	return true
+}
+
 // adopt makes what was committed the base of what comes next.
-func (s *Session) adopt(ctx context.Context, t *txn, late bool) {
+func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
 	next := t.adopted(late)
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}
 	}
+	if t.seen != nil && s.resets == t.resets {
+		s.looks.committed(t.gen, t.seen)
+	}
+	if t.own || t.plan.todo == doEnd {
+		s.looks = looks{}
+	}
+	next.base.values.settle()
 	s.life = next
 	if s.ends != t.ends && next.base.stored() { // Destroy came while this commit ran: this is to end, too
-		s.life, s.doomed = life{base: s.newState()}, &next
+		s.life, s.undo = life{base: s.newState()}, &undo{life: next}
+		s.ended = append(s.ended, next.base)
 	}
-	s.rework(t)
 	if next.standing == superseded {
-		s.note = firstError(s.note, fmt.Errorf("session2: save %v: landed, but: %w", next.token.id, ErrStale))
+		s.note = cmp.Or(s.note, fmt.Errorf("session2: save %v: landed, but: %w", next.token.id, ErrStale))
+	} else {
+		s.stale = nil
 	}
 	if t.plan.cookie == setCookie {
 		s.cookie = setCookie
+		s.former = s.former || t.login
 	}
+	s.fresh = t.plan.todo == doSave
+	s.forget(t)
 	s.mu.Unlock()
+	s.rework()
 	switch t.plan.event {
 	case EventDestroyed:
-		s.ended(ctx, before)
+		s.gone(t, before)
 	case EventCreated, EventRenewed:
-		s.m.emit(ctx, Event{Kind: t.plan.event, ID: t.plan.next.id, User: t.plan.next.user})
+		t.hear(Event{Kind: t.plan.event, ID: t.plan.next.id, User: t.plan.next.user})
 	}
 }
 
-// buried notes that the session that Destroy ended is deleted.
-func (s *Session) buried(ctx context.Context, doomed *life) {
+// buried notes that the sessions that Destroy or a login ended are deleted.
+func (s *Session) buried(t *txn) {
 	s.mu.Lock()
-	if s.doomed == doomed {
-		s.doomed = nil
+	s.ended = slices.DeleteFunc(slices.Clone(s.ended), func(st *state) bool { return slices.Contains(t.ended, st) })
+	if len(s.ended) == 0 {
+		s.undo = nil
 	}
 	s.mu.Unlock()
-	s.ended(ctx, doomed.base)
+	for _, st := range t.ended {
+		s.gone(t, st)
+	}
+	t.ended = nil
 }
 
-// ended revokes the cookie of a session that is no more.
-func (s *Session) ended(ctx context.Context, st *state) {
+// gone notes the end of a session.
+func (s *Session) gone(t *txn, st *state) {
+	s.revoked(t)
+	t.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
+}
+
+// revoked takes the cookie from the client.
+func (s *Session) revoked(t *txn) {
 	s.mu.Lock()
-	s.cookie = revokeCookie
+	s.cookie, s.former = revokeCookie, true
+	if s.ends == t.ends {
+		s.revoke = false
+	}
 	begun := s.begun
 	if begun {
-		s.note = firstError(s.note, errBegun)
+		s.note = cmp.Or(s.note, errBegun)
 	}
 	s.mu.Unlock()
 	if begun {
-		s.m.cfg.Logger.ErrorContext(ctx, "session2: cookie not revoked", "session", st.id.String(), "error", errBegun.Error())
+		t.event(EventDropped, fmt.Errorf("the cookie is not revoked: %w", errBegun))
 	}
-	s.m.emit(ctx, Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 }
 
 // adopted returns the session as the commit left it. A commit that was found to
 // have landed late leaves the cookie alone if its token has been replaced since;
 // by a login, and the session is another's.
 func (t *txn) adopted(late bool) life {
-	l := life{base: t.plan.next, token: t.plan.token, shown: t.life.shown, standing: t.life.standing}
+	l := life{base: t.plan.next, token: t.plan.token, shown: t.life.shown, presented: t.life.presented, standing: t.life.standing}
 	l.unseen = t.life.unseen && t.plan.cookie == keepCookie
 	if t.plan.event != 0 || t.join {
-		l.shown, l.standing = l.token.secret, current
+		l.shown, l.standing, l.presented = l.token.secret, current, false
 	}
 	if late && t.plan.token.secret.hash() != t.plan.next.ident.hash {
 		t.plan.cookie = keepCookie

@@ -41,6 +41,11 @@ var (
 	// EventCorrupt for it and gives the client a fresh session.
 	ErrCorrupt = errors.New("session record corrupt")
 
+	// ErrLostUpdate says that a request read a key and then set or deleted it, and
+	// that another request had changed that key in between. Nothing of the request
+	// was stored. [Key.Update] merges where Get and Set cannot.
+	ErrLostUpdate = errors.New("update would be lost")
+
 	// ErrNotSetUp says that a call came before Setup: a table is not there.
 	ErrNotSetUp = errors.New("store not set up, call Setup first")
 )

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 )
 
 // verifier is the secret half of a token: 256 bits. Records hold its hash, and
@@ -81,7 +82,10 @@ func parseToken(s string) (token, bool) {
 	return t, err == nil && n == len(t.secret)
 }
 
-func (v verifier) hash() [sha256.Size]byte { return sha256.Sum256(v[:]) }
+// hash is what records hold of a verifier.
+type hash [sha256.Size]byte
+
+func (v verifier) hash() hash { return sha256.Sum256(v[:]) }
 
 // successor derives the verifier that follows v, so that every request that
 // still holds v is given the same one (RFC 5869).
@@ -104,3 +108,32 @@ func (t token) Format(f fmt.State, _ rune)    { io.WriteString(f, t.String()) }
 func (verifier) LogValue() slog.Value         { return slog.StringValue(redacted) }
 func (t token) LogValue() slog.Value          { return slog.StringValue(t.String()) }
 func (verifier) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// handed knows the tokens that running handlers were given by Session.Token.
+type handed struct {
+	mu     sync.Mutex
+	hashes map[hash]int
+}
+
+func (t *handed) add(h hash) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hashes == nil {
+		t.hashes = make(map[hash]int)
+	}
+	t.hashes[h]++
+}
+
+func (t *handed) remove(h hash) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hashes[h]--; t.hashes[h] <= 0 {
+		delete(t.hashes, h)
+	}
+}
+
+func (t *handed) has(h hash) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hashes[h] > 0
+}

@@ -24,6 +24,8 @@ type Codec interface {
 
 // Gob is the default codec, encoding/gob. A value given to Session.Set must
 // have its type registered with gob.Register; one set through a [Key] need not.
+// After such a type was renamed, gob.RegisterName under its former name lets the
+// values that are stored be read.
 type Gob struct{}
 
 // Marshal implements Codec.

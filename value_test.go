@@ -191,7 +191,7 @@ func TestUnencodable(t *testing.T) {
 				t.Errorf("%s: Err = %v, want %q in it and no value", name, err, c.says)
 			}
 		})
-		if res.StatusCode != 503 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
+		if res.StatusCode != 500 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
 			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(recordsOf(t, store)), res.Cookies())
 		}
 		if strings.Contains(book.String(), secretText) {
@@ -407,4 +407,32 @@ func FuzzDecodeData(f *testing.F) {
 			t.Errorf("%d bytes grew to %d", len(data), len(again))
 		}
 	})
+}
+
+// What may change of a type between two releases, and what the second one reads.
+func TestTypesThatChangeBetweenReleases(t *testing.T) {
+	type Item struct{ Name string }
+	type Article struct { // renamed, with a field more
+		Name  string
+		Count int
+	}
+	type Broken struct{ Name int }
+	for name, codec := range map[string]session2.Codec{"gob": session2.Gob{}, "json": session2.JSON{}} {
+		t.Run(name, func(t *testing.T) {
+			st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: codec})
+			b := &browser{}
+			st.do(b, func(s *session2.Session) { session2.NewKey[Item]("item").Set(s, Item{"pen"}) })
+			st.do(b, func(s *session2.Session) {
+				if a, ok := session2.NewKey[Article]("item").Get(s); !ok || a != (Article{Name: "pen"}) {
+					t.Errorf("a renamed type with a field more reads %+v, %t", a, ok)
+				}
+				if v, ok := session2.NewKey[Broken]("item").Get(s); ok || v != (Broken{}) {
+					t.Errorf("a type with another field reads %+v, %t", v, ok)
+				}
+			})
+			if n := st.events.count(session2.EventCorrupt); n != 1 {
+				t.Errorf("%d corrupt events, want 1", n)
+			}
+		})
+	}
 }

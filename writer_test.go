@@ -181,6 +181,6 @@ func TestMaxBytesReader(t *testing.T) {
 	}
 	res.Body.Close()
 	if res.StatusCode != 413 || !res.Close || len(res.Cookies()) != 1 {
-		t.Errorf("status %d, connection closed %v, %d cookies; want 413, true, 1", res.StatusCode, res.Close, len(res.Cookies()))
+		t.Errorf("status %d, closed %v, %d cookies; want 413, true, 1", res.StatusCode, res.Close, len(res.Cookies()))
 	}
 }

@@ -12,13 +12,9 @@ import (
 	"github.com/session2/session2/internal/sqlstore"
 )
 
-const (
-	// maxFailures is how many records may fail before a copy gives up: one that
-	// the target cannot hold must not stop the others, but a target that is gone
-	// must.
-	maxFailures = 100
-	maxNotes    = 10 // of one kind
-)
+// maxFailures is how many records may fail before a copy gives up: one that the
+// target cannot hold must not stop the others, but a target that is gone must.
+const maxFailures = 100
 
 // copyStore copies one store to another, and compares them afterwards.
 func copyStore(ctx context.Context, j *job) (err error) {
@@ -27,16 +23,27 @@ func copyStore(ctx context.Context, j *job) (err error) {
 	if err := c.open(ctx); err != nil {
 		return err
 	}
-	start := time.Now()
-	if err = c.pass(ctx, c.copy); err == nil && !j.dry {
-		c.verifying = true
-		err = c.pass(ctx, c.verify)
-	}
-	if err == nil && c.del {
-		err = c.prune(ctx)
-	}
+	c.began = time.Now()
+	err = j.setAside(func() error { return c.carryOut(ctx) })
 	j.bar.stop()
-	return errors.Join(c.report(time.Since(start)), err, c.verdict())
+	return errors.Join(c.report(time.Since(c.began)), err, c.verdict())
+}
+
+// carryOut copies, compares and prunes.
+func (c *copying) carryOut(ctx context.Context) error {
+	if err := c.pass(ctx, c.copy); err != nil {
+		return err
+	}
+	if !c.dry {
+		c.verifying = true
+		if err := c.pass(ctx, c.verify); err != nil {
+			return err
+		}
+	}
+	if c.del {
+		return c.prune(ctx)
+	}
+	return nil
 }
 
 // open opens both stores, and sets up the target.
@@ -52,6 +59,7 @@ func (c *copying) open(ctx context.Context) error {
 	if from.url.String() == to.url.String() {
 		return usageError("both stores are the same")
 	}
+	c.where, c.source = to, from
 	if c.from, err = from.open(ctx, false); err != nil {
 		return err
 	}
@@ -84,7 +92,7 @@ const (
 	present  outcome = "present"  // it was there
 	newer    outcome = "newer"    // it was there, and newer
 	expired  outcome = "expired"
-	corrupt  outcome = "corrupt"
+	unread   outcome = "unread" // it was copied, and this program cannot read its data
 	failed   outcome = "failed"
 
 	verified outcome = "verified"
@@ -93,12 +101,14 @@ const (
 	missing  outcome = "missing"
 )
 
-var outcomes = []outcome{copied, replaced, present, newer, expired, corrupt, failed, verified, gone, missing, deleted}
+var outcomes = []outcome{copied, replaced, present, newer, expired, unread, failed, verified, gone, missing, deleted}
 
 // copying is a copy under way.
 type copying struct {
 	*job
 	from, to  session2.Store
+	source    location // of from; that of to is the job's
+	began     time.Time
 	verifying bool // it is the second pass
 
 	mu    sync.Mutex
@@ -107,7 +117,7 @@ type copying struct {
 
 // pass does something with each record of the source, several at a time.
 func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Record) (outcome, error)) error {
-	records, err := all(ctx, c.from)
+	records, err := all(ctx, c.from, c.source)
 	if err != nil {
 		return err
 	}
@@ -123,7 +133,7 @@ func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Rec
 	err = nil
 	for rec, e := range c.bar.over(records) {
 		if errors.Is(e, session2.ErrCorrupt) {
-			c.leaveOut(corrupt, e)
+			c.found.add(rec.ID, e)
 		} else if e != nil {
 			err = e
 			break
@@ -139,14 +149,19 @@ func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Rec
 
 // one does it with one record. An interruption waits for its end.
 func (c *copying) one(ctx context.Context, rec session2.Record, f func(context.Context, session2.Record) (outcome, error)) {
-	if !rec.Expires.After(time.Now()) {
-		c.leaveOut(expired, nil)
+	if !rec.Expires.After(c.began) {
+		if !c.verifying {
+			c.count(expired, nil)
+		}
 		return
+	}
+	if _, err := session2.Inspect(rec); err != nil && c.found.add(rec.ID, err) {
+		c.count(unread, nil) // a later release may have written it
 	}
 	o, err := f(context.WithoutCancel(ctx), rec)
 	switch {
 	case errors.Is(err, session2.ErrCorrupt):
-		c.leaveOut(corrupt, fmt.Errorf("in the target: %w", err))
+		c.found.add(rec.ID, fmt.Errorf("in the target: %w", err))
 		return
 	case err != nil:
 		o = failed
@@ -156,18 +171,11 @@ func (c *copying) one(ctx context.Context, rec session2.Record, f func(context.C
 	c.count(o, err)
 }
 
-// leaveOut counts what is not copied, in the first pass.
-func (c *copying) leaveOut(o outcome, err error) {
-	if !c.verifying {
-		c.count(o, err)
-	}
-}
-
 func (c *copying) count(o outcome, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tally[o]++
-	if err != nil && c.tally[o] <= maxNotes {
+	if err != nil {
 		c.bar.note(err.Error())
 	}
 }
@@ -260,6 +268,8 @@ func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, err
 		return gone, nil
 	case err != nil:
 		return failed, err
+	case !rec.Expires.After(time.Now()): // while it was copied
+		return gone, nil
 	}
 	return missing, nil
 }
@@ -274,26 +284,45 @@ func (c *copying) holds(ctx context.Context, rec session2.Record) (bool, error) 
 }
 
 // prune deletes from the target what the source does not have, or no longer.
+// What the source has lost is not ended by that.
 func (c *copying) prune(ctx context.Context) error {
-	records, err := all(ctx, c.to)
-	if err != nil {
-		return err
+	if c.found.lost > 0 {
+		return errors.New("nothing was deleted: a store is damaged where records may be lost")
 	}
-	for rec, err := range c.bar.over(records) {
+	records, ok := c.to.(session2.IterStore)
+	if !ok {
+		return errors.New("the store does not list its sessions")
+	}
+	for rec, err := range c.bar.over(records.Iter(ctx)) {
 		if err != nil && !errors.Is(err, session2.ErrCorrupt) {
 			return err
 		}
-		found, err := c.from.Has(ctx, rec.ID)
-		if err == nil && !found && !c.dry {
-			err = c.to.Delete(ctx, rec.ID)
-		}
-		if err != nil {
+		if err := c.pruneOne(ctx, rec.ID, err); err != nil {
 			return err
 		}
-		if !found {
-			c.count(deleted, nil)
+	}
+	return nil
+}
+
+// pruneOne deletes a record of the target if the source does not have it. It may
+// be corrupt, which is said unless it goes.
+func (c *copying) pruneOne(ctx context.Context, id session2.ID, damage error) error {
+	found, err := c.from.Has(ctx, id)
+	if err != nil {
+		return err
+	}
+	if found || c.found.has(id) || damage != nil && id == (session2.ID{}) {
+		if damage != nil {
+			c.found.add(id, fmt.Errorf("in the target: %w", damage))
+		}
+		return nil
+	}
+	if !c.dry {
+		if err := c.to.Delete(ctx, id); err != nil {
+			return err
 		}
 	}
+	c.count(deleted, nil)
 	return nil
 }
 
@@ -308,24 +337,26 @@ func covers(there, rec session2.Record) bool {
 
 // report prints how many records came to what.
 func (c *copying) report(took time.Duration) error {
-	f := fields{"dry_run": c.dry, "seconds": took.Seconds()}
+	f := fields{"dry_run": c.dry, "seconds": took.Seconds(),
+		"corrupt": len(c.found.corrupt), "set_aside": c.found.aside, "damaged": c.found.lost}
 	for _, o := range outcomes {
 		f[string(o)] = c.tally[o]
 	}
 	t := c.tally
-	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; left out: expired %d, corrupt %d, failed %d; verified %d, changed meanwhile %d, missing %d; deleted %d; %v",
-		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], t[corrupt], t[failed], t[verified], t[gone], t[missing], t[deleted], took.Round(time.Millisecond))
+	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; "+
+		"left out: expired %d, corrupt %d, failed %d; copied and corrupt %d; verified %d, changed meanwhile %d, missing %d; deleted %d; %v",
+		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], len(c.found.corrupt)-t[unread], t[failed],
+		t[unread], t[verified], t[gone], t[missing], t[deleted], took.Round(time.Millisecond))
 }
 
 // verdict is the error of a copy that is not complete.
 func (c *copying) verdict() error {
-	switch t := c.tally; {
-	case t[missing] > 0:
-		return &exitError{exitCorrupt, fmt.Errorf("%d records are not in the target as they should be", t[missing])}
-	case t[corrupt] > 0:
-		return &exitError{exitCorrupt, errors.New("there are corrupt records: session2 check names them")}
-	case t[failed] > 0:
-		return fmt.Errorf("%d records failed", t[failed])
+	err := c.found.verdict()
+	if n := c.tally[missing]; n > 0 {
+		err = errors.Join(&exitError{exitCorrupt, fmt.Errorf("%d records are not in the target as they should be", n)}, err)
 	}
-	return nil
+	if n := c.tally[failed]; n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d records failed", n))
+	}
+	return err
 }

@@ -110,8 +110,12 @@ func TestCopyCorrupt(t *testing.T) {
 	_, err = db.Exec("UPDATE " + table + " SET version = 0 WHERE encode(id, 'hex') = '" + bad.id + "'")
 	must(t, err)
 	session(t, "copy", "-json", from, to).want(exitCorrupt).says(bad.id).
-		number("copied", 3).number("verified", 3).number("corrupt", 1)
+		number("copied", 3).number("verified", 3).number("corrupt", 2).number("unread", 1)
 	session(t, "list", from).want(exitCorrupt).says(bad.id)
+	session(t, "stats", from).want(exitCorrupt).says(bad.id)
+	session(t, "delete-old", "-n", "-age", "1h", from).want(exitCorrupt).says("would have deleted 0").says(bad.id)
+	session(t, "delete-user", "-n", from, "alice").want(exitCorrupt).says("would have deleted 3").says(bad.id)
+	session(t, "delete-user", from, "alice").want(0).says("deleted 3")
 }
 
 // TestCopyInterrupted stops a copy in the middle, and goes on with it.

@@ -18,10 +18,12 @@
 //	-store URL            the store
 //	-password-file FILE   holds the password of database URLs that have none
 //	-json                 print JSON: one object; for list, one object a line
-//	-n                    say what would be done, and do nothing; corrupt records are
-//	                      not counted, and opening a store may still tidy it up
+//	-n                    say what would be done, and do nothing; opening a store may
+//	                      still tidy it up
 //	-values               with list and show: print the sessions' values, too
 //	-user USER            with list: only this user's sessions
+//	-realm NAME           with list and stats: only this realm's sessions; with -user and
+//	                      delete-user: the realm that the user belongs to
 //	-age DURATION         with delete-old: 90m, 12h, 30d
 //	-workers N            with copy: how many records at a time (8)
 //	-delete               with copy: delete in TO what FROM does not have
@@ -32,6 +34,20 @@
 // of it. It is taken from -password-file, or from the environment variable
 // SESSION2_PASSWORD; or write @FILE in place of a URL, and the whole URL into the
 // file: so copy can have two of them. No output repeats a password.
+//
+// # Realms
+//
+// A manager with a Config.Realm has its sessions apart from those of the other
+// managers on its store. List and show print each session's realm: - is the
+// default one, and ? one that nobody can tell, because nobody is signed in and
+// the data cannot be read. List and stats take all realms unless -realm names one.
+// The default one's name is empty: -realm "".
+//
+// A user belongs to one realm: alice of another realm may be another person.
+// Without -realm, -user and delete-user mean the default realm. They look for
+// other realms among the first 1000 records, and say on standard error in which
+// of them the user has sessions, too. Delete, delete-old, check and copy work on
+// the sessions of all realms.
 //
 // # Copying
 //
@@ -46,6 +62,20 @@
 // copied lives on in TO, and one that ended in TO a second copy brings back. So
 // move in this order: copy while the application uses FROM; stop it; copy again
 // with -delete, which ends in TO what is not in FROM any more; start it on TO.
+//
+// # What cannot be read
+//
+// Whichever command meets a corrupt record names it on standard error, goes on
+// with the others, and ends with status 4. A file store moves the file to its
+// subdirectory corrupt; list, stats, check and copy count it all the same until
+// you delete or rename it there. List and show print what can be told without the
+// data; with -realm, list leaves out what is not known to be of that realm, and
+// names it all the same. In the file of a gob store a place may be so
+// damaged that nobody can tell which record was there: it is reported as damaged.
+//
+// Copy also carries over records whose data this release cannot read (a later one
+// may have written them), and counts them among the corrupt ones. With -delete it
+// leaves in TO what is corrupt in FROM, and deletes nothing if a store is damaged.
 //
 // # Exit status
 //
@@ -63,6 +93,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -110,11 +141,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		io.WriteString(stdout, usage())
 		return 0
 	}
+	text := strings.TrimPrefix(err.Error(), "session2: ")
 	if ctx.Err() != nil {
-		fmt.Fprintln(stderr, "session2: interrupted")
+		fmt.Fprintln(stderr, "session2: interrupted:", text)
 		return exitInterrupted
 	}
-	fmt.Fprintln(stderr, "session2:", strings.TrimPrefix(err.Error(), "session2: "))
+	fmt.Fprintln(stderr, "session2:", text)
 	switch {
 	case errors.As(err, &exit):
 		return exit.status
@@ -139,12 +171,12 @@ const many = 1 << 20
 
 var commands = map[string]command{
 	"setup":       {flags: "n", needs: "a store", run: setup},
-	"list":        {flags: "values user", needs: "a store", run: withStore(list)},
+	"list":        {flags: "values user realm", needs: "a store", run: withStore(list)},
 	"show":        {flags: "values", least: 1, most: 1, ids: true, needs: "one session ID", run: withStore(show)},
 	"delete":      {flags: "n", least: 1, most: many, ids: true, needs: "session IDs", run: withStore(remove)},
-	"delete-user": {flags: "n", least: 1, most: 1, needs: "one user", run: withStore(removeUser)},
+	"delete-user": {flags: "n realm", least: 1, most: 1, needs: "one user", run: withStore(removeUser)},
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
-	"stats":       {needs: "a store", run: withStore(stats)},
+	"stats":       {flags: "realm", needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
 	"copy":        {flags: "n workers delete", least: 2, most: 2, needs: "two stores", run: copyStore},
 }
@@ -157,6 +189,7 @@ type job struct {
 	store session2.Store // open, where the command is run by withStore
 	out   *printer
 	bar   *progress
+	found *findings
 }
 
 // execute finds the command and runs it.
@@ -170,6 +203,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 		return usageError("there is no command %q: session2 help lists them", name)
 	}
 	j := &job{options: opts, out: newPrinter(stdout, opts.json), bar: newProgress(stderr, name)}
+	j.found = newFindings(j.bar)
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(newStoreLog(j.found))) // stores log to it
 	if name != "copy" {
 		if rest, err = j.locateStore(cmd, rest); err != nil {
 			return err
@@ -181,10 +217,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	j.args = rest
 	err = cmd.run(ctx, j)
 	j.bar.stop()
-	if failed := j.out.flush(); err == nil { // else it is the same, or comes of it
-		err = failed
+	switch failed := j.out.flush(); {
+	case failed == nil || errors.Is(err, failed):
+		return err
+	case err == nil:
+		return failed
+	default: // what was to be read is not all there, whatever else it would say
+		return fmt.Errorf("%w\n%v", failed, err)
 	}
-	return err
 }
 
 // withStore is a command on a store that is there.
@@ -194,6 +234,9 @@ func withStore(f func(ctx context.Context, j *job) error) func(context.Context, 
 			return err
 		}
 		defer func() { err = errors.Join(err, closeStore(j.store)) }()
-		return f(ctx, j)
+		if err := j.setAside(func() error { return f(ctx, j) }); err != nil {
+			return err
+		}
+		return j.found.verdict()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/session2/session2"
@@ -16,56 +17,49 @@ func list(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	corrupt := 0
 	for rec, err := range records {
 		if err == nil {
 			err = j.listOne(rec)
 		}
-		switch {
-		case errors.Is(err, session2.ErrCorrupt): // the others are to be seen all the same
-			if corrupt++; corrupt <= maxNotes {
-				j.bar.note(err.Error())
-			}
-		case err != nil:
+		if errors.Is(err, session2.ErrCorrupt) { // the others are to be seen all the same
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return err
 		}
 	}
-	if corrupt > 0 {
-		return fmt.Errorf("%d records: %w: session2 check names them", corrupt, session2.ErrCorrupt)
+	if j.user != "" {
+		j.hint(ctx, j.user)
 	}
 	return nil
 }
 
+// listOne prints a record, also one whose data cannot be read.
 func (j *job) listOne(rec session2.Record) error {
-	if !j.values {
-		return j.out.row(newEntry(rec))
+	e, unread := newEntry(rec, j.values)
+	if j.user == "" && !j.chosen(e.Realm) {
+		return unread
 	}
-	e, err := detailed(rec, true)
-	if err != nil {
+	if !j.values {
+		e.details = nil
+	}
+	if err := j.out.row(e); err != nil {
 		return err
 	}
-	return j.out.row(e)
+	return unread
 }
 
 // records returns all sessions, or those of the user that -user names.
 func (j *job) records(ctx context.Context) (iter.Seq2[session2.Record, error], error) {
 	if j.user != "" {
 		if s, ok := j.store.(session2.UserStore); ok {
-			return s.IterUser(ctx, j.user), nil
+			return s.IterUser(ctx, j.userKey(j.user)), nil
 		}
 		return nil, errors.New("the store does not list sessions by user")
 	}
-	return all(ctx, j.store)
+	return all(ctx, j.store, j.where)
 }
 
-func all(ctx context.Context, store session2.Store) (iter.Seq2[session2.Record, error], error) {
-	if s, ok := store.(session2.IterStore); ok {
-		return s.Iter(ctx), nil
-	}
-	return nil, errors.New("the store does not list its sessions")
-}
-
-// show prints one session.
+// show prints one session, or what can be told of one whose data cannot be read.
 func show(ctx context.Context, j *job) error {
 	id, err := parseID(j.args[0])
 	if err != nil {
@@ -75,11 +69,8 @@ func show(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	e, err := detailed(rec, j.values)
-	if err != nil {
-		return err
-	}
-	return j.out.page(e)
+	e, unread := newEntry(rec, j.values)
+	return errors.Join(j.out.page(e), unread)
 }
 
 // parseID repeats nothing of what it was given: it may be a cookie.
@@ -102,24 +93,28 @@ func remove(ctx context.Context, j *job) error {
 		}
 	}
 	deleted, absent := 0, []string{}
-	for _, id := range ids {
-		found, err := j.removeOne(ctx, id)
-		if err != nil {
-			return err
-		}
-		if found {
+	var failed error
+	for i := 0; i < len(ids) && failed == nil; i++ {
+		var found bool
+		found, failed = j.removeOne(ctx, ids[i])
+		switch {
+		case failed != nil:
+		case found:
 			deleted++
-		} else {
-			absent = append(absent, id.String())
+		default:
+			absent = append(absent, ids[i].String())
 		}
 	}
-	if err := j.out.result(fields{"deleted": deleted, "absent": absent, "dry_run": j.dry}, "%s %d", j.did("deleted"), deleted); err != nil {
+	f := fields{"deleted": deleted, "absent": absent, "dry_run": j.dry}
+	err := errors.Join(failed, j.out.result(f, "%s %d", j.did("deleted"), deleted))
+	if len(absent) == 0 {
 		return err
 	}
-	if len(absent) > 0 {
-		return &exitError{exitNotFound, fmt.Errorf("there is no session %s", absent[0])}
+	missed := fmt.Errorf("there is no session %s", strings.Join(absent, ", "))
+	if err == nil {
+		return &exitError{exitNotFound, missed}
 	}
-	return nil
+	return errors.Join(err, missed)
 }
 
 func (j *job) removeOne(ctx context.Context, id session2.ID) (found bool, err error) {
@@ -151,34 +146,40 @@ func removeUser(ctx context.Context, j *job) error {
 	var n int
 	var err error
 	if j.dry {
-		n, err = count(s.IterUser(ctx, user), func(session2.Record) bool { return true })
+		n, err = j.count(s.IterUser(ctx, j.userKey(user)), func(session2.Record, error) bool { return true })
 	} else {
-		n, err = s.DeleteUser(j.bar.deleting(ctx), user)
+		n, err = s.DeleteUser(j.bar.deleting(ctx), j.userKey(user))
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		j.hint(ctx, user)
 	}
-	return j.out.result(fields{"deleted": n, "user": user, "dry_run": j.dry}, "%s %d", j.did("deleted"), n)
+	return j.deleted(n, err, fields{"realm": j.realm, "user": user})
 }
 
 // removeOld deletes what was not accessed for -age, and what has expired.
 func removeOld(ctx context.Context, j *job) error {
 	n, err := j.sweep(ctx)
-	if err != nil {
+	return j.deleted(n, err, fields{})
+}
+
+// deleted prints how many were deleted, also before an error.
+func (j *job) deleted(n int, err error, f fields) error {
+	if err != nil && n == 0 {
 		return err
 	}
-	return j.out.result(fields{"deleted": n, "dry_run": j.dry}, "%s %d", j.did("deleted"), n)
+	f["deleted"], f["dry_run"] = n, j.dry
+	return errors.Join(err, j.out.result(f, "%s %d", j.did("deleted"), n))
 }
 
 func (j *job) sweep(ctx context.Context) (int, error) {
 	if j.dry {
-		records, err := all(ctx, j.store)
-		if err != nil {
-			return 0, err
+		it, ok := j.store.(session2.IterStore)
+		if !ok {
+			return 0, errors.New("the store does not list its sessions")
 		}
 		now := time.Now()
-		return count(j.bar.over(records), func(rec session2.Record) bool {
-			return !rec.Accessed.After(now.Add(-j.age)) || !rec.Expires.After(now)
+		return j.count(j.bar.over(it.Iter(ctx)), func(rec session2.Record, err error) bool {
+			return err == nil && (!rec.Accessed.After(now.Add(-j.age)) || !rec.Expires.After(now))
 		})
 	}
 	s, ok := j.store.(session2.DeleteOldStore)
@@ -188,14 +189,18 @@ func (j *job) sweep(ctx context.Context) (int, error) {
 	return s.DeleteOld(j.bar.deleting(ctx), j.age)
 }
 
-// count counts the records that are meant. Corrupt ones are not.
-func count(records iter.Seq2[session2.Record, error], meant func(session2.Record) bool) (n int, err error) {
+// count counts the records that are meant. Of a corrupt one, which comes with
+// its error, the times are not known.
+func (j *job) count(
+	records iter.Seq2[session2.Record, error], meant func(session2.Record, error) bool,
+) (n int, err error) {
 	for rec, err := range records {
-		switch {
-		case errors.Is(err, session2.ErrCorrupt):
-		case err != nil:
+		if errors.Is(err, session2.ErrCorrupt) {
+			j.found.add(rec.ID, err)
+		} else if err != nil {
 			return n, err
-		case meant(rec):
+		}
+		if meant(rec, err) {
 			n++
 		}
 	}

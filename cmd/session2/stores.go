@@ -121,6 +121,24 @@ func (l location) path() string {
 	return path
 }
 
+// aside returns the IDs of the records that a file store has set aside because
+// they were corrupt.
+func (l location) aside() (ids []session2.ID, err error) {
+	if l.url.Scheme != "file" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(l.path(), "corrupt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if id, err := session2.ParseID(e.Name()); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, err
+}
+
 // open opens the store. Unless it may be made, it must be there: a mistyped
 // path makes no new store.
 func (l location) open(ctx context.Context, create bool) (session2.Store, error) {

@@ -1,0 +1,291 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// naive is the handler of everybody's first day.
+func naive(s *session2.Session) {
+	n, _ := s.Get("n").(int)
+	s.Set("n", n+1)
+}
+
+// Of naive increments at once exactly the acknowledged ones count, on every
+// store, and by two processes where they may share it.
+func TestNaiveIncrements(t *testing.T) {
+	if url := os.Getenv(naiveEnv); url != "" {
+		naiveElsewhere(t, url)
+	}
+	test := func(t *testing.T, url string, processes int) {
+		store := openAt(t, url)
+		st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
+		b := st.login("alice")
+		st.do(b, func(s *session2.Session) { s.Set("n", 0) })
+		results := make(chan [2]int, 2)
+		for range processes - 1 {
+			go func() { results <- naiveProcess(t, url, b.token()) }()
+		}
+		ok, refused := naiveLoad(t, st, b)
+		for range processes - 1 {
+			r := <-results
+			ok, refused = ok+r[0], refused+r[1]
+		}
+		if got := st.stored(b, "n"); got != ok {
+			t.Errorf("n = %v after %d acknowledged and %d refused increments", got, ok, refused)
+		}
+		if ok == 0 || ok+refused != 64*processes {
+			t.Errorf("%d acknowledged and %d refused of %d", ok, refused, 64*processes)
+		}
+	}
+	t.Run("memory", func(t *testing.T) { test(t, "memory:", 1) })
+	t.Run("file", func(t *testing.T) { test(t, "file:"+filepath.Join(t.TempDir(), "s"), 2) })
+	t.Run("bolt", func(t *testing.T) { test(t, "bolt:"+filepath.Join(t.TempDir(), "s"), 1) })
+	t.Run("gob", func(t *testing.T) { test(t, "gob:"+filepath.Join(t.TempDir(), "s"), 2) })
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		u := sqlURL(t, sys.name, dsn)
+		u.RawQuery += "&table=" + sqlTable(t.TempDir())
+		test(t, u.String(), 2)
+	})
+}
+
+// openAt opens the store of a URL and sets it up.
+func openAt(t *testing.T, url string) session2.Store {
+	t.Helper()
+	store, err := session2.Open(t.Context(), url)
+	must(t, err)
+	if c, ok := store.(io.Closer); ok {
+		t.Cleanup(func() { c.Close() })
+	}
+	if s, ok := store.(session2.SetupStore); ok {
+		must(t, s.Setup(t.Context()))
+	}
+	return store
+}
+
+// naiveLoad makes 64 requests at once, and counts those that were acknowledged
+// and those that were refused.
+func naiveLoad(t *testing.T, st *site, b *browser) (ok, refused int) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			res := st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				naive(s)
+				fmt.Fprint(w, "done")
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			switch res.StatusCode {
+			case http.StatusOK:
+				ok++
+			case http.StatusConflict:
+				refused++
+			default:
+				t.Errorf("status %d", res.StatusCode)
+			}
+		})
+	}
+	wg.Wait()
+	return ok, refused
+}
+
+const naiveEnv, naiveToken = "SESSION2_NAIVE_URL", "SESSION2_NAIVE_TOKEN"
+
+// naiveProcess is naiveLoad in another process.
+func naiveProcess(t *testing.T, url, token string) (counts [2]int) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestNaiveIncrements$")
+	cmd.Env = append(os.Environ(), naiveEnv+"="+url, naiveToken+"="+token)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Errorf("the other process: %v\n%s", err, out)
+		return counts
+	}
+	for i, field := range strings.Fields(string(out)) {
+		if i < len(counts) {
+			counts[i], err = strconv.Atoi(field)
+			if err != nil {
+				t.Errorf("the other process printed %q", out)
+			}
+		}
+	}
+	return counts
+}
+
+// naiveElsewhere is the other process.
+func naiveElsewhere(t *testing.T, url string) {
+	store := openAt(t, url)
+	st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
+	b := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: os.Getenv(naiveToken)}}
+	ok, refused := naiveLoad(t, st, b)
+	if t.Failed() {
+		os.Exit(1)
+	}
+	fmt.Println(ok, refused)
+	os.Exit(0)
+}
+
+// A request is refused if it has looked at a key, has then set or deleted it, and
+// somebody else has changed it in between; and for no other reason.
+func TestLostUpdates(t *testing.T) {
+	n := session2.NewKey[int]("n")
+	get := func(s *session2.Session) { s.Get("n") }
+	set := func(v any) func(*session2.Session) { return func(s *session2.Session) { s.Set("n", v) } }
+	del := func(s *session2.Session) { s.Delete("n") }
+	nothing := func(*session2.Session) {}
+	commit := func(s *session2.Session) { s.Commit(context.Background()) }
+	all := func(list ...func(*session2.Session)) func(*session2.Session) {
+		return func(s *session2.Session) {
+			for _, f := range list {
+				f(s)
+			}
+		}
+	}
+	tests := []struct {
+		name             string
+		before           func(*session2.Session)
+		meanwhile, after func(*session2.Session)
+		refused          bool
+		left             any // of n, which was 1
+	}{
+		{"get, set", get, set(5), set(2), true, 5},
+		{"has, set", func(s *session2.Session) { s.Has("n") }, set(5), set(2), true, 5},
+		{"keys, set", func(s *session2.Session) { s.Keys() }, set(5), set(2), true, 5},
+		{"dump, set", func(s *session2.Session) { s.Dump(new(strings.Builder)) }, set(5), set(2), true, 5},
+		{"typed get, set", func(s *session2.Session) { n.Get(s) }, set(5), func(s *session2.Session) { n.Set(s, 2) }, true, 5},
+		{"typed has, set", func(s *session2.Session) { n.Has(s) }, set(5), set(2), true, 5},
+		{"get, delete", get, set(5), del, true, 5},
+		{"pop", func(s *session2.Session) { s.Pop("n") }, set(5), nothing, true, 5},
+		{"typed pop", func(s *session2.Session) { n.Pop(s) }, set(5), nothing, true, 5},
+		{"get, clear", get, set(5), (*session2.Session).Clear, true, 5},
+		{"get, set beside a delete", get, del, set(2), true, nil},
+		{"keys, clear, beside a new key", func(s *session2.Session) { s.Keys() },
+			func(s *session2.Session) { s.Set("other", 1) }, (*session2.Session).Clear, true, 1},
+		{"get, set, get, set", all(get, set(3), get), set(5), set(4), true, 5},
+		{"update, get, set", func(s *session2.Session) { n.Update(s, inc); s.Get("n") }, set(5), set(9), true, 5},
+		{"get, set of what is there by now", get, set(5), set(5), true, 5},
+		{"get, delete of what is gone by now", get, del, del, true, nil},
+		{"keys, clear, beside a delete", func(s *session2.Session) { s.Keys() }, del, (*session2.Session).Clear, true, nil},
+		{"get, set, renew", get, set(5), all(set(2), (*session2.Session).Renew), true, 5},
+		{"get, commit, set", all(get, func(s *session2.Session) { s.Set("other", 1) }, commit), set(5), set(2), true, 5},
+		{"get, set, commit, set", all(get, set(2), commit), set(5), set(3), true, 5},
+		{"get, update, commit, set", all(get, func(s *session2.Session) { n.Update(s, inc) }, commit), set(5), set(3), true, 5},
+
+		{"set", nothing, set(5), set(2), false, 2},
+		{"delete", nothing, set(5), del, false, nil},
+		{"set, get", set(2), set(5), get, false, 2},
+		{"set, get, set", all(set(2), get), set(5), set(3), false, 3},
+		{"set, keys, set", all(set(2), func(s *session2.Session) { s.Keys() }), set(5), set(3), false, 3},
+		{"clear, get, set", all((*session2.Session).Clear, get), set(5), set(3), false, 3},
+		{"get of another key", func(s *session2.Session) { s.Get("m") }, set(5), set(2), false, 2},
+		{"get, set of another key", get, set(5), func(s *session2.Session) { s.Set("m", 2) }, false, 5},
+		{"get, set beside another key", get, func(s *session2.Session) { s.Set("m", 5) }, set(2), false, 2},
+		{"get, update", get, set(5), func(s *session2.Session) { n.Update(s, inc) }, false, 6},
+		{"update", nothing, set(5), func(s *session2.Session) { n.Update(s, inc) }, false, 6},
+		{"update, get", nothing, set(5), func(s *session2.Session) { n.Update(s, inc); n.Get(s) }, false, 6},
+		{"a change back is none", get, all(set(5), commit, set(1)), set(2), false, 2},
+		{"a set of what is there is no change", get, set(1), set(2), false, 2},
+		{"get, set, commit, set alone", all(get, set(2), commit), nothing, set(3), false, 3},
+		{"get, update, commit, set alone", all(get, func(s *session2.Session) { n.Update(s, inc) }, commit), nothing, set(3), false, 3},
+		{"keys, set, commit, set alone", all(set(2), func(s *session2.Session) { s.Keys() }, commit), nothing, set(3), false, 3},
+		{"get, discarded set", all(get, set(2), (*session2.Session).Discard), set(5), func(s *session2.Session) { s.Set("m", 1) }, false, 5},
+	}
+	for _, c := range tests {
+		for _, allowed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, allowed %t", c.name, allowed), func(t *testing.T) {
+				st := newSite(t, session2.NewMemoryStore(), session2.Config{AllowLostUpdates: allowed})
+				b := st.login("alice")
+				st.do(b, set(1))
+				other := b.clone()
+				res, err := st.during(b, c.before, func() { st.do(other, c.meanwhile); b.cookie = other.cookie }, c.after)
+				if allowed {
+					if res.StatusCode != 200 || err != nil {
+						t.Errorf("status %d, Err() = %v", res.StatusCode, err)
+					}
+					return
+				}
+				if refused := res.StatusCode == http.StatusConflict; refused != c.refused ||
+					refused != errors.Is(err, session2.ErrLostUpdate) || len(res.Cookies()) > 0 && refused {
+					t.Errorf("status %d, Err() = %v, cookies %v; want it refused: %t", res.StatusCode, err, res.Cookies(), c.refused)
+				}
+				if got := st.stored(b, "n"); got != c.left {
+					t.Errorf("n = %v, want %v", got, c.left)
+				}
+				if !c.refused {
+					return
+				}
+				var told string
+				for _, e := range st.events.list {
+					if errors.Is(e.Err, session2.ErrLostUpdate) {
+						told = e.Err.Error()
+					}
+				}
+				if !strings.Contains(told, "Update") || !strings.Contains(told, `"n"`) && !strings.Contains(told, `"other"`) {
+					t.Errorf("the event says %q, want the key and Update", told)
+				}
+			})
+		}
+	}
+}
+
+func inc(n int) int { return n + 1 }
+
+// After a refusal nothing of the request is stored, and Discard lets the handler
+// begin again with what is stored now.
+func TestALostUpdateCanBeDoneAgain(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.login("alice")
+	other := b.clone()
+	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		naive(s)
+		s.Set("blind", true)
+		st.do(other, naive)
+		for try := 0; ; try++ {
+			err := s.Commit(r.Context())
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, session2.ErrLostUpdate) || try > 0 {
+				t.Fatalf("Commit = %v at try %d", err, try)
+			}
+			if got := st.stored(other, "blind"); got != nil {
+				t.Error("something of a refused commit is stored")
+			}
+			s.Discard()
+			naive(s)
+		}
+	})
+	if got := st.stored(b, "n"); res.StatusCode != 200 || got != 2 {
+		t.Errorf("status %d, n = %v; want 200 and 2", res.StatusCode, got)
+	}
+}
+
+// Where a login starts a session of its own, nobody's update is lost.
+func TestNoLostUpdateInASessionOfItsOwn(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &browser{}
+	st.do(b, naive)
+	other := b.clone()
+	res, err := st.during(other, naive, func() { st.do(b, func(s *session2.Session) { s.SetUser("alice"); s.Set("n", 7) }) },
+		func(s *session2.Session) { s.SetUser("bob"); s.Commit(context.Background()); naive(s) })
+	if res.StatusCode != 200 || err != nil {
+		t.Fatalf("status %d, Err() = %v", res.StatusCode, err)
+	}
+	if got := st.stored(other, "n"); got != 3 {
+		t.Errorf("n = %v, want 3", got)
+	}
+}

@@ -1,0 +1,149 @@
+package session2
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
+
+// values are a session's keys with their encoded values: those of the record, in
+// order and shared by all states that come from it, and the edits made since. So
+// a change costs the same however many there are.
+type values struct {
+	base  []value // ordered by key; never changed
+	edits table[edit]
+}
+
+// value is one key of the session. Its data are decoded when asked for.
+type value struct {
+	key  string
+	data []byte
+}
+
+// edit is what became of a key: a value, or none.
+type edit struct {
+	data []byte
+	ok   bool
+}
+
+func (e edit) equal(other edit) bool { return e.ok == other.ok && bytes.Equal(e.data, other.data) }
+
+// get returns what is under key.
+func (v *values) get(key string) edit {
+	if e := v.edits.find(key); e != nil {
+		return *e
+	}
+	i, ok := slices.BinarySearchFunc(v.base, key, func(v value, key string) int { return strings.Compare(v.key, key) })
+	if !ok {
+		return edit{}
+	}
+	return edit{v.base[i].data, true}
+}
+
+func (v *values) put(key string, e edit) {
+	if old := v.edits.find(key); old != nil {
+		*old = e
+	} else {
+		v.edits.add(key, e)
+	}
+}
+
+func (v *values) set(key string, data []byte) { v.put(key, edit{data, true}) }
+func (v *values) delete(key string)           { v.put(key, edit{}) }
+
+// list returns all keys in order. The slice is shared: it must not be changed.
+func (v *values) list() []value {
+	if len(v.edits.rows) == 0 {
+		return v.base
+	}
+	edits := v.edits.rows
+	if len(edits) > 1 {
+		edits = slices.Clone(edits)
+		slices.SortFunc(edits, func(a, b row[edit]) int { return strings.Compare(a.key, b.key) })
+	}
+	list := make([]value, 0, len(v.base)+len(edits))
+	rest := v.base
+	for _, e := range edits {
+		for len(rest) > 0 && rest[0].key < e.key {
+			list, rest = append(list, rest[0]), rest[1:]
+		}
+		if len(rest) > 0 && rest[0].key == e.key {
+			rest = rest[1:]
+		}
+		if e.of.ok {
+			list = append(list, value{e.key, e.of.data})
+		}
+	}
+	return append(list, rest...)
+}
+
+// any reports whether there is a key.
+func (v *values) any() bool {
+	if len(v.edits.rows) == 0 {
+		return len(v.base) > 0
+	}
+	return len(v.list()) > 0
+}
+
+// settle makes the edits part of the base.
+func (v *values) settle() { *v = values{base: v.list()} }
+
+// clone returns a copy that can be edited by itself.
+func (v *values) clone() values { return values{v.base, v.edits.clone()} }
+
+func equalValues(a, b []value) bool {
+	return slices.EqualFunc(a, b, func(x, y value) bool { return x.key == y.key && bytes.Equal(x.data, y.data) })
+}
+
+// table is a map from keys that costs no more than a slice while it is small.
+type table[T any] struct {
+	rows  []row[T]
+	index map[string]int // of rows; nil while there are few, and in a copy
+}
+
+type row[T any] struct {
+	key string
+	of  T
+}
+
+const smallTable = 12
+
+// find returns what is under key, nil if nothing is. The pointer is good until
+// the next add.
+func (t *table[T]) find(key string) *T {
+	if len(t.rows) > smallTable {
+		if i, ok := t.indexed()[key]; ok {
+			return &t.rows[i].of
+		}
+		return nil
+	}
+	for i := range t.rows {
+		if t.rows[i].key == key {
+			return &t.rows[i].of
+		}
+	}
+	return nil
+}
+
+func (t *table[T]) indexed() map[string]int {
+	if t.index == nil {
+		t.index = make(map[string]int, 2*len(t.rows))
+		for i, r := range t.rows {
+			t.index[r.key] = i
+		}
+	}
+	return t.index
+}
+
+// add puts something under a key that has nothing yet.
+func (t *table[T]) add(key string, of T) *T {
+	t.rows = append(t.rows, row[T]{key, of})
+	if t.index != nil {
+		t.index[key] = len(t.rows) - 1
+	}
+	return &t.rows[len(t.rows)-1].of
+}
+
+func (t *table[T]) clone() table[T] {
+	return table[T]{rows: slices.Clone(t.rows)}
+}
