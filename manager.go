@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
+	warned atomic.Bool // of a secure cookie over plain HTTP
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is
