@@ -49,6 +49,31 @@ func (s *Session) commit(ctx context.Context) error {
 	return err
 }
 
+// commitLast is the commit that the response waits for before its first byte, or
+// none if the request has failed. No cookie can be sent for a later one. So one
+// that another goroutine of the request has begun is waited for.
+func (s *Session) commitLast(ctx context.Context, commit bool) error {
+	if !s.loaded.Load() {
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+		if !s.loaded.Load() {
+			return nil
+		}
+	}
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
+		if commit {
+			h, err = s.commitNow(ctx)
+		}
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+		return h, err
+	})
+	h.report(s.ctx, s.m)
+	return err
+}
+
 // commitNow is a commit that no other one runs beside.
 func (s *Session) commitNow(ctx context.Context) (hearing, error) {
 	t, h, err := s.start()
@@ -76,6 +101,9 @@ func (s *Session) commitNow(ctx context.Context) (hearing, error) {
 // may panic in a commit; then nothing can be told of the changes, and no later
 // commit stores them a second time.
 func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
+	if s.over.Load() {
+		return nil, errOver
+	}
 	if err := s.acquire(); err != nil {
 		return hearing{{Kind: EventDropped, Err: err}}, err
 	}

@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// contextKey finds the innermost manager's session in a context.
-type contextKey struct{}
+// contextKey finds the innermost manager's session in a context, exchangeKey its
+// exchange.
+type (
+	contextKey  struct{}
+	exchangeKey struct{}
+)
 
 // FromContext returns the session of the innermost manager that wraps the
 // handler; nil outside of any.
@@ -77,6 +81,7 @@ type exchange struct {
 	body            bool        // the first byte of the body, too, has left
 	failed          error       // the commit did: the response is the error handler's
 	answer          http.Header // the error handler's header
+	within          []string    // Set-Cookie lines of managers inside this one: what they stand for is stored
 }
 
 // Format keeps fmt from the session, whose token and values it would print.
@@ -88,6 +93,8 @@ func (x *exchange) Value(key any) any {
 	switch key := key.(type) {
 	case contextKey:
 		return &x.session
+	case exchangeKey:
+		return x
 	case *Manager:
 		if key == x.session.m {
 			return &x.session
@@ -113,15 +120,16 @@ func (x *exchange) begin(status int) error {
 		return nil
 	}
 	committed := status < http.StatusInternalServerError
+	err := s.commitLast(x.Context, committed)
 	if !committed {
 		x.refused = true
 		s.Discard()
-	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
+	} else if err != nil && !errors.As(err, new(*droppedError)) {
 		x.fail(err)
 		return err
 	}
-	x.begun = true
 	x.header(committed)
+	x.begun = true
 	return nil
 }
 
@@ -141,7 +149,16 @@ func (x *exchange) header(committed bool) {
 		x.cookie = true
 		x.confine()
 		x.session.m.warnPlain(x.r)
+		for o := x.around(); o != nil; o = o.around() {
+			o.within = append(o.within, cookies...)
+		}
 	}
+}
+
+// around returns the exchange of another manager that this one is within.
+func (x *exchange) around() *exchange {
+	o, _ := x.Context.Value(exchangeKey{}).(*exchange)
+	return o
 }
 
 // confine keeps a response with a cookie of ours out of shared caches. It is
@@ -162,14 +179,21 @@ func (x *exchange) fail(err error) {
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
+	for _, line := range x.within {
+		h.Add("Set-Cookie", line)
+	}
+	x.cookie = len(x.within) > 0
+	x.confine()
 	x.header(false)
 	reply := &exchange{Context: x.Context, w: x.w, cookie: x.cookie}
 	w := reply.writer()
+	defer func() { // even if it panics
+		if !reply.begun {
+			httpError(w, statusOf(err))
+		}
+		x.answer = h.Clone()
+	}()
 	x.session.m.cfg.ErrorHandler(w, x.r, err)
-	if !reply.begun {
-		httpError(w, statusOf(err))
-	}
-	x.answer = h.Clone()
 }
 
 // end commits what is left to commit when the handler has returned, or drops it
@@ -186,6 +210,7 @@ func (x *exchange) end() {
 	x.confine()
 	switch {
 	case !x.returned && !x.begun:
+		s.commitLast(x.Context, false)
 		s.Discard()
 		x.header(false)
 	case !x.returned, x.refused:

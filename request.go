@@ -1,9 +1,6 @@
 package session2
 
-import (
-	"net/http"
-	"unsafe"
-)
+import "net/http"
 
 // giveBack makes r what the handler has made of inner, the copy that it was
 // given, as if there had been no copy: the server removes the files of its own
@@ -13,19 +10,21 @@ import (
 // A request that nothing was set on is not written to, for handlers outside may
 // read it at the same time.
 func giveBack(r, inner *http.Request) {
+	if unset(r, inner) {
+		return
+	}
 	back := inner.WithContext(r.Context())
 	if back.Trailer == nil { // the server puts undeclared trailers into its own request
 		back.Trailer = r.Trailer
 	}
-	if !same(r, back) {
-		*r = *back
-	}
+	*r = *back
 }
 
-// same reports whether all fields of a and b are the same, bit by bit. The
-// language compares no maps and functions, and reflection takes longer than the
-// whole of Wrap. Path values are in fields that net/http keeps to itself.
-func same(a, b *http.Request) bool {
-	type bits = [unsafe.Sizeof(http.Request{})]byte
-	return *(*bits)(unsafe.Pointer(a)) == *(*bits)(unsafe.Pointer(b))
+// unset reports whether nothing was set on inner that a handler outside could look
+// for. Path values cannot be listed; a mux sets them together with Pattern.
+func unset(r, inner *http.Request) bool {
+	return inner.Pattern == r.Pattern && inner.MultipartForm == r.MultipartForm &&
+		(inner.Form == nil) == (r.Form == nil) && (inner.PostForm == nil) == (r.PostForm == nil) &&
+		inner.Method == r.Method && inner.URL == r.URL && inner.Host == r.Host &&
+		inner.RemoteAddr == r.RemoteAddr && inner.RequestURI == r.RequestURI
 }

@@ -115,8 +115,7 @@ func (s *Session) must() {
 	}
 }
 
-var errOver = errors.New("session2: the session was used after its handler had returned: " +
-	"changes are not stored but by Commit, and no cookie is sent")
+var errOver = errors.New("session2: the session was used after its handler had returned: changes are not stored")
 
 // look loads the session at its first use and returns with s.mu held.
 func (s *Session) look() {
@@ -662,6 +661,10 @@ func (s *Session) Commit(ctx context.Context) error {
 	s.must()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if s.over.Load() {
+		s.look()
+		s.mu.Unlock()
 	}
 	return s.commit(ctx)
 }
