@@ -28,9 +28,10 @@ import (
 // two, whose times are not later than the record's. So an entry may lead to a
 // record too early, and to none, but no record is missed; and Touch and most
 // Saves, which move times forward, leave the index alone. DeleteOld takes the
-// announced entries over, visits the records whose entries have come due, and
-// files those again that live on. What it wrote is durable before it removes
-// what that came from: a crash leaves duplicates, which do no harm.
+// announced entries over, visits the records whose entries have come due, files
+// those again that live on, and thins out the other buckets: see [fileSweep.thin].
+// What it wrote is durable before it removes what that came from: a crash leaves
+// duplicates, which do no harm.
 //
 // A power cut may take back a Touch, which is not synced, after DeleteOld has
 // seen it. That record is swept by the touched times: later, but swept.

@@ -57,6 +57,11 @@ func (w *fileSweep) run(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, t := range w.trees { // by now all that goes is gone
+		if err := w.thin(ctx, t); err != nil {
+			return err
+		}
+	}
 	return w.failed
 }
 
