@@ -50,17 +50,16 @@ func TestStoresShareADirectory(t *testing.T) {
 				mode            fs.FileMode
 				private, shared bool
 			}{{0o700, true, true}, {0o750, true, true}, {0o770, false, true}, {0o777, false, false}, {0o702, false, false}} {
-				dir := t.TempDir()
-				if err := os.Chmod(dir, c.mode); err != nil {
-					t.Fatal(err)
-				}
-				path := inDir(name, dir)
 				for with, admitted := range map[string]bool{"private": c.private, "shared": c.shared} {
+					dir := t.TempDir()
+					if err := os.Chmod(dir, c.mode); err != nil {
+						t.Fatal(err)
+					}
 					try := placed[name]
 					if with == "shared" {
 						try = open
 					}
-					s, err := try(path)
+					s, err := try(inDir(name, dir))
 					if err == nil {
 						s.Close()
 					}
@@ -261,5 +260,23 @@ func asMember(t *testing.T, binary, use string, n int, uid, group uint32) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{group}}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s, user %d, step %d: %v\n%s", use, uid, n, err, out)
+	}
+}
+
+// A URL says it by group=true.
+func TestOpenSharesWithTheGroup(t *testing.T) {
+	for name := range shareable {
+		dir := sharedDir(t, 0o770)
+		url := name + ":" + inDir(name, dir)
+		if s, err := session2.Open(t.Context(), url); err == nil {
+			s.(houseStore).Close()
+			t.Errorf("%s opens what the group may write", url)
+		}
+		s, err := session2.Open(t.Context(), url+"?group=true")
+		if err != nil {
+			t.Errorf("%s?group=true: %v", url, err)
+			continue
+		}
+		s.(houseStore).Close()
 	}
 }
