@@ -54,6 +54,10 @@ const (
 	// entries at least it takes over at once.
 	dueGroup = 32
 	dueBatch = 1 << 15
+
+	// dueForget is how many announced entries a Delete that leaves no record
+	// behind them lets be: to make their file anew costs a sync.
+	dueForget = 16
 )
 
 // dueTree is one of the two directories of buckets.
@@ -82,14 +86,16 @@ func (s *FileStore) announce(id ID, a record.Access) error {
 }
 
 // forgetNew removes the entries that were announced for records of which none is
-// left, so that without sweeps, too, the index does not grow for ever. The caller
-// holds the lock of all that share their ID's first byte, and has made durable
-// that they are gone.
+// left, once there are some, so that without sweeps, too, the index does not grow
+// for ever. The caller holds the lock of all that share their ID's first byte, and
+// has made durable that they are gone.
 func (s *FileStore) forgetNew(id ID) error {
-	if !s.isEmpty(s.folder(id)) {
+	name := s.path("due", "new", hexByte(id[0]))
+	info, err := s.fs.Lstat(name)
+	if err != nil || info.Size() < int64(dueForget*dueEntrySize) || !s.isEmpty(s.folder(id)) {
 		return nil
 	}
-	err := s.fs.Remove(s.path("due", "new", hexByte(id[0])))
+	err = s.fs.Remove(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
