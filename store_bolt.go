@@ -69,6 +69,14 @@ type BoltOptions struct {
 	// file. The store's Capabilities do not say Durable.
 	NoSync bool
 
+	// SharedGroup admits a directory and a file that their own group may write to,
+	// as the volumes of a Kubernetes pod with an fsGroup are. Whoever is of that
+	// group can then read, change, add and delete sessions. A file that the store
+	// creates has the directory's group and is open to it, whatever the umask. A
+	// file of another user is admitted if its group is one of this process's. Where
+	// the system has no such groups, the option changes nothing.
+	SharedGroup bool
+
 	// Timeout is how long to wait for another process to close the file. Zero
 	// is one second.
 	Timeout time.Duration
@@ -85,7 +93,9 @@ var (
 )
 
 // OpenBoltStore opens the database file at path and creates it, with mode 0600,
-// if it is not there. The folder must exist. Nil options are the defaults.
+// if it is not there. The directory must exist. Directory and file must belong to
+// this process's user, and nobody else may be able to write to them. The path is
+// resolved now, once. Nil options are the defaults.
 //
 // A file that another process has open, that is no bolt database, that another
 // application filled or a later release of this package wrote is an error and

@@ -27,7 +27,11 @@ var errBoltNothing = errors.New("nothing to commit")
 
 // openBoltFile opens the database and sees to its buckets.
 func openBoltFile(path string, o BoltOptions) (*bolt.DB, error) {
-	db, err := openBoltDB(path, o)
+	path, fsy, err := fsys.Place(fsys.OS, path, o.SharedGroup)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openBoltDB(fsy, path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -59,22 +63,22 @@ func openBoltFile(path string, o BoltOptions) (*bolt.DB, error) {
 // The price is that opening reads the tree's pages, and so does a commit that
 // fails, and that bbolt does this in a goroutine of its own, where a damaged
 // page ends the process. So [checkBolt] reads them first.
-func openBoltDB(path string, o BoltOptions) (*bolt.DB, error) {
-	if err := checkBolt(path, o); err != nil {
+func openBoltDB(fsy fsys.FS, path string, o BoltOptions) (*bolt.DB, error) {
+	if err := checkBolt(fsy, path, o); err != nil {
 		return nil, err
 	}
-	return openBoltWith(path, &bolt.Options{
+	return openBoltWith(fsy, path, &bolt.Options{
 		Timeout: o.Timeout, NoSync: o.NoSync, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 	})
 }
 
 // openBoltWith opens the database with these options.
-func openBoltWith(path string, o *bolt.Options) (*bolt.DB, error) {
+func openBoltWith(fsy fsys.FS, path string, o *bolt.Options) (*bolt.DB, error) {
 	var file *os.File
 	var db *bolt.DB
 	var err error
 	o.OpenFile = func(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
-		file, err = openIfBolt(name, flag, perm)
+		file, err = openIfBolt(fsy, name, flag, perm)
 		return file, err
 	}
 	damage := guardBolt(func() { db, err = bolt.Open(path, 0o600, o) })
@@ -90,8 +94,8 @@ func openBoltWith(path string, o *bolt.Options) (*bolt.DB, error) {
 
 // openIfBolt opens a database file or an empty one. It looks before bbolt does,
 // because on Windows bbolt makes the file larger before it looks.
-func openIfBolt(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+func openIfBolt(fsy fsys.FS, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := fsy.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +103,7 @@ func openIfBolt(name string, flag int, perm fs.FileMode) (*os.File, error) {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return f.(*os.File), nil // it is the system's
 }
 
 // checkBoltMagic wants a file to be empty or to have bbolt's magic number, in

@@ -72,15 +72,23 @@ type GobOptions struct {
 	// the machine: the store is not Durable.
 	NoSync bool
 
+	// SharedGroup admits a directory and a file that their own group may write to,
+	// as the volumes of a Kubernetes pod with an fsGroup are. Whoever is of that
+	// group can then read, change, add and delete sessions. What the store creates
+	// has the directory's group and is open to it, whatever the umask. A file of
+	// another user is admitted if its group is one of this process's. Where the
+	// system has no such groups, the option changes nothing.
+	SharedGroup bool
+
 	// Logger is told of damage in the file and of an incomplete end that was
 	// cut off. The default is slog.Default().
 	Logger *slog.Logger
 }
 
 // OpenGobStore opens the store in the file at path, and creates it, with mode
-// 0600, if there is none; nil options are the safe defaults. The folder must be
-// there. Folder and file must belong to this process's user, and nobody else
-// may be able to write to them. A file that is no such store is left alone,
+// 0600, if there is none; nil options are the safe defaults. The directory must
+// be there. Directory and file must belong to this process's user, and nobody else
+// may be able to write to them. The path is resolved now, once. A file that is no such store is left alone,
 // with an error.
 func OpenGobStore(path string, opts *GobOptions) (*GobStore, error) {
 	s, err := openGobStore(fsys.OS, path, opts)
@@ -94,12 +102,12 @@ func openGobStore(fsy fsys.FS, path string, opts *GobOptions) (*GobStore, error)
 	if opts == nil {
 		opts = new(GobOptions)
 	}
-	s := &GobStore{noSync: opts.NoSync, logger: opts.Logger, fs: fsy, slack: gobSlack}
+	s := &GobStore{noSync: opts.NoSync, logger: opts.Logger, slack: gobSlack}
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
 	var err error
-	if s.path, err = gobPath(fsy, path); err != nil {
+	if s.path, s.fs, err = fsys.Place(fsy, path, opts.SharedGroup); err != nil {
 		return nil, err
 	}
 	s.lock = lockfile.New(s.openLock)
@@ -137,11 +145,8 @@ func (s *GobStore) prepare() error {
 
 // create makes an empty log if there is no file. Whatever is there stays.
 func (s *GobStore) create() error {
-	info, err := s.fs.Lstat(s.path)
+	_, err := s.fs.Lstat(s.path)
 	if err == nil {
-		if err := fsys.PrivateFile(info); err != nil {
-			return fmt.Errorf("refusing %s: %w", s.path, err)
-		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

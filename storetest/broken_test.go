@@ -286,6 +286,31 @@ var breakages = []breakage{
 			return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
 		}
 	}},
+	{"returns what it has when its time is up", "DeleteUser whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
+		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			for rec := range r.IterUser(context.WithoutCancel(ctx), user) {
+				if ctx.Err() != nil {
+					break
+				}
+				if r.Delete(context.WithoutCancel(ctx), rec.ID) == nil {
+					n++
+				}
+			}
+			return n, nil
+		}
+	}},
+	{"calls the deadline a cancellation", "DeleteOld whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
+		s.deleteOld = func(ctx context.Context, age time.Duration) (int, error) {
+			n, err := r.DeleteOld(ctx, age)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = context.Canceled
+			}
+			return n, err
+		}
+	}},
 	{"deletes what it is told to keep", "DeleteUser leaves the records that it is told to keep, and their user", func(s *broken, r *reference) {
 		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
 			return r.DeleteUser(ctx, user)
