@@ -15,7 +15,8 @@ import (
 )
 
 // fileDirs are the directories of a FileStore that holds fileRecord(1, "ada").
-var fileDirs = []string{".", "sessions", "sessions/01", "users", "users/fd", "due", "due/new", "due/accessed", "due/expires", "locks", "corrupt"}
+var fileDirs = []string{".", "sessions", "sessions/01", "users", "users/fd",
+	"due", "due/new", "due/accessed", "due/expires", "locks", "corrupt"}
 
 // A directory that vanishes while the store is open costs the sessions that were
 // in it, and no call: also not in the other process that has it open.
@@ -170,7 +171,8 @@ func TestFileStoreHealsInNoStrangersDirectory(t *testing.T) {
 	os.RemoveAll(dir)
 	os.Mkdir(dir, 0o700)
 	os.Chmod(dir, 0o777)
-	if err := s.Save(t.Context(), fileRecord(1, "ada"), 0); err == nil || !strings.Contains(err.Error(), "others may write") {
+	err := s.Save(t.Context(), fileRecord(1, "ada"), 0)
+	if err == nil || !strings.Contains(err.Error(), "others may write") {
 		t.Errorf("Save: got %v, want a refusal", err)
 	}
 	if names, _ := os.ReadDir(dir); len(names) > 0 {

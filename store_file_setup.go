@@ -41,7 +41,8 @@ func (s *FileStore) setup(ctx context.Context) error {
 	if err := s.makeAll(s.dir); err != nil {
 		return err
 	}
-	for _, name := range []string{".", "locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"} {
+	names := []string{".", "locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"}
+	for _, name := range names {
 		if err := s.makeDir(s.path(filepath.FromSlash(name))); err != nil {
 			return err
 		}

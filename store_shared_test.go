@@ -81,7 +81,8 @@ func TestStoresRefuseOpenFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
-		for mode, admitted := range map[fs.FileMode][2]bool{0o660: {false, true}, 0o606: {false, false}, 0o600: {true, true}} {
+		modes := map[fs.FileMode][2]bool{0o660: {false, true}, 0o606: {false, false}, 0o600: {true, true}}
+		for mode, admitted := range modes {
 			os.Chmod(path, mode)
 			for i, open := range []func(string) (houseStore, error){placed[name], shareable[name]} {
 				s, err := open(path)
