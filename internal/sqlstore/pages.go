@@ -11,11 +11,11 @@ const (
 	// most, and WideRows that of the wide one. A page is held in memory, each
 	// record with its data, so the wide one is for small records.
 	PageRows = 32
-	WideRows = 500
+	WideRows = 1000
 
 	// wideBytes is how much a page of the wide query may hold, of what that query
 	// answers and of what is to be expected of it.
-	wideBytes = 2 << 20
+	wideBytes = 4 << 20
 )
 
 // List is the two queries of a list, in the order of IDs.
