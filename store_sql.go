@@ -145,9 +145,10 @@ func (s *sqlStore) Has(ctx context.Context, id ID) (bool, error) {
 }
 
 // Save replaces the record if its version is still prev, or creates it for a
-// zero prev. It answers [ErrConflict], [ErrNotFound] and [ErrUncertain] as
+// zero prev. It returns [ErrConflict], [ErrNotFound] and [ErrUncertain] as
 // [Store] says: after a broken connection, a deadlock or a serialization
-// failure it asks again by itself, a few times.
+// failure it asks again by itself, a few times. It does not send a create twice
+// whose answer was lost: if no record is there, that is ErrUncertain.
 func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 	if err := checkSave(rec); err != nil {
 		return err

@@ -78,9 +78,11 @@ func connect(t *testing.T, db *sql.DB) *sql.Conn {
 	return c
 }
 
+type sqlOpener func(t *testing.T, sys sqlSystem, dsn, table string) sqlStore
+
 // newOutage makes an application with a session, which another manager made: that
 // one has time.
-func newOutage(t *testing.T, sys sqlSystem, srv *testdb.Server, name string, open func(t *testing.T, sys sqlSystem, dsn, table string) sqlStore) *outage {
+func newOutage(t *testing.T, sys sqlSystem, srv *testdb.Server, name string, open sqlOpener) *outage {
 	p := faultproxy.New(t, srv.Addr())
 	table := sqlTable(t.TempDir())
 	patient := sys.patient(t, openSQL(t, sys.driver, srv.DSN()), table)

@@ -41,7 +41,9 @@ func postgresFault(err error) sqlstore.Fault {
 		return sqlstore.TooLarge
 	case "25006": // read-only transaction: a standby, or a primary that became one
 		return sqlstore.ReadOnly
-	case "40000", "40001", "40P01", "55P03", "57014": // rolled back, serialization failure, deadlock, lock not available, query cancelled
+	case "40000", "40001", "40P01": // rolled back, serialization failure, deadlock
+		return sqlstore.Aborted
+	case "55P03", "57014": // lock not available, query cancelled
 		return sqlstore.Aborted
 	case "53300": // too many connections: one of the pool's may be free soon
 		return sqlstore.Aborted
@@ -116,30 +118,42 @@ var mysqlTooLarge = []string{
 // mysqlNumbers are those that a class does not tell.
 var mysqlNumbers = faults(map[sqlstore.Fault][]uint16{
 	sqlstore.Duplicate: {1062, 1586, 1050}, // duplicate entry, table exists
-	sqlstore.Missing: {1146, 1051, 1109, 1932, // no such table, also in Vitess's schema; none in the engine
-		8113}, // TiDB: the schema changed under a prepared statement
+	sqlstore.Missing: {
+		1146, 1051, 1109, 1932, // no such table, also in Vitess's schema; none in the engine
+		8113, // TiDB: the schema changed under a prepared statement
+	},
 	sqlstore.Foreign: {1054},                   // no such column
 	sqlstore.Unknown: {1064, 1235, 1093, 1175}, // syntax, not supported, the same table twice, sql_safe_updates
-	sqlstore.Vague:   {1105, 1815},             // unknown error: TiDB's planner, and whatever Vitess has no number for
-	sqlstore.TooLarge: {1153, 1118, 1301, 1406, // packet, row, result, column
+	sqlstore.Vague:   {1105, 1815},             // TiDB's planner, and whatever Vitess has no number for
+	sqlstore.TooLarge: {
+		1153, 1118, 1301, 1406, // packet, row, result, column
 		1197, 1705, 1713, // binary log's cache, undo record
-		8004, 8025}, // TiDB: transaction, entry
-	sqlstore.ReadOnly: {1290, 1792, 1836, 1874}, // an option, a transaction, a mode (TiDB's too), InnoDB
-	sqlstore.Aborted: {1213, 1205, 3572, 1689, // deadlock, lock wait timeout, lock not available, lock aborted
+		8004, 8025, // TiDB: transaction, entry
+	},
+	sqlstore.ReadOnly: {1290, 1792, 1836, 1874}, // by an option, in a transaction, a mode (TiDB's too), InnoDB
+	sqlstore.Aborted: {
+		1213, 1205, 3572, 1689, // deadlock, lock wait timeout, lock not available, lock aborted
 		1020, 1615, // the record changed since it was read (innodb_snapshot_isolation); to be prepared anew
 		3101,                         // another member's change came first (Group Replication)
 		1040, 1203, 1226, 1041, 1135, // too many connections, or too much else: some may be free soon
-		8002, 8005, 8022, 9007, 8027, 8028}, // TiDB: conflict, commit failed and rolled back, the schema changed
-	sqlstore.Broken: {1053, 1152, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 4031, // shutdown, network, connection killed, idle for too long
+		8002, 8005, 8022, 9007, // TiDB: conflict, commit failed and rolled back
+		8027, 8028, // TiDB: the schema is changing
+	},
+	sqlstore.Broken: {
+		1053, 1152, 1158, 1159, 1160, 1161, // shutdown, network
+		1927, 2006, 2013, 4031, // connection killed, idle for too long
 		1317, 1969, // interrupted, out of time: Vitess's also when it does not know
 		1047, 3032, 3168, // node not ready (Galera), offline, not available
-		1180,                                            // error during commit: a Galera node that loses the others does not know whether they have it
-		9001, 9002, 9003, 9004, 9005, 9010, 9011, 8229}, // TiDB: no answer from the store in time
+		1180,                                           // error during commit: a Galera node that loses the others does not know whether they have it
+		9001, 9002, 9003, 9004, 9005, 9010, 9011, 8229, // TiDB: no answer from the store in time
+	},
 	sqlstore.Unprepared: {1461, 1243, 8111}, // max_prepared_stmt_count; no such statement, as behind a pooler
-	sqlstore.Refused: {1021, 1114, // disk full, table full
-		1036, 1364, 1366, 3819, 8001, 8020, 8121, // and those without a class of their own
-		1044, 1045, 1049, 1142, 1143, 1227, 1370, 1698, // access denied; some servers leave the class away
-		1048, 1264, 1265, 1451, 1452, 4025},
+	sqlstore.Refused: {
+		1021, 1114, // disk full, table full
+		1036, 1364, 1366, 3819, 8001, 8020, 8121, // these have no class of their own
+		1044, 1045, 1049, 1142, 1143, 1227, 1370, 1698, // access denied, no database; some servers leave the class away
+		1048, 1264, 1265, 1451, 1452, 4025, // constraints, likewise
+	},
 })
 
 // faults turns a list of the numbers of each fault around.
@@ -169,10 +183,15 @@ func mysqlOther(my *mysql.MySQLError) sqlstore.Fault {
 // the connection broke.
 func sqlConnFault(err error) sqlstore.Fault {
 	var netErr *net.OpError
-	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake lib/pq lets this out, and it unwraps to nothing
+	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake, and it unwraps to nothing
 		return sqlstore.Broken
 	}
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &netErr) {
+	for _, broken := range []error{driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, broken) {
+			return sqlstore.Broken
+		}
+	}
+	if errors.As(err, &netErr) {
 		return sqlstore.Broken
 	}
 	return sqlstore.Failed

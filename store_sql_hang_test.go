@@ -141,9 +141,10 @@ func TestSQLHeldRow(t *testing.T) {
 
 		tx := begin(t, db)
 		must(t, lockRow(tx, sys, table, rec.ID))
-		bounded(t, "save", context.DeadlineExceeded, func() error { return hasty.Save(t.Context(), next, rec.Version) })
+		save := func(s sqlStore) error { return s.Save(t.Context(), next, rec.Version) }
+		bounded(t, "save", context.DeadlineExceeded, func() error { return save(hasty) })
 		saved := make(chan error, 1)
-		go func() { saved <- patient.Save(t.Context(), next, rec.Version) }()
+		go func() { saved <- save(patient) }()
 		waitForLocks(t, sys, db, table, 1)
 		must(t, tx.Rollback())
 		if err := <-saved; err != nil {

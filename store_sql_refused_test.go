@@ -48,7 +48,8 @@ func refused(t *testing.T, store sqlStore, want error) {
 	})
 	must(t, err)
 	st := &site{t: t, m: m}
-	if res := st.do(&browser{}, increment); res.StatusCode != 503 || !errors.Is(got, want) || errors.Is(got, session2.ErrUncertain) {
+	res := st.do(&browser{}, increment)
+	if res.StatusCode != 503 || !errors.Is(got, want) || errors.Is(got, session2.ErrUncertain) {
 		t.Errorf("a request: got status %d, %v, want 503 and %v", res.StatusCode, got, want)
 	}
 }
@@ -166,7 +167,8 @@ func TestSQLFailover(t *testing.T) {
 					return errors.Join(store.Save(t.Context(), rec, 0), store.Save(t.Context(), next, rec.Version))
 				},
 				"touch": func() error {
-					return errors.Join(store.Save(t.Context(), rec, 0), store.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Second), rec.Expires))
+					later := rec.Accessed.Add(time.Second)
+					return errors.Join(store.Save(t.Context(), rec, 0), store.Touch(t.Context(), rec.ID, later, rec.Expires))
 				},
 				"delete old":  func() error { _, err := store.DeleteOld(t.Context(), 0); return err },
 				"delete user": func() error { _, err := store.DeleteUser(t.Context(), "alice"); return err },
@@ -186,8 +188,9 @@ func TestSQLFailover(t *testing.T) {
 func TestSQLReadOnlyServer(t *testing.T) {
 	t.Parallel()
 	turn := map[string][2][]string{
-		"postgres": {{"ALTER ROLE {u} SET default_transaction_read_only = on"}, {"ALTER ROLE {u} RESET default_transaction_read_only"}},
-		"mysql":    {{"SET GLOBAL read_only = 1"}, {"SET GLOBAL read_only = 0"}},
+		"postgres": {{"ALTER ROLE {u} SET default_transaction_read_only = on"},
+			{"ALTER ROLE {u} RESET default_transaction_read_only"}},
+		"mysql": {{"SET GLOBAL read_only = 1"}, {"SET GLOBAL read_only = 0"}},
 	}
 	grants := map[string][]string{
 		"postgres": {`CREATE ROLE {u} LOGIN PASSWORD 'pw'`, `GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}`},
@@ -264,11 +267,11 @@ var sqlAnswers = map[string][]struct {
 		{&pq.Error{Code: "P0001"}, fs.ErrPermission},
 		{&pq.Error{Code: "0A000"}, fs.ErrPermission},
 		{&pq.Error{Code: "42P01"}, session2.ErrNotSetUp},
-		{&pq.Error{Code: "XX000", Message: "Table with identifier 0 not found: OBJECT_NOT_FOUND"}, session2.ErrNotSetUp},
+		{&pq.Error{Code: "XX000", Message: "Table 0 not found: OBJECT_NOT_FOUND"}, session2.ErrNotSetUp},
 		{&pq.Error{Code: "54000"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "22001"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "XXUUU", Message: "command is too large: 5 bytes (max: 4)"}, session2.ErrTooLarge},
-		{&pq.Error{Code: "08P01", Message: "message size 17 MiB bigger than maximum allowed message size 16 MiB"}, session2.ErrTooLarge},
+		{&pq.Error{Code: "08P01", Message: "message size 17 MiB bigger than maximum allowed message size"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "55P03"}, nil},
 		{&pq.Error{Code: "40001"}, nil},
@@ -289,12 +292,12 @@ var sqlAnswers = map[string][]struct {
 		{&mysql.MySQLError{Number: 1644, SQLState: [5]byte([]byte("45000"))}, fs.ErrPermission},
 		{&mysql.MySQLError{Number: 1146}, session2.ErrNotSetUp},
 		{&mysql.MySQLError{Number: 1109}, session2.ErrNotSetUp},
-		{&mysql.MySQLError{Number: 8113, Message: "Schema change caused error: [schema:1146]Table 'a.b' doesn't exist"}, session2.ErrNotSetUp},
+		{&mysql.MySQLError{Number: 8113, Message: "Schema change caused error: [schema:1146]"}, session2.ErrNotSetUp},
 		{&mysql.MySQLError{Number: 8025}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 8004}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1153}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1118}, session2.ErrTooLarge},
-		{&mysql.MySQLError{Number: 1105, Message: "grpc: trying to send message larger than max (5 vs. 4)"}, session2.ErrTooLarge},
+		{&mysql.MySQLError{Number: 1105, Message: "grpc: trying to send message larger than max"}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1180, Message: `Got error 90 "Message too long" during COMMIT`}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1205}, nil},
 		{&mysql.MySQLError{Number: 1020}, nil},
@@ -335,7 +338,7 @@ func TestSQLAnswers(t *testing.T) {
 
 // TestSQLUnknownOutcome has servers answer what says nothing of the outcome.
 func TestSQLUnknownOutcome(t *testing.T) {
-	answers := map[string]error{"postgres": &pq.Error{Code: "XX000", Message: "Timed out"}, "mysql": &mysql.MySQLError{Number: 1105}}
+	answers := map[string]error{"postgres": &pq.Error{Code: "XX000"}, "mysql": &mysql.MySQLError{Number: 1105}}
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, tap := sys.tapped(t, dsn)
 		tap.tamper(func(string) error { return answers[sys.name] }, nil)
