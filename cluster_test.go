@@ -40,7 +40,7 @@ func newLedger(t testing.TB, records int, stores ...session2.Store) *ledger {
 	for i := range records {
 		rec := sqlRecord(byte(i + 1))
 		rec.Data = nil
-		must(t, stores[0].Save(t.Context(), rec, 0))
+		must(t, until(func() (bool, error) { return stores[0].Save(t.Context(), rec, 0) == nil, nil })) // its timeout may be short
 		l.ids = append(l.ids, rec.ID)
 	}
 	return l

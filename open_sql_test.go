@@ -102,9 +102,10 @@ func TestOpenMySQLTLS(t *testing.T) {
 func TestOpenMySQLGivesUpInTheServer(t *testing.T) {
 	dsn := testdb.MySQL(t)
 	table, db := sqlTable(t.TempDir()), openSQL(t, "mysql", dsn)
-	store := openURL(t, sqlURL(t, "mysql", dsn), "&timeout=300ms&table="+table)
-	rec := sqlRecord(1)
-	must(t, store.Save(t.Context(), rec, 0))
+	patient, rec := sqlSystems[1].patient(t, db, table), sqlRecord(1)
+	must(t, patient.Setup(t.Context()))
+	must(t, patient.Save(t.Context(), rec, 0))
+	store := sqlSystems[1].opened(t, dsn, "&timeout=300ms&table="+table)
 	tx, err := db.Begin()
 	must(t, err)
 	defer tx.Rollback()

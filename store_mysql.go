@@ -2,11 +2,11 @@ package session2
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"encoding/hex"
-	"errors"
+	"fmt"
+	"strconv"
 	"strings"
-
-	"github.com/go-sql-driver/mysql"
 
 	"github.com/session2/session2/internal/sqlstore"
 )
@@ -50,13 +50,14 @@ func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 			Update:     r.Replace(mysqlUpdate),
 			Delete:     r.Replace(mysqlDelete),
 			Touch:      r.Replace(mysqlTouch),
-			Page:       r.Replace(mysqlPage),
-			UserPage:   r.Replace(mysqlUserPage),
+			Page:       sqlList(r, mysqlPage),
+			UserPage:   sqlList(r, mysqlUserPage),
 			UserIDs:    r.Replace(mysqlUserIDs),
 			DeleteUser: r.Replace(mysqlDeleteUser),
+			DeleteMany: r.Replace(mysqlDeleteMany),
 			Accessed:   mysqlSweep(r, "accessed"),
 			Expires:    mysqlSweep(r, "expires"),
-		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault, Bytes: mysqlBytes}),
+		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault, Bytes: mysqlBytes, Inline: mysqlInline}),
 		schema: sqlstore.Schema{
 			Version: sqlSchemaVersion,
 			DDL:     sqlReplace(r, mysqlDDL),
@@ -69,13 +70,16 @@ func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 }
 
 // mysqlNames fills in the queries: {t} is the table, {m} the one that notes the
-// schema's version, and {ids} the arguments of a full batch of IDs.
+// schema's version, and {ids} and {many} the arguments of a full batch of IDs and
+// of a large one.
 func mysqlNames(names []string) *strings.Replacer {
 	quoted := "`" + strings.Join(names, "`.`") + "`"
 	return strings.NewReplacer(
 		"{t}", quoted,
 		"{m}", strings.TrimSuffix(quoted, "`")+"_meta`",
 		"{ids}", strings.TrimSuffix(strings.Repeat("UNHEX(?),", sqlstore.BatchIDs), ","),
+		"{many}", strings.TrimSuffix(strings.Repeat("UNHEX(?),", sqlstore.ManyIDs), ","),
+		"{all}", strconv.Itoa(sqlstore.ManyIDs),
 		"{bytes}", "COALESCE(UNHEX(?), X'')",
 	)
 }
@@ -122,14 +126,15 @@ by_accessed = LEAST(by_accessed, ?), by_expires = LEAST(by_expires, ?) WHERE id 
 WHERE id = UNHEX(?) AND (accessed < ? OR expires < ?)`
 
 	mysqlPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE id >= UNHEX(?) ORDER BY id LIMIT 32`
+WHERE id >= UNHEX(?) ORDER BY id LIMIT {rows}`
 
 	mysqlUserPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT 32`
+WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT {rows}`
 
-	mysqlUserIDs = `SELECT id FROM {t} WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT 100`
+	mysqlUserIDs = `SELECT id FROM {t} WHERE username = UNHEX(?) AND id >= UNHEX(?) ORDER BY id LIMIT {all}`
 
 	mysqlDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = UNHEX(?)`
+	mysqlDeleteMany = `DELETE FROM {t} WHERE id IN ({many}) AND username = UNHEX(?)`
 )
 
 // mysqlSweep is the queries of a sweep by one of the times. Its DELETE and
@@ -162,38 +167,29 @@ WHERE (by_{c} = ? AND id > UNHEX(?) OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{
 // one that takes empty text for NULL is why {bytes} is what it is.
 func mysqlBytes(b []byte) any { return hex.EncodeToString(b) }
 
-// mysqlFault tells errors apart by their number.
-func mysqlFault(err error) sqlstore.Fault {
-	var my *mysql.MySQLError
-	switch {
-	case errors.Is(err, mysql.ErrPktTooLarge):
-		return sqlstore.TooLarge
-	case errors.Is(err, mysql.ErrInvalidConn):
-		return sqlstore.Broken
-	case !errors.As(err, &my):
-		return sqlConnFault(err)
-	case strings.Contains(my.Message, "max_allowed_packet"): // 1153, or 1105, which means many things
-		return sqlstore.TooLarge
+// mysqlInline puts arguments into a statement's text: numbers, and the digits of
+// mysqlBytes, which mean the same whatever the settings. There is no question mark
+// in our statements but those of arguments.
+func mysqlInline(query string, args []any) (string, error) {
+	parts := strings.Split(query, "?")
+	var b strings.Builder
+	for i, arg := range args {
+		if v, ok := arg.(driver.Valuer); ok {
+			var err error
+			if arg, err = v.Value(); err != nil {
+				return "", err
+			}
+		}
+		b.WriteString(parts[i])
+		switch v := arg.(type) {
+		case int64:
+			b.WriteString(strconv.FormatInt(v, 10))
+		case string:
+			b.WriteString("'" + v + "'")
+		default:
+			return "", fmt.Errorf("an argument of type %T", arg)
+		}
 	}
-	switch my.Number {
-	case 1062, 1050: // duplicate entry, table exists
-		return sqlstore.Duplicate
-	case 1146: // no such table
-		return sqlstore.Missing
-	case 1054: // no such column
-		return sqlstore.Foreign
-	case 1064, 1235, 1093, 1175, 1105: // syntax, not supported, the same table twice, sql_safe_updates, TiDB's planner
-		return sqlstore.Unknown
-	case 1213, 1205, 3101, 1615: // deadlock, lock wait timeout; another member's change came first (Group Replication); to be prepared anew
-		return sqlstore.Aborted
-	case 1040, 1203, 1226: // too many connections: one of the pool's may be free soon
-		return sqlstore.Aborted
-	case 8005, 8022, 9007: // TiDB: conflict, commit failed and rolled back, conflict
-		return sqlstore.Aborted
-	case 1053, 1927, 1047: // shutdown, connection killed, node not ready (Galera)
-		return sqlstore.Broken
-	case 1180: // error during commit: a Galera node that loses the others does not know whether they have it
-		return sqlstore.Broken
-	}
-	return sqlstore.Failed
+	b.WriteString(parts[len(args)])
+	return b.String(), nil
 }

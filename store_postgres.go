@@ -2,11 +2,6 @@ package session2
 
 import (
 	"database/sql"
-	"database/sql/driver"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"strings"
 
@@ -51,10 +46,11 @@ func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
 			Confirm:    r.Replace(postgresConfirm),
 			Delete:     r.Replace(postgresDelete),
 			Touch:      r.Replace(postgresTouch),
-			Page:       r.Replace(postgresPage),
-			UserPage:   r.Replace(postgresUserPage),
+			Page:       sqlList(r, postgresPage),
+			UserPage:   sqlList(r, postgresUserPage),
 			UserIDs:    r.Replace(postgresUserIDs),
 			DeleteUser: r.Replace(postgresDeleteUser),
+			DeleteMany: r.Replace(postgresDeleteMany),
 			Accessed:   postgresSweep(r, "accessed"),
 			Expires:    postgresSweep(r, "expires"),
 		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: postgresFault}),
@@ -69,19 +65,23 @@ func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
 
 // postgresNames fills in the queries: {t} is the table, {m} the one that notes
 // the schema's version, {n} what the names of indexes begin with, {ids} the
-// arguments of a full batch of IDs, and {last} the one after them.
+// arguments of a full batch of IDs, {last} the one after them, and {many} and
+// {end} likewise of a large batch.
 func postgresNames(names []string) *strings.Replacer {
 	quoted := `"` + strings.Join(names, `"."`) + `"`
-	ids := make([]string, sqlstore.BatchIDs)
-	for i := range ids {
-		ids[i] = "$" + strconv.Itoa(i+1)
+	many := make([]string, sqlstore.ManyIDs)
+	for i := range many {
+		many[i] = "$" + strconv.Itoa(i+1)
 	}
 	return strings.NewReplacer(
 		"{t}", quoted,
 		"{m}", strings.TrimSuffix(quoted, `"`)+`_meta"`,
 		"{n}", names[len(names)-1],
-		"{ids}", strings.Join(ids, ","),
+		"{ids}", strings.Join(many[:sqlstore.BatchIDs], ","),
 		"{last}", "$"+strconv.Itoa(sqlstore.BatchIDs+1),
+		"{many}", strings.Join(many, ","),
+		"{end}", "$"+strconv.Itoa(sqlstore.ManyIDs+1),
+		"{all}", strconv.Itoa(sqlstore.ManyIDs),
 	)
 }
 
@@ -129,15 +129,16 @@ by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE i
 WHERE id = $3 AND (accessed < $4 OR expires < $5)`
 
 	postgresPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE id >= $1 ORDER BY id LIMIT 32`
+WHERE id >= $1 ORDER BY id LIMIT {rows}`
 
 	// The second condition is the partial index's.
 	postgresUserPage = `SELECT id, version, username, created, accessed, expires, data FROM {t}
-WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 32`
+WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT {rows}`
 
-	postgresUserIDs = `SELECT id FROM {t} WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT 100`
+	postgresUserIDs = `SELECT id FROM {t} WHERE username = $1 AND username <> '' AND id >= $2 ORDER BY id LIMIT {all}`
 
 	postgresDeleteUser = `DELETE FROM {t} WHERE id IN ({ids}) AND username = {last}`
+	postgresDeleteMany = `DELETE FROM {t} WHERE id IN ({many}) AND username = {end}`
 )
 
 // postgresSweep is the queries of a sweep by one of the times. The comparison
@@ -163,53 +164,16 @@ WHERE (by_{c}, id) > ($1, $2) AND $3::bigint IS NOT NULL AND by_{c} <= $4 ORDER 
 	}
 }
 
+// sqlList fills in the two queries of a list.
+func sqlList(r *strings.Replacer, query string) sqlstore.List {
+	rows := func(n int) string { return strings.ReplaceAll(r.Replace(query), "{rows}", strconv.Itoa(n)) }
+	return sqlstore.List{Narrow: rows(sqlstore.PageRows), Wide: rows(sqlstore.WideRows)}
+}
+
 func sqlReplace(r *strings.Replacer, list []string) []string {
 	done := make([]string, len(list))
 	for i, text := range list {
 		done[i] = r.Replace(text)
 	}
 	return done
-}
-
-// postgresFault tells errors apart by their SQLSTATE, which lib/pq and pgx both
-// show by this method.
-func postgresFault(err error) sqlstore.Fault {
-	var state interface{ SQLState() string }
-	if !errors.As(err, &state) {
-		return sqlConnFault(err)
-	}
-	switch code := state.SQLState(); code {
-	case "23505", "42P07", "42710": // unique violation, duplicate table, duplicate object
-		return sqlstore.Duplicate
-	case "42P01": // undefined table
-		return sqlstore.Missing
-	case "42703": // undefined column
-		return sqlstore.Foreign
-	case "42601", "0A000": // syntax error, feature not supported
-		return sqlstore.Unknown
-	case "40001", "40P01": // serialization failure, deadlock
-		return sqlstore.Aborted
-	case "53300": // too many connections: one of the pool's may be free soon
-		return sqlstore.Aborted
-	case "40003", "57P01", "57P02", "57P03", "57P05": // completion unknown, shutdown, crash, starting up, idle for too long
-		return sqlstore.Broken
-	default:
-		if strings.HasPrefix(code, "08") { // connection exceptions
-			return sqlstore.Broken
-		}
-		return sqlstore.Failed
-	}
-}
-
-// sqlConnFault tells whether an error that the server did not send means that
-// the connection broke.
-func sqlConnFault(err error) sqlstore.Fault {
-	var netErr *net.OpError
-	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake lib/pq lets this out, and it unwraps to nothing
-		return sqlstore.Broken
-	}
-	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &netErr) {
-		return sqlstore.Broken
-	}
-	return sqlstore.Failed
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,7 +133,7 @@ func (s *sqlStore) Load(ctx context.Context, id ID) (Record, error) {
 		rec, err = sqlRecord(row)
 	}
 	if err != nil {
-		return Record{}, opError("load", id, err)
+		return Record{}, opError("load", id, sqlKind(err))
 	}
 	return rec, nil
 }
@@ -142,13 +141,14 @@ func (s *sqlStore) Load(ctx context.Context, id ID) (Record, error) {
 // Has reports whether there is a record.
 func (s *sqlStore) Has(ctx context.Context, id ID) (bool, error) {
 	found, err := s.run.Has(ctx, id)
-	return found, opError("has", id, err)
+	return found, opError("has", id, sqlKind(err))
 }
 
 // Save replaces the record if its version is still prev, or creates it for a
-// zero prev. It answers [ErrConflict], [ErrNotFound] and [ErrUncertain] as
+// zero prev. It returns [ErrConflict], [ErrNotFound] and [ErrUncertain] as
 // [Store] says: after a broken connection, a deadlock or a serialization
-// failure it asks again by itself, a few times.
+// failure it asks again by itself, a few times. It does not send a create twice
+// whose answer was lost: if no record is there, that is ErrUncertain.
 func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 	if err := checkSave(rec); err != nil {
 		return err
@@ -158,28 +158,30 @@ func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 	}
 	o, err := s.run.Save(ctx, sqlRow(rec), int64(prev))
 	switch {
-	case errors.Is(err, sqlstore.ErrTooLarge):
-		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case err == nil && !o.Written:
-		_, err = admit(o.Found, Version(o.Version), rec.Version, prev)
-		if o.Lost && errors.Is(err, ErrConflict) {
-			err = ErrUncertain
-		} else if o.Lost && err != nil {
-			err = uncertain(err) // written, and deleted since; or deleted
-		}
+	case err != nil:
+		return opError("save", rec.ID, sqlKind(err))
+	case o.Written:
+		return nil
+	}
+	write, err := admit(o.Found, Version(o.Version), rec.Version, prev)
+	switch {
+	case o.Lost && (write || errors.Is(err, ErrConflict)): // a create that is not there may have been
+		err = ErrUncertain
+	case o.Lost && err != nil:
+		err = uncertain(err) // written, and deleted since; or deleted
 	}
 	return opError("save", rec.ID, err)
 }
 
 // Delete removes the record. An absent one is no error.
 func (s *sqlStore) Delete(ctx context.Context, id ID) error {
-	return opError("delete", id, s.run.Delete(ctx, id))
+	return opError("delete", id, sqlKind(s.run.Delete(ctx, id)))
 }
 
 // Touch moves Accessed and Expires forward, each by itself and never back. An
 // absent record is no error. It writes neither data nor an index.
 func (s *sqlStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
-	return opError("touch", id, s.run.Touch(ctx, id, microTime(accessed), microTime(expires)))
+	return opError("touch", id, sqlKind(s.run.Touch(ctx, id, microTime(accessed), microTime(expires))))
 }
 
 // DeleteOld removes the records that were not accessed for age or have expired
@@ -197,33 +199,41 @@ func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 	return n, sqlError("delete old", err)
 }
 
-// DeleteUser ends all sessions of the user but those to keep, and returns their
-// number. For the
-// empty user there are none.
+// DeleteUser ends all sessions of the user but those to keep, a thousand at a
+// time, and returns their number. For the empty user there are none. Where the
+// database's answer was lost, the sessions are ended all the same, and the error
+// matches [ErrUncertain]: the number may be too small. So it is with DeleteOld.
 func (s *sqlStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
-	n, err := s.run.DeleteUser(ctx, user, func(id [16]byte) bool { return slices.Contains(keep, id) })
+	kept := make(map[[16]byte]bool, len(keep))
+	for _, id := range keep {
+		kept[id] = true
+	}
+	n, err := s.run.DeleteUser(ctx, user, func(id [16]byte) bool { return kept[id] })
 	return n, sqlError("delete user", err)
 }
 
-// Iter lists all records, in the order of their IDs. It reads a few at a time,
-// and holds neither a row nor a connection while the loop's body runs.
+// Iter lists all records, in the order of their IDs. It reads some at a time,
+// more of small ones, and holds neither a row nor a connection while the loop's
+// body runs.
 func (s *sqlStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return sqlEach(ctx, "iter", func(from ID) ([]sqlstore.Record, error) { return s.run.Page(ctx, from) })
+	return sqlEach(ctx, "iter", func() *sqlstore.Pages { return s.run.Pages() })
 }
 
 // IterUser lists the user's records likewise. For the empty user there are
 // none.
 func (s *sqlStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return sqlEach(ctx, "iter user", func(from ID) ([]sqlstore.Record, error) { return s.run.UserPage(ctx, user, from) })
+	return sqlEach(ctx, "iter user", func() *sqlstore.Pages { return s.run.UserPages(user) })
 }
 
 // sqlEach lists the records of one page after the other.
-func sqlEach(ctx context.Context, op string, page func(from ID) ([]sqlstore.Record, error)) iter.Seq2[Record, error] {
+func sqlEach(ctx context.Context, op string, begin func() *sqlstore.Pages) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		for from, more := (ID{}), true; more; {
-			rows, err := page(from)
+		for pages := begin(); ; {
+			rows, err := pages.Next(ctx)
 			if err != nil {
 				yield(Record{}, sqlError(op, err))
+			}
+			if len(rows) == 0 {
 				return
 			}
 			for _, row := range rows {
@@ -236,10 +246,6 @@ func sqlEach(ctx context.Context, op string, page func(from ID) ([]sqlstore.Reco
 					return
 				}
 			}
-			if len(rows) < sqlstore.PageRows {
-				return
-			}
-			from, more = sqlstore.Next(rows[len(rows)-1].ID)
 		}
 	}
 }
@@ -248,7 +254,20 @@ func sqlError(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("session2: %s: %w", op, err)
+	return fmt.Errorf("session2: %s: %w", op, sqlKind(err))
+}
+
+// sqlKind has an error match the sentinel for what it says.
+func sqlKind(err error) error {
+	switch {
+	case errors.Is(err, sqlstore.ErrLost):
+		return sqlstore.Mark(err, ErrUncertain)
+	case errors.Is(err, sqlstore.ErrNoTable):
+		return sqlstore.Mark(err, ErrNotSetUp)
+	case errors.Is(err, sqlstore.ErrTooLarge):
+		return sqlstore.Mark(err, ErrTooLarge)
+	}
+	return err
 }
 
 func sqlRow(rec Record) sqlstore.Record {

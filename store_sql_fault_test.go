@@ -56,11 +56,15 @@ func eachSQL(t *testing.T, test func(t *testing.T, sys sqlSystem, dsn string)) {
 	}
 }
 
-// store returns a store over a fresh table, without Setup.
+// store returns a store over a fresh table, without Setup. On a busy machine the
+// default timeout may be too short.
 func (sys sqlSystem) store(t testing.TB, db *sql.DB, opts session2.SQLOptions) sqlStore {
 	t.Helper()
 	if opts.Table == "" {
 		opts.Table = sqlTable(t.TempDir())
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = time.Minute
 	}
 	store, err := sys.open(db, &opts)
 	if err != nil {

@@ -40,7 +40,7 @@ func TestSQLBeforeSetup(t *testing.T) {
 		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{})
 		_, loadErr := store.Load(t.Context(), session2.ID{})
 		for _, err := range []error{loadErr, store.Save(t.Context(), sqlRecord(1), 0)} {
-			if err == nil || !strings.Contains(err.Error(), "the table does not exist, call Setup first") {
+			if !errors.Is(err, session2.ErrNotSetUp) || !strings.Contains(err.Error(), "the table does not exist, call Setup first") {
 				t.Errorf("got %v, want it to say that Setup is missing", err)
 			}
 		}

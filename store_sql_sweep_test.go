@@ -517,10 +517,10 @@ func resave(ctx context.Context, store session2.Store, id session2.ID, accessed 
 
 // until waits for what the server does in its own time.
 func until(f func() (bool, error)) error {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if done, err := f(); done || err != nil {
 			return err
 		}
 	}
-	return errors.New("not within 30 seconds")
+	return errors.New("not within two minutes")
 }

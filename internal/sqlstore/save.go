@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 )
 
 // Outcome is what became of a Save.
@@ -16,39 +15,60 @@ type Outcome struct {
 
 // Save writes the record over the version prev, or creates it if prev is zero.
 // One statement decides and writes; only if it wrote nothing does another one
-// look why.
+// look why. Nothing was found and nothing written where a create's answer was
+// lost: it may have landed and been deleted since, and must not come back.
 func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error) {
-	data := s.own(r.Data)
-	var lost bool
-	return call(ctx, s, func(ctx context.Context) (o Outcome, err error) {
-		if r.Version != prev { // else it is written already, or is not to be
-			o.Written, err = s.write(ctx, r, data, prev, &lost)
-		}
-		o.Lost = lost
-		if err != nil || o.Written {
-			return o, err
-		}
-		o.Found, o.Version, err = s.version(ctx, r.ID)
-		switch {
-		case err != nil:
-			return o, err
-		case o.writable(r.Version, prev):
-			return o, errMoved
-		case o.Found && o.Version == r.Version:
-			return o, s.confirm(ctx, r)
-		}
-		return o, nil
-	})
+	w := &saving{s: s, r: r, data: s.own(r.Data), prev: prev}
+	o, err := call(ctx, s, w.attempt)
+	if o.Lost {
+		err = unheard(err)
+	}
+	return o, err
+}
+
+// saving is one Save, over all its attempts.
+type saving struct {
+	s    *Store
+	r    Record
+	data any
+	prev int64
+
+	lost  bool // as Outcome's
+	taken int  // how often a key was taken, and no record had it
+}
+
+func (w *saving) attempt(ctx context.Context) (o Outcome, err error) {
+	var taken error
+	once := w.lost && w.prev == 0
+	if w.r.Version != w.prev && !once { // else it is written already, or is not to be
+		o.Written, taken, err = w.write(ctx)
+	}
+	o.Lost = w.lost
+	if err != nil || o.Written {
+		return o, err
+	}
+	o.Found, o.Version, err = w.s.version(ctx, w.r.ID)
+	switch {
+	case err != nil:
+		return o, err
+	case !o.Found && taken != nil && w.taken > 3:
+		return o, taken // by another constraint than the primary key
+	case w.writable(o):
+		return o, errMoved
+	case o.Found && o.Version == w.r.Version:
+		return o, w.confirm(ctx)
+	}
+	return o, nil
 }
 
 // confirm makes sure that what an earlier attempt wrote is as safe as what was
 // acknowledged, in a database that shows it before.
-func (s *Store) confirm(ctx context.Context, r Record) error {
-	if s.q.Confirm == "" {
+func (w *saving) confirm(ctx context.Context) error {
+	if w.s.q.Confirm == "" {
 		return nil
 	}
-	n, err := s.execOnce(ctx, s.q.Confirm, s.args(r.ID[:], r.Version))
-	if err == nil && n == 0 {
+	done, err := w.s.execOnce(ctx, w.s.q.Confirm, w.s.args(w.r.ID[:], w.r.Version), false)
+	if err == nil && done.rows == 0 {
 		return errMoved
 	}
 	return err
@@ -57,33 +77,30 @@ func (s *Store) confirm(ctx context.Context, r Record) error {
 // writable reports whether what was found could be written over after all.
 // That is so where the record changed between the two statements, and where an
 // attempt whose answer was lost did nothing.
-func (o *Outcome) writable(next, prev int64) bool {
-	if !o.Found || prev == 0 {
-		return !o.Found && prev == 0
+func (w *saving) writable(o Outcome) bool {
+	if !o.Found || w.prev == 0 {
+		return !o.Found && w.prev == 0 && !w.lost
 	}
-	return o.Version == prev && o.Version != next
+	return o.Version == w.prev && o.Version != w.r.Version
 }
 
-// write makes one attempt, and reports in lost that there may have been one
-// more whose answer was lost.
-func (s *Store) write(ctx context.Context, r Record, data any, prev int64, lost *bool) (bool, error) {
-	version := &counted{v: r.Version}
+// write makes one attempt. taken is not nil if a create found its key taken.
+func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
+	s, r := w.s, w.r
 	user := []byte(r.User)
-	var n int64
-	var err error
-	if prev == 0 {
-		n, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires))
+	create := w.prev == 0
+	var out written
+	if create {
+		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], r.Version, user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
 	} else {
-		n, err = s.execOnce(ctx, s.q.Update, s.args(version, user, r.Created, r.Accessed, r.Expires, data, r.Accessed, r.Expires, r.ID[:], prev))
+		out, err = s.execOnce(ctx, s.q.Update, s.args(r.Version, user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], w.prev), false)
 	}
-	fault := s.fault(err)
-	if version.calls > 0 && fault == Broken || version.calls > 1 && !s.opts.NoPrepare {
-		*lost = true
+	w.lost = w.lost || out.lost
+	if create && s.fault(err) == Duplicate {
+		w.taken++
+		return false, err, nil
 	}
-	if fault == Duplicate {
-		return false, nil
-	}
-	return n > 0, err
+	return out.rows > 0, nil, err
 }
 
 func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version int64, err error) {
@@ -94,19 +111,4 @@ func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version i
 		return false, 0, err
 	}
 	return true, list[0], err
-}
-
-// counted is an argument that counts how often it is handed to a driver. For a
-// prepared statement that is once, unless database/sql tried again by itself on
-// another connection; it does so where the driver answered ErrBadConn, which
-// lib/pq does even after the server may have carried out the statement.
-type counted struct {
-	v     int64
-	calls int
-}
-
-// Value implements [driver.Valuer].
-func (c *counted) Value() (driver.Value, error) {
-	c.calls++
-	return c.v, nil
 }

@@ -45,17 +45,26 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 		return err
 	}
 	start := time.Now()
+	var out wayOut
 	var err error
 	for i := range attempts {
 		if err = s.setup(ctx, schema); err == nil {
 			return nil
 		}
 		late := s.opts.Timeout > 0 && time.Since(start) > s.opts.Timeout
-		if f := s.fault(err); ctx.Err() != nil || late || f != Duplicate && f != Aborted && f != Broken {
+		fault := s.fault(err)
+		ended := ctx.Err()
+		switch {
+		case ended != nil:
+			return endedBy(ended, err)
+		case fault == ReadOnly && out.next(ctx, s.db):
+		case fault != Duplicate && fault != Aborted && fault != Broken:
+			return s.explain(err)
+		case late:
 			return err
 		}
-		if err := wait(ctx, 4*pause<<min(i, 4)); err != nil {
-			return err
+		if ended := wait(ctx, 4*pause<<min(i, 4)); ended != nil {
+			return endedBy(ended, err)
 		}
 	}
 	return fmt.Errorf("%w: %w", ErrTooMany, err)
@@ -103,11 +112,8 @@ func (s *Store) readable(ctx context.Context) (bool, error) {
 			_, err = w.find(ctx) // of none
 		}
 	}
-	switch fault := s.fault(err); {
-	case fault == Missing:
+	if s.fault(err) == Missing {
 		return false, nil
-	case fault == Failed && err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && !s.closed.Load():
-		err = fmt.Errorf("%w: %w", ErrForeign, err) // of another type, say
 	}
 	return err == nil, err
 }
@@ -142,7 +148,13 @@ func one[T any](ctx context.Context, s *Store, query string) (T, error) {
 // direct runs a statement that is needed once, and need not be prepared.
 func (s *Store) direct(ctx context.Context, query string, args ...any) error {
 	_, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (sql.Result, error) {
-		return s.db.ExecContext(ctx, query, args...)
+		res, err := s.db.ExecContext(ctx, query, args...)
+		if s.inlines(err) && len(args) > 0 {
+			if query, err = s.opts.Inline(query, args); err == nil {
+				return s.db.ExecContext(ctx, query)
+			}
+		}
+		return res, err
 	})
 	return err
 }

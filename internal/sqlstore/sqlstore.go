@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"sync"
@@ -17,26 +18,13 @@ import (
 )
 
 const (
-	// PageRows is the number of rows that the queries Page and UserPage answer
-	// at most. A page is held in memory, each record with its data.
-	PageRows = 32
-
 	// BatchIDs is the number of IDs that the queries of a sweep answer at most,
 	// and that those with a list of IDs take, always.
 	BatchIDs = 100
+
+	// ManyIDs is that number for the queries about a user who has many sessions.
+	ManyIDs = 1000
 )
-
-// ErrNoTable says that a call came before Setup.
-var ErrNoTable = errors.New("the table does not exist, call Setup first")
-
-// ErrForeign says that there is a table of that name with other columns.
-var ErrForeign = errors.New("the table is not one of this store's")
-
-// ErrTooLarge says that the database does not take so large a record.
-var ErrTooLarge = errors.New("too large for the database")
-
-// ErrTooMany says that a call failed again and again for reasons that pass.
-var ErrTooMany = errors.New("gave up after several attempts")
 
 // Record is a row.
 type Record struct {
@@ -75,27 +63,14 @@ type Queries struct {
 	Confirm    string // id, version: commits again, unchanged, what is there; "" where nobody sees it before it is safe
 	Delete     string // id
 	Touch      string // accessed, expires, id, accessed, expires
-	Page       string // from: id and the columns of Load, from that id on
-	UserPage   string // user, from: likewise
-	UserIDs    string // user, from: id
+	Page       List   // from: id and the columns of Load, from that id on
+	UserPage   List   // user, from: likewise
+	UserIDs    string // user, from: id, ManyIDs of them at most
 	DeleteUser string // the IDs, user
+	DeleteMany string // ManyIDs IDs, user
 	Accessed   Sweep
 	Expires    Sweep
 }
-
-// Fault is what an error of the database means.
-type Fault int
-
-const (
-	Failed    Fault = iota // anything else: answered to the caller
-	Duplicate              // an INSERT found its primary key taken, or a CREATE its name
-	Missing                // a table is not there
-	Foreign                // a column is not there
-	Aborted                // rolled back, a deadlock say: asking again is safe
-	Broken                 // the connection broke: what was asked may have been done
-	Unknown                // the server does not know such a statement
-	TooLarge               // the server takes no statement of that size
-)
 
 // Options are the parts of a store that are not its queries.
 type Options struct {
@@ -103,6 +78,10 @@ type Options struct {
 	Timeout   time.Duration     // for one call and its retries; 0 is none
 	Fault     func(error) Fault // tells the database's errors apart
 	Bytes     func([]byte) any  // the argument for bytes, which shares no memory with them; nil: they themselves
+
+	// Inline puts arguments into the text of a statement. It is nil where no server
+	// runs out of prepared statements.
+	Inline func(query string, args []any) (string, error)
 }
 
 // Store runs the queries. Goroutines may share it.
@@ -173,62 +152,52 @@ func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64)
 	return err
 }
 
-// Page reads up to PageRows records from an ID on, in the order of their IDs.
-func (s *Store) Page(ctx context.Context, from [16]byte) ([]Record, error) {
-	return s.page(ctx, s.q.Page, s.args(from[:]))
-}
-
-// UserPage is Page for the records of one user; the empty one has none.
-func (s *Store) UserPage(ctx context.Context, user string, from [16]byte) ([]Record, error) {
-	if user == "" {
-		return nil, s.check(ctx)
-	}
-	return s.page(ctx, s.q.UserPage, s.args([]byte(user), from[:]))
-}
-
-func (s *Store) page(ctx context.Context, q string, args []any) ([]Record, error) {
-	return query(ctx, s, q, args, func(rows *sql.Rows, r *Record) error {
-		return rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
-	})
-}
-
-// Next returns the ID after id, and false after the last.
-func Next(id [16]byte) ([16]byte, bool) {
-	for i := len(id) - 1; i >= 0; i-- {
-		if id[i]++; id[i] != 0 {
-			return id, true
-		}
-	}
-	return id, false
-}
+// errUncounted says that a number may be too small.
+var errUncounted = fmt.Errorf("%w: more may have been deleted than were counted", ErrLost)
 
 // DeleteUser removes the records of one user but those to keep, in batches, and
-// returns their number.
-func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]byte) bool) (int, error) {
+// returns their number. Where an answer was lost it goes on, and says at the end
+// that the number may be too small.
+func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]byte) bool) (total int, err error) {
 	if user == "" {
 		return 0, s.check(ctx)
 	}
-	total := 0
+	sure := true
 	for from, more := ([16]byte{}), true; more; {
 		ids, err := query(ctx, s, s.q.UserIDs, s.args([]byte(user), from[:]), func(rows *sql.Rows, id *[16]byte) error {
 			return rows.Scan(idOf(id))
 		})
-		if err != nil || len(ids) == 0 {
-			return total, err
-		}
-		from, more = Next(ids[len(ids)-1])
-		more = more && len(ids) == BatchIDs
-		if ids = slices.DeleteFunc(ids, keep); len(ids) == 0 {
-			continue
-		}
-		n, err := s.exec(ctx, s.q.DeleteUser, s.args(append(batch(ids), []byte(user))...))
 		if err != nil {
 			return total, err
 		}
-		total += int(n)
-		tally.Add(ctx, int(n))
+		if len(ids) == 0 {
+			break
+		}
+		from, more = Next(ids[len(ids)-1])
+		more = more && len(ids) == ManyIDs
+		if ids = slices.DeleteFunc(ids, keep); len(ids) == 0 {
+			continue
+		}
+		w, err := s.deleteIDs(ctx, user, ids)
+		total += w.rows
+		tally.Add(ctx, w.rows)
+		if err != nil {
+			return total, err
+		}
+		sure = sure && (!w.lost || w.rows == len(ids))
+	}
+	if !sure {
+		return total, errUncounted
 	}
 	return total, nil
+}
+
+func (s *Store) deleteIDs(ctx context.Context, user string, ids [][16]byte) (written, error) {
+	q, size := s.q.DeleteUser, BatchIDs
+	if len(ids) > BatchIDs {
+		q, size = s.q.DeleteMany, ManyIDs
+	}
+	return s.exec(ctx, q, s.args(append(batch(ids, size), []byte(user))...))
 }
 
 // args makes arguments of a list. Drivers take a nil slice for NULL, which no
@@ -251,12 +220,12 @@ func (s *Store) own(b []byte) any {
 	return append([]byte{}, b...)
 }
 
-// batch returns exactly BatchIDs arguments, in order, so that concurrent
-// batches lock rows in one order; what is left over repeats the last ID.
-func batch(ids [][16]byte) []any {
+// batch returns exactly size arguments, in order, so that concurrent batches
+// lock rows in one order; what is left over repeats the last ID.
+func batch(ids [][16]byte, size int) []any {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, func(a, b [16]byte) int { return slices.Compare(a[:], b[:]) })
-	list := make([]any, BatchIDs, BatchIDs+1)
+	list := make([]any, size, size+1)
 	for i := range list {
 		list[i] = ids[min(i, len(ids)-1)][:]
 	}

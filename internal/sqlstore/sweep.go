@@ -13,11 +13,14 @@ import (
 // DeleteOld removes the records whose access is at or before accessed and
 // those whose expiry is at or before expires, and returns their number.
 func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
-	n, err := s.sweep(ctx, s.q.Accessed, accessed)
+	n, sure, err := s.sweep(ctx, s.q.Accessed, accessed)
 	if err != nil {
 		return n, err
 	}
-	m, err := s.sweep(ctx, s.q.Expires, expires)
+	m, also, err := s.sweep(ctx, s.q.Expires, expires)
+	if err == nil && !(sure && also) {
+		err = errUncounted
+	}
 	return n + m, err
 }
 
@@ -26,17 +29,18 @@ func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, er
 // the readers.
 const rest = 3
 
-// sweep walks along one index, a batch at a time.
-func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (int, error) {
+// sweep walks along one index, a batch at a time. It returns how many it
+// deleted, and whether that is sure.
+func (s *Store) sweep(ctx context.Context, q Sweep, to int64) (deleted int, sure bool, err error) {
 	w := walk{store: s, q: q, to: to, from: place{filed: math.MinInt64}}
 	for {
 		start := time.Now()
 		more, err := w.batch(ctx)
 		if err != nil || !more {
-			return w.deleted, err
+			return w.deleted, !w.unsure, err
 		}
 		if err := wait(ctx, rest*time.Since(start)+1); err != nil {
-			return w.deleted, err
+			return w.deleted, !w.unsure, err
 		}
 	}
 }
@@ -53,6 +57,7 @@ type walk struct {
 	q       Sweep
 	to      int64
 	deleted int
+	unsure  bool // an answer was lost: it may be more
 	from    place
 	leapt   *place // where it first leapt
 	leaps   int    // in a row
@@ -139,29 +144,32 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 		}
 	}
 	if len(old) > 0 {
-		settled, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old), w.to)...))
+		var out written
+		out, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old, BatchIDs), w.to)...))
+		settled = out.rows
 		w.deleted += settled
+		w.unsure = w.unsure || out.lost && settled < len(old)
 		tally.Add(ctx, settled)
 	}
 	if len(early) > 0 && err == nil {
-		var n int
-		n, err = w.store.execSkip(ctx, w.q.Refile, w.store.args(batch(early)...))
-		settled += n
+		var out written
+		out, err = w.store.execSkip(ctx, w.q.Refile, w.store.args(batch(early, BatchIDs)...))
+		settled += out.rows
 	}
 	return settled, err
 }
 
 // execSkip runs the form of a statement that the server knows.
-func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (int, error) {
+func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (written, error) {
 	if !s.waits.Load() {
-		n, err := s.exec(ctx, q.Skip, args)
-		if s.fault(err) != Unknown {
-			return int(n), err
+		w, err := s.exec(ctx, q.Skip, args)
+		if fault := s.fault(err); fault != Unknown && fault != Vague {
+			return w, err
 		}
 	}
-	n, err := s.exec(ctx, q.Wait, args)
+	w, err := s.exec(ctx, q.Wait, args)
 	if err == nil {
 		s.waits.Store(true)
 	}
-	return int(n), err
+	return w, err
 }

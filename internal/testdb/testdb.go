@@ -81,8 +81,10 @@ func mysqlDSN(t testing.TB, rawURL string) string {
 // Main runs the tests and then ends the shared servers. It does not return.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
-// Run is Main for a TestMain that has more to do: it returns the exit code.
+// Run is Main for a TestMain that has more to do: it returns the exit code. What
+// MySQL's driver has to say of connections that tests break, it says to nobody.
 func Run(m *testing.M) int {
+	mysql.SetLogger(new(mysql.NopLogger))
 	defer sharedPostgres.end()
 	defer sharedMySQL.end()
 	return m.Run()

@@ -1,0 +1,104 @@
+package sqlstore
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// Fault is what an error of the database means.
+type Fault int
+
+const (
+	Failed     Fault = iota // anything else: it is not known whether the statement was carried out
+	Refused                 // the server says no: nothing was changed
+	ReadOnly                // the server takes no writes; another one may
+	Duplicate               // an INSERT found its primary key taken, or a CREATE its name
+	Missing                 // a table is not there
+	Foreign                 // a column is not there
+	Aborted                 // rolled back, a deadlock say: asking again is safe
+	Broken                  // the connection broke: what was asked may have been done
+	Unknown                 // the server does not know such a statement
+	Vague                   // that, or anything else
+	TooLarge                // the server takes no statement of that size
+	Unprepared              // the server has no room for a prepared statement, or forgot it
+	Closed                  // the database was closed: nothing was sent
+)
+
+// ErrNoTable says that a call came before Setup.
+var ErrNoTable = errors.New("the table does not exist, call Setup first")
+
+// ErrForeign says that there is a table of that name with other columns.
+var ErrForeign = errors.New("the table is not one of this store's")
+
+// ErrTooLarge says that the database does not take so large a record.
+var ErrTooLarge = errors.New("too large for the database")
+
+// ErrTooMany says that a call failed again and again for reasons that pass.
+var ErrTooMany = errors.New("gave up after several attempts")
+
+// ErrLost says that an answer was lost, and that what the statement did cannot be
+// found out.
+var ErrLost = errors.New("an answer was lost")
+
+// Mark returns err, as it is and with its text, made to match kind as well.
+func Mark(err, kind error) error { return &marked{err, kind} }
+
+type marked struct{ err, kind error }
+
+// Error implements error.
+func (m *marked) Error() string { return m.err.Error() }
+
+// Unwrap is for [errors.Is] and [errors.As].
+func (m *marked) Unwrap() []error { return []error{m.err, m.kind} }
+
+// fault tells what an error means.
+func (s *Store) fault(err error) Fault {
+	if err == nil {
+		return Failed
+	}
+	if f := s.opts.Fault(err); f != Failed {
+		return f
+	}
+	if errors.Is(err, sql.ErrConnDone) || closedByCaller(err) {
+		return Closed
+	}
+	return Failed
+}
+
+// closedByCaller knows the errors of database/sql that have no name.
+func closedByCaller(err error) bool {
+	text := err.Error()
+	return strings.HasSuffix(text, "sql: database is closed") || strings.HasSuffix(text, "sql: statement is closed")
+}
+
+// explain says what an error means that is none that passes: in words, where
+// everybody meets it once, and by what it matches, where it is a definite no.
+func (s *Store) explain(err error) error {
+	switch s.fault(err) {
+	case Missing:
+		return fmt.Errorf("%w: %w", ErrNoTable, err)
+	case Foreign:
+		return Mark(fmt.Errorf("%w: %w", ErrForeign, err), fs.ErrPermission)
+	case TooLarge:
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case Refused, ReadOnly, Duplicate, Unknown, Unprepared:
+		return Mark(err, fs.ErrPermission)
+	case Closed:
+		return Mark(err, fs.ErrClosed)
+	}
+	return err
+}
+
+// unheard is the error of a statement of which an earlier attempt's answer was
+// lost: that a later one was refused does not say that nothing was changed.
+func unheard(err error) error {
+	for _, no := range []error{fs.ErrPermission, fs.ErrClosed, ErrNoTable, ErrTooLarge} {
+		if errors.Is(err, no) {
+			return fmt.Errorf("%w: %v", ErrLost, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,93 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+)
+
+const (
+	// PageRows is the number of rows that the narrow query of a list answers at
+	// most, and WideRows that of the wide one. A page is held in memory, each
+	// record with its data, so the wide one is for small records.
+	PageRows = 32
+	WideRows = 1000
+
+	// wideBytes is how much a page of the wide query may hold, of what that query
+	// answers and of what is to be expected of it.
+	wideBytes = 4 << 20
+)
+
+// List is the two queries of a list, in the order of IDs.
+type List struct{ Narrow, Wide string }
+
+// Pages reads records a page at a time. It belongs to one goroutine.
+type Pages struct {
+	s          *Store
+	list       List
+	first      []any // arguments before the ID to go on from
+	from       [16]byte
+	wide, done bool
+}
+
+// Pages reads all records.
+func (s *Store) Pages() *Pages { return &Pages{s: s, list: s.q.Page} }
+
+// UserPages reads the records of one user; the empty one has none.
+func (s *Store) UserPages(user string) *Pages {
+	return &Pages{s: s, list: s.q.UserPage, first: []any{[]byte(user)}, done: user == ""}
+}
+
+// Next returns the next page, and none after the last.
+func (p *Pages) Next(ctx context.Context) ([]Record, error) {
+	if p.done {
+		return nil, p.s.check(ctx)
+	}
+	limit, q := PageRows, p.list.Narrow
+	if p.wide {
+		limit, q = WideRows, p.list.Wide
+	}
+	page, err := p.read(ctx, q)
+	if err != nil || len(page) == 0 {
+		p.done = true
+		return nil, err
+	}
+	size := 0
+	for _, r := range page {
+		size += r.size()
+	}
+	var more bool
+	p.from, more = Next(page[len(page)-1].ID)
+	p.done = !more || len(page) < limit && size < wideBytes
+	p.wide = size/len(page)*WideRows < wideBytes
+	return page, nil
+}
+
+// read reads one page, and leaves the rest of it unread where that is too much.
+func (p *Pages) read(ctx context.Context, q string) ([]Record, error) {
+	from := p.from
+	args := p.s.args(append(slices.Clone(p.first), from[:])...)
+	return call(ctx, p.s, func(ctx context.Context) ([]Record, error) {
+		size := 0
+		return queryOnce(ctx, p.s, q, args, func(rows *sql.Rows, r *Record) error {
+			err := rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+			if size += r.size(); err == nil && size >= wideBytes && p.wide {
+				return errEnough
+			}
+			return err
+		})
+	})
+}
+
+// size is about what a record takes in memory.
+func (r *Record) size() int { return 128 + len(r.User) + len(r.Data) }
+
+// Next returns the ID after id, and false after the last.
+func Next(id [16]byte) ([16]byte, bool) {
+	for i := len(id) - 1; i >= 0; i-- {
+		if id[i]++; id[i] != 0 {
+			return id, true
+		}
+	}
+	return id, false
+}
