@@ -55,7 +55,7 @@ func (s *FileStore) setup(ctx context.Context) error {
 	if err := s.syncMade(); err != nil {
 		return err
 	}
-	return s.tryLocks(ctx)
+	return s.newLock("open").Probe() // fails where there are no locks, now and not at the first Save
 }
 
 // place makes the store's directory, and resolves its path, so that a later
@@ -181,16 +181,6 @@ func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
 	}
 	known.Store(true)
 	return nil
-}
-
-// tryLocks fails where there are no locks, now rather than at the first Save.
-// This lock is shared, so that nobody waits for it.
-func (s *FileStore) tryLocks(ctx context.Context) error {
-	unlock, err := s.newLock("open").RLock(ctx)
-	if err == nil {
-		unlock()
-	}
-	return err
 }
 
 func (s *FileStore) path(elem ...string) string {

@@ -9,12 +9,8 @@ import (
 )
 
 // tryLock puts a flock on the file, unless somebody else's is in the way.
-func tryLock(f File, exclusive bool) (bool, error) {
-	how := unix.LOCK_SH
-	if exclusive {
-		how = unix.LOCK_EX
-	}
-	err := flock(f, how|unix.LOCK_NB)
+func tryLock(f File) (bool, error) {
+	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
 	}
