@@ -47,8 +47,11 @@ type GobStore struct {
 	fs     fsys.FS
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
 	batch  *batch.Batcher[*gobJob]
-	enc    goblog.Encoder // of whoever leads the batch
-	slack  int64          // dead bytes that do not matter; of whoever leads the batch
+	slack  int64 // dead bytes that do not matter
+
+	// What follows belongs to whoever leads the batch.
+	enc      goblog.Encoder
+	patience int64 // dead bytes to wait for after a compaction that failed
 
 	mu     sync.RWMutex
 	shelf  *gobShelf
@@ -111,7 +114,7 @@ func openGobStore(fsy fsys.FS, path string, opts *GobOptions) (*GobStore, error)
 		return nil, err
 	}
 	s.lock = lockfile.New(s.openLock)
-	s.batch = batch.New(gobBatch, s.commit)
+	s.batch = batch.NewWithin(gobBatch, s.lock.Lock, s.commit)
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -130,6 +133,7 @@ func (s *GobStore) prepare() error {
 		return err
 	}
 	defer unlock()
+	s.fs.Remove(fsys.Temp(s.path)) // that a compaction left which was killed
 	if err := s.create(); err != nil {
 		return err
 	}
@@ -237,7 +241,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 		Kind: goblog.Put, ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Data: rec.Data,
 		Created: microTime(rec.Created), Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires),
 	}
-	err := s.do(ctx, true, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
 		e, found := p.get(rec.ID)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -247,18 +251,18 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 			err = p.add(op)
 		}
 		return err
-	})
+	}})
 	return opError("save", rec.ID, err)
 }
 
 // Delete implements [Store].
 func (s *GobStore) Delete(ctx context.Context, id ID) error {
-	err := s.do(ctx, true, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
 		if _, found := p.get(id); !found {
 			return nil
 		}
 		return p.add(&goblog.Op{Kind: goblog.Delete, ID: id})
-	})
+	}})
 	return opError("delete", id, err)
 }
 
@@ -266,7 +270,7 @@ func (s *GobStore) Delete(ctx context.Context, id ID) error {
 // not wait for the disk, and writes nothing if the times do not move.
 func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	op := &goblog.Op{Kind: goblog.Touch, ID: id, Accessed: microTime(accessed), Expires: microTime(expires)}
-	err := s.do(ctx, false, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{run: func(p *gobPlan) error {
 		e, found := p.get(id)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -275,6 +279,6 @@ func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time
 			return nil
 		}
 		return p.add(op)
-	})
+	}})
 	return opError("touch", id, err)
 }
