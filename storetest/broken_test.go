@@ -609,6 +609,36 @@ func TestLocksNoProcesses(t *testing.T) {
 	}, nil)
 }
 
+// stale is a folder of which each store remembers what it has read.
+type stale struct {
+	inFolder
+	seen inMemory
+}
+
+func (s stale) get(id session2.ID) (session2.Record, bool, error) {
+	if rec, found := s.seen[id]; found {
+		return rec, true, nil
+	}
+	rec, found, err := s.inFolder.get(id)
+	if found {
+		s.seen[id] = rec
+	}
+	return rec, found, err
+}
+
+func (s stale) put(rec session2.Record) error {
+	delete(s.seen, rec.ID)
+	return s.inFolder.put(rec)
+}
+
+func TestRemembersWhatOthersReplaced(t *testing.T) {
+	failsIn(t, "Two stores over the same data may save and load at once, and each shows what the other saved", func(_ testing.TB, dir string) session2.Store {
+		s := openReference(dir)
+		s.keep = stale{inFolder(dir), inMemory{}}
+		return s
+	}, nil)
+}
+
 // losing is a folder in which a damaged record passes for none.
 type losing struct{ inFolder }
 
