@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 )
 
@@ -119,7 +120,7 @@ func (s *GobStore) tidy() error {
 	suspect, wasteful := s.shelf.log.IsSuspect(), s.shelf.wasteful(max(s.slack, s.patience))
 	s.mu.RUnlock()
 	if suspect {
-		return s.rewrite()
+		return fsys.Late(s.rewrite()) // a change that failed to become durable may be asked for again
 	}
 	if wasteful {
 		s.compact()

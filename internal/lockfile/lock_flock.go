@@ -19,13 +19,3 @@ func tryLock(f File) (bool, error) {
 
 // unlock takes the lock off.
 func unlock(f File) error { return flock(f, unix.LOCK_UN) }
-
-func flock(f File, how int) error {
-	return control(f, func(fd uintptr) error {
-		for {
-			if err := unix.Flock(int(fd), how); err != unix.EINTR {
-				return err
-			}
-		}
-	})
-}
