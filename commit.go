@@ -233,13 +233,25 @@ func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 // ErrUncertain.
 func (t *txn) run(ctx context.Context) error {
 	err := t.tries(ctx)
-	for _, id := range t.abandoned { // should one of them have landed late
-		t.remove(ctx, id)
-	}
+	t.giveUp(ctx)
 	if (t.lost || t.abandoned != nil) && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
 		return uncertain(err)
 	}
 	return err
+}
+
+// giveUp deletes what creates that seemed lost may have left after all, landing late.
+func (t *txn) giveUp(ctx context.Context) {
+	if len(t.abandoned) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
+	defer cancel()
+	for _, id := range t.abandoned {
+		if t.s.m.store.Delete(ctx, id) != nil {
+			return // it is a precaution, and the store's failure was said
+		}
+	}
 }
 
 // uncertain marks the failure of what may have been done all the same.

@@ -55,6 +55,10 @@ type BoltStore struct {
 	// are no commits after it.
 	broken atomic.Pointer[error]
 
+	// stuck is the panic that bbolt failed with before it began a transaction: it
+	// may have left its own locks taken, so nothing may be asked of it any more.
+	stuck atomic.Pointer[error]
+
 	// doubt says that a commit has failed. What it wrote may be visible and
 	// yet not on the disk, so a Save that finds itself there writes once more.
 	// It belongs to whoever leads the batch.

@@ -188,14 +188,28 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 	if b.closed.Load() {
 		return fs.ErrClosed
 	}
+	if stuck := b.stuck.Load(); stuck != nil {
+		return boltForGood(*stuck)
+	}
 	var err error
+	begun := false
 	damage := guardBolt(func() {
 		err = b.db.View(func(tx *bolt.Tx) error {
+			begun = true
 			t := &boltTx{tx: tx}
 			return cmp.Or(f(t), t.err)
 		})
 	})
+	if damage != nil && !begun {
+		b.broken.CompareAndSwap(nil, &damage)
+		b.stuck.CompareAndSwap(nil, &damage)
+	}
 	return cmp.Or(damage, boltClosed(err))
+}
+
+// boltForGood is the error of each call after a panic that the store does not outlive.
+func boltForGood(cause error) error {
+	return fmt.Errorf("%w, for good, since this: %v", fs.ErrClosed, cause)
 }
 
 // commit makes the changes in one transaction. If that fails, it fails for all:
@@ -218,7 +232,7 @@ func (b *BoltStore) commit(changes []boltChange) []error {
 // transact commits what f writes, if anything.
 func (b *BoltStore) transact(f func(t *boltTx)) error {
 	if broken := b.broken.Load(); broken != nil {
-		return fmt.Errorf("%w, for good, since this: %v", fs.ErrClosed, *broken)
+		return boltForGood(*broken)
 	}
 	var err error
 	applied := errBoltNothing // until a transaction began
@@ -231,6 +245,9 @@ func (b *BoltStore) transact(f func(t *boltTx)) error {
 	})
 	if broken != nil {
 		b.broken.Store(&broken)
+		if applied == errBoltNothing && id == 0 { // no transaction began
+			b.stuck.CompareAndSwap(nil, &broken)
+		}
 		return broken
 	}
 	if err == errBoltNothing {

@@ -710,3 +710,29 @@ func BenchmarkBoltSaveParallel(b *testing.B) {
 	})
 	b.ReportMetric(float64(b.N)/float64(commits()), "saves/commit")
 }
+
+// A file that is emptied beneath a store that has it open: each call ends, in an
+// error, and so does Close.
+func TestBoltFileThatIsEmptiedBeneathIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b, err := session2.OpenBoltStore(path, nil)
+	must(t, err)
+	rec := session2.Record{ID: session2.ID{1}, Version: 1, Created: time.Now(), Accessed: time.Now(), Expires: time.Now().Add(time.Hour)}
+	must(t, b.Save(t.Context(), rec, 0))
+	must(t, os.Truncate(path, 0))
+	failed := 0
+	for range 20 {
+		if _, err := b.Load(t.Context(), rec.ID); err != nil {
+			failed++
+		}
+		next := rec
+		next.Version++
+		if err := b.Save(t.Context(), next, rec.Version); err != nil {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Error("no call failed: nothing was tested")
+	}
+	b.Close()
+}
