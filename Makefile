@@ -5,7 +5,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
 # Modules of their own, for what the library must not depend on.
-MODULES = internal/pgxtest
+MODULES = internal/pgxtest internal/webtest
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1

@@ -18,18 +18,19 @@ const maxReplays = 1000
 type txn struct {
 	attempt
 	hearing
-	s       *Session
-	seen    *state   // the handler's view, as the log was taken down
-	gen     int      // the session's, likewise
-	ended   []*state // sessions to delete
-	revoke  bool     // the client's cookie goes
-	version Version  // of what this commit writes, in whichever try: by it a try that landed is known
-	lost    bool     // the answer to a Save was lost
-	failed  bool     // the store has failed, and it was said
-	behind  bool     // what the attempt starts from is old: load before deciding
-	resets  int32    // the session's, as the log was taken down
-	ends    int32
-	plan    plan
+	s         *Session
+	seen      *state   // the handler's view, as the log was taken down
+	gen       int      // the session's, likewise
+	ended     []*state // sessions to delete
+	revoke    bool     // the client's cookie goes
+	version   Version  // of what this commit writes, in whichever try: by it a try that landed is known
+	lost      bool     // the answer to a Save was lost
+	abandoned []ID     // of creates whose answers were lost and that were not there
+	failed    bool     // the store has failed, and it was said
+	behind    bool     // what the attempt starts from is old: load before deciding
+	resets    int32    // the session's, as the log was taken down
+	ends      int32
+	plan      plan
 }
 
 var (
@@ -44,6 +45,31 @@ func (s *Session) commit(ctx context.Context) error {
 		return nil
 	}
 	h, err := s.exclusively(ctx, (*Session).commitNow)
+	h.report(s.ctx, s.m)
+	return err
+}
+
+// commitLast is the commit that the response waits for before its first byte, or
+// none if the request has failed. No cookie can be sent for a later one. So one
+// that another goroutine of the request has begun is waited for.
+func (s *Session) commitLast(ctx context.Context, commit bool) error {
+	if !s.loaded.Load() {
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+		if !s.loaded.Load() {
+			return nil
+		}
+	}
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
+		if commit {
+			h, err = s.commitNow(ctx)
+		}
+		s.mu.Lock()
+		s.begun = true
+		s.mu.Unlock()
+		return h, err
+	})
 	h.report(s.ctx, s.m)
 	return err
 }
@@ -75,6 +101,9 @@ func (s *Session) commitNow(ctx context.Context) (hearing, error) {
 // may panic in a commit; then nothing can be told of the changes, and no later
 // commit stores them a second time.
 func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
+	if s.over.Load() {
+		return nil, errOver
+	}
 	if err := s.acquire(); err != nil {
 		return hearing{{Kind: EventDropped, Err: err}}, err
 	}
@@ -122,7 +151,7 @@ func (s *Session) release(panicked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if panicked {
-		s.broken = cmp.Or[error](s.broken, &changeError{errPanicked})
+		s.broken = cmp.Or[error](s.broken, &changeError{uncertain(errPanicked)})
 	}
 	s.committing = false
 	if s.committed != nil {
@@ -164,7 +193,7 @@ func (s *Session) start() (*txn, hearing, error) {
 	t.log = s.log[:len(s.log):len(s.log)]
 	t.login, t.user = s.work.signIn, s.work.user
 	t.ended, t.revoke = s.ended, s.revoke
-	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0
+	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale()
 	if len(t.log) > 0 {
 		t.view = s.work.frozen()
 		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
@@ -174,12 +203,19 @@ func (s *Session) start() (*txn, hearing, error) {
 
 // txn returns a commit of nothing yet. It is called with s.mu held.
 func (s *Session) txn() *txn {
-	return &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
+	t := &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
+	t.origin = t.life.base
+	return t
 }
 
 func (s *Session) attempt() attempt {
 	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive}
 }
+
+// stale reports whether a Save by what was loaded might take back an access that
+// others have noted since by Touch, which leaves the version alone. A request that
+// is a use of the session notes a later one itself.
+func (t *txn) stale() bool { return t.passive && t.life.base.stored() }
 
 // late returns the error of a request whose time is over: its client has been
 // told so, by http.TimeoutHandler for example, and nothing of it is stored any
@@ -197,7 +233,10 @@ func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 // ErrUncertain.
 func (t *txn) run(ctx context.Context) error {
 	err := t.tries(ctx)
-	if t.lost && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
+	for _, id := range t.abandoned { // should one of them have landed late
+		t.remove(ctx, id)
+	}
+	if (t.lost || t.abandoned != nil) && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
 		return uncertain(err)
 	}
 	return err
@@ -236,6 +275,10 @@ func (t *txn) tries(ctx context.Context) (err error) {
 		}
 		if err := t.s.late(); err != nil {
 			return err
+		}
+		if t.over(microNow()) { // deciding took its time
+			t.behind = true
+			continue
 		}
 		err = t.write(ctx, now)
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
@@ -285,7 +328,8 @@ func (t *txn) reload(ctx context.Context) error {
 	switch {
 	case err != nil && !absent(err):
 		return err
-	case err != nil && creating: // it did not land, or is gone before anybody had its token
+	case err != nil && creating: // it did not land, or not yet, or is gone before anybody had its token
+		t.abandoned = append(t.abandoned, t.life.token.id)
 		t.life, t.view, t.behind, t.lost = own, nil, false, false
 		return nil
 	case err != nil && t.lost && t.plan.todo == doEnd:
@@ -380,6 +424,10 @@ func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
 // deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	again(ctx, func() bool {
+		if err != nil && t.over(microNow()) { // an expired session must not come back either
+			err = uncertain(err)
+			return true
+		}
 		err = t.s.m.store.Save(ctx, rec, prev)
 		if err == nil || absent(err) || refused(err) || errors.Is(err, ErrUncertain) || errors.Is(err, ErrConflict) {
 			return true
@@ -388,11 +436,10 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 			t.event(EventStoreError, err)
 		}
 		t.lost, t.failed = true, true
-		once := prev == 0 || t.over(microNow()) // an expired session must not come back either
-		if once {
+		if prev == 0 {
 			err = uncertain(err)
 		}
-		return once
+		return prev == 0
 	})
 	return err
 }

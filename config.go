@@ -30,7 +30,7 @@ type Config struct {
 	AccessResolution time.Duration
 
 	// RenewEvery replaces the token of a session in use so often. 0: never,
-	// but at each login.
+	// but at each login. The latest 32 are remembered, to notice their reuse.
 	RenewEvery time.Duration
 
 	// RenewGrace is how long a replaced token is still recognised, for the
@@ -247,6 +247,11 @@ func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err
 		level = slog.LevelInfo
 	}
 	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status)
+	httpError(w, status)
+}
+
+// httpError writes a response that says its status and nothing else.
+func httpError(w http.ResponseWriter, status int) {
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, http.StatusText(status), status)
 }

@@ -2,10 +2,28 @@ package session2
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 )
+
+// begins notes that the response begins. It returns whether the handler looked
+// at the session, and the Set-Cookie lines for the response. A cookie that was not
+// committed just now may have been replaced by another request's.
+func (s *Session) begins(committed bool) (looked bool, lines []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = true
+	if s.working == nil {
+		return false, nil
+	}
+	if s.cookie == setCookie && !(committed && s.fresh) {
+		s.confirmCookie()
+	}
+	return true, s.setCookies()
+}
 
 // setCookies returns the Set-Cookie lines that the response owes. It is called
 // with s.mu held.
@@ -69,14 +87,52 @@ func (c *CookieConfig) cookie() *http.Cookie {
 		Secure: !c.Insecure, HttpOnly: true, Partitioned: c.Partitioned}
 }
 
-// vary tells caches that the response depends on the cookie (RFC 9111 4.1).
-func vary(h http.Header) {
-	for _, line := range h["Vary"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, "Cookie") {
-				return
+// warnPlain says once what browsers do not say: they drop a Secure cookie that
+// comes over plain HTTP, unless from this machine.
+func (m *Manager) warnPlain(r *http.Request) {
+	if m.cfg.Cookie.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) {
+		return
+	}
+	if m.warned.CompareAndSwap(false, true) {
+		m.cfg.Logger.WarnContext(r.Context(), "session2: a Secure cookie was sent over plain HTTP, and browsers drop it: "+
+			"use HTTPS, let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development",
+			"host", r.Host)
+	}
+}
+
+// isLoopback reports whether a Host header names this machine. A client that
+// sends none is no browser.
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	addr, err := netip.ParseAddr(host)
+	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.IsLoopback()
+}
+
+// schemeHeaders are the headers by which proxies pass on how the client spoke
+// to them. Browsers send Sec-Fetch-Site over HTTPS alone, and to loopback.
+var schemeHeaders = []string{"X-Forwarded-Proto", "Forwarded", "X-Forwarded-Ssl", "Sec-Fetch-Site",
+	"X-Forwarded-Scheme", "X-Forwarded-Protocol", "X-Forwarded-Https", "X-Scheme", "X-Url-Scheme",
+	"Front-End-Https", "X-Arr-Ssl", "Cloudfront-Forwarded-Proto", "Cf-Visitor", "Fly-Forwarded-Proto"}
+
+// saysHTTPS reports whether the client spoke HTTPS to a proxy, by its headers.
+func saysHTTPS(h http.Header) bool {
+	for _, name := range schemeHeaders {
+		for _, value := range h[name] {
+			value = strings.ReplaceAll(strings.ToLower(value), `"`, "")
+			switch {
+			case name == "X-Arr-Ssl", name == "Sec-Fetch-Site": // whatever it says
+				return true
+			case name == "Forwarded":
+				if strings.Contains(value, "proto=https") {
+					return true
+				}
+			case strings.Contains(value, "https"), value == "on", value == "1", value == "true":
+				return true
 			}
 		}
 	}
-	h.Add("Vary", "Cookie")
+	return false
 }

@@ -1,6 +1,7 @@
 package session2_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -174,6 +175,86 @@ func TestPresentedCookies(t *testing.T) {
 		if len(res.Cookies()) != 0 {
 			t.Errorf("%s: a request that only reads set cookies", c.name)
 		}
+	}
+}
+
+// Browsers drop a Secure cookie that comes over plain HTTP, and say nothing: the
+// log does, once.
+func TestSecureCookieOverPlainHTTP(t *testing.T) {
+	type cookie = session2.CookieConfig
+	tests := []struct {
+		url    string
+		header string // name: value
+		cookie session2.CookieConfig
+		warned bool
+	}{
+		{"http://example.com/", "", cookie{}, true},
+		{"http://example.com:8080/", "", cookie{}, true},
+		{"http://192.168.1.7/", "", cookie{}, true},
+		{"http://[2001:db8::1]:80/", "", cookie{}, true},
+		{"http://localhost.example.com/", "", cookie{}, true},
+		{"http://example.com/", "X-Forwarded-Proto: http", cookie{}, true},
+		{"http://example.com/", "Forwarded: for=192.0.2.60;proto=http;host=https.example", cookie{}, true},
+		{"http://example.com/", "X-Forwarded-Ssl: off", cookie{}, true},
+		{"http://example.com/", "X-Forwarded-For: 192.0.2.60", cookie{}, true},
+		{"http://example.com/", "", cookie{Insecure: true}, false},
+		{"https://example.com/", "", cookie{}, false},
+		{"http://localhost/", "", cookie{}, false},
+		{"http://LOCALHOST.:8080/", "", cookie{}, false},
+		{"http://app.localhost:8080/", "", cookie{}, false},
+		{"http://127.0.0.1:8080/", "", cookie{}, false},
+		{"http://127.1.2.3/", "", cookie{}, false},
+		{"http://[::1]:8080/", "", cookie{}, false},
+		{"http://[::1]/", "", cookie{}, false},
+		{"http://example.com/", "X-Forwarded-Proto: https", cookie{}, false},
+		{"http://example.com/", "X-Forwarded-Proto: HTTPS, http", cookie{}, false},
+		{"http://example.com/", "Forwarded: for=192.0.2.60;proto=https;by=203.0.113.43", cookie{}, false},
+		{"http://example.com/", `Forwarded: for=192.0.2.60; Proto="https"`, cookie{}, false},
+		{"http://example.com/", "X-Forwarded-Ssl: on", cookie{}, false},
+		{"http://example.com/", "Front-End-Https: on", cookie{}, false},
+		{"http://example.com/", `CF-Visitor: {"scheme":"https"}`, cookie{}, false},
+		{"http://example.com/", "X-ARR-SSL: 2048|256|CN=ca|CN=example.com", cookie{}, false},
+		{"http://example.com/", "Sec-Fetch-Site: none", cookie{}, false},
+	}
+	for _, c := range tests {
+		book := &logBook{}
+		st := newSite(t, session2.NewMemoryStore(), session2.Config{Cookie: c.cookie, Logger: book.logger()})
+		known := secrets{}
+		h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/read":
+				s.User()
+			case "/logout":
+				s.Destroy()
+			default:
+				s.SetUser("alice")
+			}
+			io.WriteString(w, "page")
+		})
+		b := &browser{}
+		serve := func(path string) {
+			r := httptest.NewRequest("GET", c.url, nil)
+			r.URL.Path = path
+			if name, value, ok := strings.Cut(c.header, ": "); ok {
+				r.Header.Set(name, value)
+			}
+			b.send(r)
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			b.receive(rec.Result())
+		}
+		serve("/read")
+		if text := book.String(); text != "" {
+			t.Errorf("%s %s: without a cookie the log says %s", c.url, c.header, text)
+		}
+		serve("/login")
+		known.token(b.token())
+		serve("/logout")
+		want := map[bool]int{true: 1}[c.warned]
+		if n := strings.Count(book.String(), "level=WARN"); n != want || strings.Count(book.String(), "plain HTTP") != want {
+			t.Errorf("%s %s: %d warnings, want %d: %s", c.url, c.header, n, want, book)
+		}
+		known.check(t, "the log", book.String())
 	}
 }
 

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/session2/session2/internal/realm"
 )
 
 // state is a session's record, taken apart. Whoever changes one works on a
@@ -105,20 +106,9 @@ func addMark(list []mark, m mark, limit int) []mark {
 	return list[max(0, len(list)-limit):]
 }
 
-// realmMark stands before and after the realm in a record's User.
-const realmMark = "\x1f"
-
 // userKey returns what stands in a record's User, by which stores find a user's
 // sessions: so that they find those of one realm only.
-func userKey(realm, user string) string {
-	if user == "" || realm == "" && !strings.HasPrefix(user, realmMark) {
-		return user
-	}
-	return realmMark + realm + realmMark + user
-}
-
-// userOf is the inverse of userKey.
-func userOf(realm, key string) string { return strings.TrimPrefix(key, realmMark+realm+realmMark) }
+func userKey(realmName, user string) string { return realm.Key(realmName, user) }
 
 // A record's Data: one byte of format version, then sections, each a tag, a
 // length and that many bytes. A later release adds tags, or raises the version.
@@ -260,7 +250,7 @@ func decodeRecord(rec Record) (*state, error) {
 	if err := decodeData(st, rec.Data); err != nil {
 		return nil, opError("decode", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
-	st.user = userOf(st.realm, rec.User)
+	st.user = realm.User(st.realm, rec.User)
 	return st, nil
 }
 

@@ -56,6 +56,7 @@ type attempt struct {
 	passive bool   // the request is no use of the session
 	spend   bool   // a form token's own Save: nothing else is done on the occasion
 	join    bool   // a login whose twin was faster: the twin's token is ours, too
+	origin  *state // life.base at first
 	own     bool   // a login that starts a session of its own, beside the one presented
 }
 
@@ -66,6 +67,8 @@ type plan struct {
 	todo   todo
 	cookie cookieAction
 	event  EventKind
+
+	unchanged bool // the log changes nothing: all this is housekeeping
 }
 
 type todo int
@@ -90,7 +93,8 @@ func (a *attempt) idle(now time.Time) bool {
 }
 
 // resend reports whether the answer with the token's successor was lost, or is
-// under way: then the same successor goes out again.
+// under way: then the same successor goes out again. Once it was seen the browser
+// may hold a newer one.
 func (a *attempt) resend() bool { return a.life.unseen && a.cookie }
 
 // noteSeen reports whether the current token has come for the first time, which
@@ -167,7 +171,7 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 // decideStored plans for a session that is stored and stays so.
 func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	p.next.values.settle()
-	if len(a.log) > 0 && p.next.changed(a.life.base) {
+	if p.unchanged = !p.next.changed(a.life.base); !p.unchanged {
 		p.todo = doSave
 	}
 	if p.next.reissue {

@@ -131,7 +131,7 @@ func ExampleCookieConfig() {
 	w := httptest.NewRecorder()
 	m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.Session(r).SetUser("alice")
-	})).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	})).ServeHTTP(w, httptest.NewRequest("GET", "https://example.com/", nil))
 	name, rest, _ := strings.Cut(w.Header().Get("Set-Cookie"), "=")
 	_, attributes, _ := strings.Cut(rest, ";")
 	fmt.Println(name + attributes)

@@ -1,6 +1,10 @@
 package session2
 
-import bolt "go.etcd.io/bbolt"
+import (
+	"cmp"
+
+	bolt "go.etcd.io/bbolt"
+)
 
 // Commits counts the transactions that b commits from now on.
 func (b *BoltStore) Commits() (count func() int) {
@@ -24,6 +28,23 @@ func (b *BoltStore) LoseAnswers(err *error) {
 			return err
 		}
 		return *err
+	}
+}
+
+// FailCommits has b's commits fail with err and change nothing, from now on.
+func (b *BoltStore) FailCommits(err error) {
+	b.update = func(f func(*bolt.Tx) error) error {
+		return b.db.Update(func(tx *bolt.Tx) error { return cmp.Or(f(tx), err) })
+	}
+}
+
+// BreakCommits has bbolt panic in the midst of b's commits, and keep its lock.
+func (b *BoltStore) BreakCommits() {
+	b.update = func(func(*bolt.Tx) error) error {
+		if _, err := b.db.Begin(true); err != nil {
+			return err
+		}
+		panic("damaged page")
 	}
 }
 

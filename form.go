@@ -90,7 +90,10 @@ func holds(list []mark, m mark) bool {
 // accepts it once. A session remembers its latest 16.
 func (s *Session) FormToken() string {
 	m := newMark()
-	s.change(func(st *state) error {
+	s.look()
+	defer s.mu.Unlock()
+	s.drawn = addMark(s.drawn, m, maxForms)
+	s.apply(func(st *state) error {
 		st.forms = addMark(st.forms, m, maxForms)
 		return nil
 	})
@@ -115,9 +118,13 @@ var errSpent = errors.New("session2: no such form token")
 // unknown token is false and no error. [ErrUncertain] says that it is used up
 // now, and that nobody can tell whether by this call.
 func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) {
+	s.must()
 	m, ok := parseMark(token)
 	if !ok {
 		return false, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return false, err
 	}
 	use := func(st *state) error {
 		if !holds(st.forms, m) {
@@ -141,7 +148,8 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 func (s *Session) useDrawn(m mark, use op) bool {
 	s.look()
 	defer s.mu.Unlock()
-	drawn := holds(s.work.forms, m) && !holds(s.life.base.forms, m)
+	usable := cmp.Or(s.broken, s.wrong, s.late()) == nil
+	drawn := usable && holds(s.drawn, m) && holds(s.work.forms, m) && !holds(s.life.base.forms, m)
 	if drawn {
 		s.apply(use)
 	}
@@ -172,7 +180,7 @@ func (s *Session) CSRFToken() string {
 // they make the same one.
 func (s *Session) drawCSRF() mark {
 	base := s.life.base
-	if !base.stored() {
+	if !base.stored() || s.work.renew { // after a login it must be none that whoever knew the old token can make
 		return newMark()
 	}
 	key, err := hkdf.Key(sha256.New, base.ident.hash[:], base.id[:], "session2 csrf v1", len(mark{}))
@@ -235,7 +243,7 @@ func (s *Session) spend(ctx context.Context, o op) error {
 func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
 	s.mu.Lock()
 	t := s.txn()
-	t.log, t.spend = []op{o}, true
+	t.log, t.spend, t.behind = []op{o}, true, t.stale()
 	err := cmp.Or(s.broken, s.wrong, s.late())
 	s.mu.Unlock()
 	if err != nil {

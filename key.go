@@ -1,5 +1,7 @@
 package session2
 
+import "fmt"
+
 // Key is a typed key: the session class of your own. It gives Set and Get their
 // type back, and spares gob the registration of it. Make it once, for a name
 // that nothing else uses:
@@ -59,9 +61,9 @@ func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 // Update sets the value to what f makes of it, the zero T if there is none or if
 // it cannot be decoded as a T. If another request commits first, f is called again
 // with that one's value: of any number of increments at once, none is lost. So f
-// may run several times, and must do nothing but compute; it must not use s.
+// may run several times, and must do nothing but compute; it must not change s.
 func (k Key[T]) Update(s *Session, f func(T) T) {
-	for {
+	for range maxReplays {
 		was := s.updated(k.name)
 		v, _ := k.decode(s, was.data, was.ok)
 		data, err := k.encode(s, f(v)) // without a lock: f is the application's
@@ -73,6 +75,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 			return
 		}
 	}
+	s.refuse(fmt.Errorf("session2: update %q: its function, or others without end, change the key meanwhile", k.name))
 }
 
 // apply is Update for the record of another request.

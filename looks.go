@@ -21,14 +21,13 @@ type look struct {
 
 // saw notes that the request looks at key, in a session that is stored as base.
 func (l *looks) saw(key string, base *state) {
-	if l.all != nil {
-		base = l.all
-	}
 	k := l.keys.find(key)
 	switch {
 	case k == nil && l.blank:
 	case k == nil:
 		l.keys.add(key, look{at: base})
+	case k.changed == 0: // looked at again, after a commit
+		k.at = base
 	case k.at == nil && !k.blind: // Update made it of what is stored
 		k.at = base
 	}
@@ -36,8 +35,12 @@ func (l *looks) saw(key string, base *state) {
 
 // sawAll notes that it looks at all keys.
 func (l *looks) sawAll(base *state) {
-	if l.all == nil && !l.blank {
-		l.all = base
+	if l.blank {
+		return
+	}
+	l.all = base
+	for i := range l.keys.rows {
+		l.saw(l.keys.rows[i].key, base)
 	}
 }
 
@@ -140,6 +143,16 @@ func (l *looks) committed(gen int, view *state) {
 		l.blank, l.cleared = false, nil
 		if l.all != nil {
 			l.all = view
+		}
+	}
+}
+
+// storedAfterAll notes that changes which were dropped in the meantime are
+// stored after all: base became view.
+func (l *looks) storedAfterAll(base, view *state) {
+	for i := range l.keys.rows {
+		if k := &l.keys.rows[i].of; k.at != nil && changed(l.keys.rows[i].key, base, view) {
+			k.at = view
 		}
 	}
 }

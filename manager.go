@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
+	warned atomic.Bool // of a secure cookie over plain HTTP
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is
@@ -130,12 +132,41 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return n, err
 	}
-	for n, id := range ids {
-		if err := m.store.Delete(ctx, id); err != nil {
+	for _, id := range ids {
+		ended, err := m.endOf(ctx, id, key)
+		if err != nil {
 			return n, err
 		}
+		if ended {
+			n++
+		}
 	}
-	return len(ids), nil
+	return n, nil
+}
+
+// endOf ends a session if it is the user's, by a Save that finds it as it was
+// looked at: somebody else may have signed in. It reports whether it did.
+func (m *Manager) endOf(ctx context.Context, id ID, key string) (bool, error) {
+	for {
+		st, err := m.fetch(ctx, id)
+		switch {
+		case absent(err), err == nil && userKey(st.realm, st.user) != key:
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+		a := attempt{cfg: &m.cfg, life: life{base: st}}
+		rec, err := a.record(&plan{next: st.clone(), todo: doEnd}, newVersion(), microNow())
+		if err == nil {
+			err = m.store.Save(ctx, rec, st.version)
+		}
+		switch {
+		case err == nil:
+			return true, m.store.Delete(ctx, id)
+		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err):
+			return false, err
+		}
+	}
 }
 
 // iterUser lists a user's records by the store's index, or by looking at all

@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// contextKey finds the innermost manager's session in a context.
-type contextKey struct{}
+// contextKey finds the innermost manager's session in a context, exchangeKey its
+// exchange.
+type (
+	contextKey  struct{}
+	exchangeKey struct{}
+)
 
 // FromContext returns the session of the innermost manager that wraps the
 // handler; nil outside of any.
@@ -37,7 +41,9 @@ func (m *Manager) Session(r *http.Request) *Session {
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
 // next is given keeps what the server's can do: flush, hijack, push, sendfile,
-// deadlines, and http.ResponseController's methods.
+// CloseNotify, deadlines, and http.ResponseController's methods. What is set on
+// the request that next is given, such as its MultipartForm and its Pattern, is
+// set on the server's request too when next has returned.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.Session(r) != nil {
@@ -48,11 +54,12 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 		x.r = r.WithContext(x)
 		x.session.m = m
 		x.session.ctx = x.Context
-		x.session.request = r
+		x.session.request = x.r // and not r, which is written to when the handler has returned
 		x.session.arrived = time.Now()
 		if h := w.Header(); len(h) > 0 {
 			x.outer = h.Clone()
 		}
+		defer giveBack(r, x.r)
 		defer x.end()
 		next.ServeHTTP(x.writer(), x.r)
 		x.returned = true
@@ -70,8 +77,11 @@ type exchange struct {
 	begun           bool        // the first byte has left, or is about to
 	returned        bool        // the handler did
 	refused         bool        // its status was 500 or above
+	cookie          bool        // a Set-Cookie of ours is in the header
+	body            bool        // the first byte of the body, too, has left
 	failed          error       // the commit did: the response is the error handler's
 	answer          http.Header // the error handler's header
+	within          []string    // Set-Cookie lines of managers inside this one: what they stand for is stored
 }
 
 // Format keeps fmt from the session, whose token and values it would print.
@@ -83,6 +93,8 @@ func (x *exchange) Value(key any) any {
 	switch key := key.(type) {
 	case contextKey:
 		return &x.session
+	case exchangeKey:
+		return x
 	case *Manager:
 		if key == x.session.m {
 			return &x.session
@@ -95,58 +107,93 @@ func (x *exchange) Value(key any) any {
 // the given status. It returns the error for which the handler's response is
 // replaced by the error handler's.
 func (x *exchange) begin(status int) error {
-	if x.begun {
-		return x.failed
-	}
 	s := &x.session
+	switch {
+	case x.begun:
+		if !x.body {
+			x.confine()
+		}
+		return x.failed
+	case s.m == nil: // the error handler's response
+		x.begun = true
+		x.confine()
+		return nil
+	}
 	committed := status < http.StatusInternalServerError
+	err := s.commitLast(x.Context, committed)
 	if !committed {
 		x.refused = true
 		s.Discard()
-	} else if err := s.commit(x.Context); err != nil && !errors.As(err, new(*droppedError)) {
+	} else if err != nil && !errors.As(err, new(*droppedError)) {
 		x.fail(err)
 		return err
 	}
-	x.begun = true
 	x.header(committed)
+	x.begun = true
 	return nil
 }
 
-// header writes what the session has to say into the response's header. Where it
-// was not committed just now, its cookie may have been replaced by another request's.
+// header writes what the session has to say into the response's header, after a
+// commit just now or without one.
 func (x *exchange) header(committed bool) {
-	s := &x.session
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.begun = true
-	if s.working == nil {
+	looked, cookies := x.session.begins(committed)
+	if !looked {
 		return
-	}
-	if s.cookie == setCookie && !(committed && s.fresh) {
-		s.confirmCookie()
 	}
 	h := x.w.Header()
 	vary(h)
-	if lines := s.setCookies(); len(lines) > 0 {
-		for _, line := range lines {
-			h.Add("Set-Cookie", line)
+	for _, line := range cookies {
+		h.Add("Set-Cookie", line)
+	}
+	if len(cookies) > 0 {
+		x.cookie = true
+		x.confine()
+		x.session.m.warnPlain(x.r)
+		for o := x.around(); o != nil; o = o.around() {
+			o.within = append(o.within, cookies...)
 		}
-		if h.Get("Cache-Control") == "" {
-			h.Set("Cache-Control", "no-store")
-		}
+	}
+}
+
+// around returns the exchange of another manager that this one is within.
+func (x *exchange) around() *exchange {
+	o, _ := x.Context.Value(exchangeKey{}).(*exchange)
+	return o
+}
+
+// confine keeps a response with a cookie of ours out of shared caches. It is
+// asked when the header is decided, before the first byte of the body, and at
+// the end of the handler: writers such as gin's and http.TimeoutHandler's keep
+// a header back for so long, and the handler may have changed it.
+func (x *exchange) confine() {
+	if x.cookie {
+		confine(x.w.Header())
 	}
 }
 
 // fail answers the request by the error handler: nothing of the handler's
-// header is left, but for the cookie of what was committed before.
+// header is left, but for the cookie of what was committed before. If the error
+// handler writes nothing, the server would answer 200.
 func (x *exchange) fail(err error) {
 	x.begun, x.failed = true, err
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
+	for _, line := range x.within {
+		h.Add("Set-Cookie", line)
+	}
+	x.cookie = len(x.within) > 0
+	x.confine()
 	x.header(false)
-	x.session.m.cfg.ErrorHandler(x.w, x.r, err)
-	x.answer = h.Clone()
+	reply := &exchange{Context: x.Context, w: x.w, cookie: x.cookie}
+	w := reply.writer()
+	defer func() { // even if it panics
+		if !reply.begun {
+			httpError(w, statusOf(err))
+		}
+		x.answer = h.Clone()
+	}()
+	x.session.m.cfg.ErrorHandler(w, x.r, err)
 }
 
 // end commits what is left to commit when the handler has returned, or drops it
@@ -160,8 +207,10 @@ func (x *exchange) end() {
 		clear(h)
 		maps.Copy(h, x.answer)
 	}
+	x.confine()
 	switch {
 	case !x.returned && !x.begun:
+		s.commitLast(x.Context, false)
 		s.Discard()
 		x.header(false)
 	case !x.returned, x.refused:
@@ -173,35 +222,6 @@ func (x *exchange) end() {
 	}
 }
 
-// writer returns the ResponseWriter for the handler, with the optional methods
-// that the server's has and no others.
-func (x *exchange) writer() http.ResponseWriter {
-	w := (*writer)(x)
-	switch {
-	case can[http.Hijacker](x.w):
-		return hijackWriter{flushWriter{w}}
-	case !w.flushes():
-		return w
-	case can[http.Pusher](x.w):
-		return pushWriter{flushWriter{w}}
-	}
-	return flushWriter{w}
-}
-
-// can reports whether w, or what it wraps, is a T.
-func can[T any](w http.ResponseWriter) bool {
-	for {
-		if _, ok := w.(T); ok {
-			return true
-		}
-		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			return false
-		}
-		w = u.Unwrap()
-	}
-}
-
 // writer is the exchange as its handler sees it. Every method that lets bytes
 // out begins the response first.
 type writer exchange
@@ -209,6 +229,16 @@ type writer exchange
 func (w *writer) Format(f fmt.State, verb rune) { (*exchange)(w).Format(f, verb) }
 
 func (w *writer) begin(status int) error { return (*exchange)(w).begin(status) }
+
+// open begins the response for the first byte of its body.
+func (w *writer) open() error {
+	if w.body {
+		return w.failed
+	}
+	err := w.begin(http.StatusOK)
+	w.body = true
+	return err
+}
 
 // Unwrap is for http.ResponseController.
 func (w *writer) Unwrap() http.ResponseWriter { return w.w }
@@ -232,14 +262,14 @@ func (w *writer) WriteHeader(status int) {
 }
 
 func (w *writer) Write(p []byte) (int, error) {
-	if err := w.begin(http.StatusOK); err != nil {
+	if err := w.open(); err != nil {
 		return 0, err
 	}
 	return w.w.Write(p)
 }
 
 func (w *writer) WriteString(text string) (int, error) {
-	if err := w.begin(http.StatusOK); err != nil {
+	if err := w.open(); err != nil {
 		return 0, err
 	}
 	return io.WriteString(w.w, text)
@@ -262,8 +292,8 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 			return int64(first), noEOF(err)
 		}
 	}
-	if w.failed != nil {
-		return 0, w.failed
+	if err := w.open(); err != nil {
+		return 0, err
 	}
 	n, err := io.Copy(w.w, r)
 	return int64(first) + n, err
@@ -284,34 +314,18 @@ func noEOF(err error) error {
 	return err
 }
 
-// flushes reports whether the server's writer can flush, one way or the other.
-func (w *writer) flushes() bool {
-	return can[http.Flusher](w.w) || can[interface{ FlushError() error }](w.w)
-}
-
-// FlushError is for http.ResponseController. Where nothing can be flushed, no
-// byte leaves, and the response does not begin.
-func (w *writer) FlushError() error {
-	if !w.flushes() {
-		return fmt.Errorf("session2: flush: %w", http.ErrNotSupported)
-	}
-	if err := w.begin(http.StatusOK); err != nil {
+// flush is http.Flusher's and, with the error, http.ResponseController's.
+func (w *writer) flush() error {
+	if err := w.open(); err != nil {
 		return err
 	}
 	return http.NewResponseController(w.w).Flush()
 }
 
-// flushWriter has what makes handlers believe in a stream.
-type flushWriter struct{ *writer }
-
-func (w flushWriter) Flush() { w.FlushError() }
-
-type hijackWriter struct{ flushWriter }
-
-// Hijack commits before it hands over the connection. What the handler then
+// hijack commits before it hands over the connection. What the handler then
 // writes is its own, header included, so a commit that needs a cookie fails. One
 // that an earlier [Session.Commit] needs is in Header, for the handler to send.
-func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *writer) hijack() (net.Conn, *bufio.ReadWriter, error) {
 	s := &w.session
 	if !w.begun {
 		s.mu.Lock()
@@ -322,15 +336,4 @@ func (w hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	return http.NewResponseController(w.w).Hijack()
-}
-
-type pushWriter struct{ flushWriter }
-
-// Push is http.Pusher's.
-func (w pushWriter) Push(target string, opts *http.PushOptions) error {
-	for u := w.w; ; u = u.(interface{ Unwrap() http.ResponseWriter }).Unwrap() {
-		if p, ok := u.(http.Pusher); ok {
-			return p.Push(target, opts)
-		}
-	}
 }

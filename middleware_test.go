@@ -449,6 +449,84 @@ func TestErrorHandlers(t *testing.T) {
 	})
 }
 
+// An error handler that writes nothing must not end in the server's 200.
+func TestErrorHandlerThatWritesNothing(t *testing.T) {
+	big := func(s *session2.Session) { s.Set("big", make([]byte, 2000)) }
+	failures := map[int]func(st *site, store *brittleStore) *http.Response{
+		503: func(st *site, store *brittleStore) *http.Response {
+			store.failSave.Store(true)
+			return st.do(&browser{}, func(s *session2.Session) { s.Set("color", "green") })
+		},
+		500: func(st *site, _ *brittleStore) *http.Response { return st.do(&browser{}, big) },
+		409: func(st *site, _ *brittleStore) *http.Response {
+			b := st.login("alice")
+			renew := func() { st.do(b, (*session2.Session).Renew) }
+			res, _ := st.during(b.clone(), func(s *session2.Session) { s.Set("x", 1) }, renew, func(*session2.Session) {})
+			return res
+		},
+	}
+	handlers := map[string]func(w http.ResponseWriter){
+		"nothing":  func(http.ResponseWriter) {},
+		"a header": func(w http.ResponseWriter) { w.Header().Set("Retry-After", "3") },
+	}
+	for want, fail := range failures {
+		for name, h := range handlers {
+			store := newBrittle()
+			st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, MaxBytes: 1000,
+				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { h(w) }})
+			res := fail(st, store)
+			if res.StatusCode != want || res.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s: status %d, want %d; header %v", name, res.StatusCode, want, res.Header)
+			}
+			if name == "a header" && res.Header.Get("Retry-After") != "3" {
+				t.Errorf("the error handler's own header is gone: %v", res.Header)
+			}
+		}
+	}
+}
+
+// An error handler has the writer that the handler has, and any way to answer
+// is its own. Early Hints are no answer yet.
+func TestErrorHandlerWrites(t *testing.T) {
+	ways := map[string]func(w http.ResponseWriter) error{
+		"Early Hints": func(w http.ResponseWriter) error { w.WriteHeader(http.StatusEarlyHints); return nil },
+		"WriteHeader": func(w http.ResponseWriter) error { w.WriteHeader(202); return nil },
+		"Write":       func(w http.ResponseWriter) error { _, err := io.WriteString(w, "sorry"); return err },
+		"ReadFrom": func(w http.ResponseWriter) error {
+			_, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("sorry"))
+			return err
+		},
+		"Flush": func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+		"Hijack": func(w http.ResponseWriter) error {
+			conn, rw, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			fmt.Fprint(rw, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+			return rw.Flush()
+		},
+	}
+	for name, write := range ways {
+		store := newBrittle()
+		store.failSave.Store(true)
+		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout,
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+				if err := write(w); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}})
+		res, body := get(t, serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			s.Set("color", "green")
+			io.WriteString(w, "page")
+		}), false), &browser{}, "/")
+		hints := name == "Early Hints"
+		if hints != (res.StatusCode == 503) || !hints && (res.StatusCode >= 300 || body != "" && body != "sorry") {
+			t.Errorf("%s: %d %q is not the error handler's response", name, res.StatusCode, body)
+		}
+	}
+}
+
 // An outage must not read as "new session, no error": what the handler said to
 // somebody it took for anonymous does not go out, but its own 500 does.
 func TestFailedLoadFailsClosed(t *testing.T) {

@@ -14,15 +14,15 @@ import (
 // Open opens the store that a URL names:
 //
 //	memory:
-//	file:sessions            a folder; also file:///var/lib/app/sessions
+//	file:sessions            a directory; also file:///var/lib/app/sessions
 //	bolt:sessions.db         a file
 //	gob:sessions.gob         a file
 //	postgres://user:password@host:port/database
 //	mysql://user:password@host:port/database
 //
 // Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the names
-// of FileOptions, BoltOptions, GobOptions and SQLOptions in lower case; an unknown
-// one is refused. Beside those of SQLOptions a database's URL takes
+// of FileOptions, BoltOptions, GobOptions and SQLOptions in lower case, with group
+// for SharedGroup; an unknown one is refused. Beside those of SQLOptions a database's URL takes
 //
 //	conns=32               connections at most, 16 by default
 //	connlife=1m            how long one is used, 5m by default; negative: for ever
@@ -66,13 +66,13 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	case "memory":
 		return opened(o, func() (*MemoryStore, error) { return NewMemoryStore(), nil })
 	case "file":
-		opts := FileOptions{NoSync: o.bool("nosync")}
+		opts := FileOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group")}
 		return opened(o, func() (*FileStore, error) { return OpenFileStore(path, &opts) })
 	case "bolt":
-		opts := BoltOptions{NoSync: o.bool("nosync"), Timeout: o.duration("timeout")}
+		opts := BoltOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*BoltStore, error) { return OpenBoltStore(path, &opts) })
 	case "gob":
-		opts := GobOptions{NoSync: o.bool("nosync")}
+		opts := GobOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group")}
 		return opened(o, func() (*GobStore, error) { return OpenGobStore(path, &opts) })
 	}
 	return nil, fmt.Errorf("session2: open: no store has the URL scheme %q", u.Scheme)

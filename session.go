@@ -50,11 +50,11 @@ type Session struct {
 // working is a session that was loaded. It is apart so that a request that never
 // looks does not pay for it. Session.mu guards it.
 type working struct {
-	life   life     // the session as it was loaded or last committed
-	work   *state   // what the handler sees: life.base, or a clone with log applied
-	log    []op     // what was changed and is not stored yet
-	gen    int      // counts the changes of work
-	looks  looks    // what of life.base the handler has looked at
+	life   life   // the session as it was loaded or last committed
+	work   *state // what the handler sees: life.base, or a clone with log applied
+	log    []op   // what was changed and is not stored yet
+	gen    int    // counts the changes of work
+	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
 	others []*state // what the request's tokens open, if more than one session: then none is its own
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
@@ -74,6 +74,7 @@ type working struct {
 	wrong  error  // a change that could not be made: until Discard
 	note   error  // what else Err tells, and the response does not
 	handed []hash // of the tokens that Token has returned
+	drawn  []mark // the form tokens that this request has made
 }
 
 // life is a session's base and what the client's token is to it.
@@ -83,7 +84,7 @@ type life struct {
 	shown     verifier // what it did present
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
-	unseen    bool
+	unseen    bool // shown is replaced, and its successor is still to be sent
 }
 
 // undo is a session before Destroy.
@@ -250,13 +251,17 @@ func (s *Session) SetUser(user string) {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
-	if was := s.work.user; was != "" && was != user {
+	another := s.work.user != "" && s.work.user != user
+	if another { // what this request did before was done for the former user
+		s.looks.discarded()
+		s.reset()
 		s.looks.blank, s.looks.clear = true, s.gen+1
 	}
 	now := microNow()
 	s.apply(func(st *state) error {
-		if st.user != "" && st.user != user {
+		if st.user != "" && st.user != user || another && !st.joins {
 			st.clear()
+			st.lifetime, st.idle, st.persistent = 0, 0, persistDefault
 		}
 		st.user = user
 		st.signIn = user != ""
@@ -589,6 +594,9 @@ func (s *Session) Destroy() {
 	s.revoke = s.life.standing != superseded && s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
 	s.ends++
 	s.reset()
+	if s.life.standing == superseded { // dropped as any change by this token, and as audibly
+		s.apply(func(*state) error { return nil })
+	}
 }
 
 // endOthers ends the sessions that the request presents beside one another.
@@ -653,6 +661,10 @@ func (s *Session) Commit(ctx context.Context) error {
 	s.must()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if s.over.Load() {
+		s.look()
+		s.mu.Unlock()
 	}
 	return s.commit(ctx)
 }

@@ -59,7 +59,7 @@ func (l *eventLog) count(k session2.EventKind) (n int) {
 // answer's.
 func (st *site) visit(b *browser, f func(s *session2.Session, w http.ResponseWriter, r *http.Request)) *http.Response {
 	st.t.Helper()
-	r := httptest.NewRequest("GET", "/", nil)
+	r := httptest.NewRequest("GET", "https://example.com/", nil)
 	b.send(r)
 	w := httptest.NewRecorder()
 	st.m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

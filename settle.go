@@ -17,7 +17,7 @@ func (s *Session) settle(t *txn, err error) error {
 		s.adopt(t, err != nil)
 		return nil
 	}
-	if len(t.log) == 0 && len(t.ended) == 0 { // housekeeping, for another time
+	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 { // housekeeping, for another time
 		if failedByStore(err) && !errors.Is(err, errLate) {
 			t.event(EventStoreError, err)
 		}
@@ -61,7 +61,9 @@ func (s *Session) fail(t *txn, err error) {
 		s.broken, s.cookie = err, keepCookie
 	case errors.Is(err, ErrLostUpdate): // until Discard, after which the handler sees what is stored now
 		s.wrong = cmp.Or(s.wrong, err)
-		s.life, s.looks = t.life, looks{}
+		if !t.join { // else the record is another login's
+			s.life, s.looks = t.life, looks{}
+		}
 	case !failedByStore(err): // until Discard
 		s.wrong = cmp.Or(s.wrong, err)
 	default: // it may have landed: no second application
@@ -137,8 +139,12 @@ func (s *Session) adopt(t *txn, late bool) {
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}
 	}
-	if t.seen != nil && s.resets == t.resets {
+	switch {
+	case t.seen == nil:
+	case s.resets == t.resets:
 		s.looks.committed(t.gen, t.seen)
+	default:
+		s.looks.storedAfterAll(t.origin, t.seen)
 	}
 	if t.own || t.plan.todo == doEnd {
 		s.looks = looks{}

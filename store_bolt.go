@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -43,18 +45,20 @@ const (
 // process: 1 of 200 files with four bad bytes did.
 type BoltStore struct {
 	db      *bolt.DB
+	file    *os.File // the database's own
+	closed  atomic.Bool
 	update  func(func(*bolt.Tx) error) error // db.Update, but for tests
 	changes *batch.Batcher[boltChange]
 	opts    BoltOptions
 
-	// What follows belongs to who leads the batch.
+	// broken is the panic that bbolt failed with in the midst of a commit. There
+	// are no commits after it.
+	broken atomic.Pointer[error]
 
 	// doubt says that a commit has failed. What it wrote may be visible and
 	// yet not on the disk, so a Save that finds itself there writes once more.
+	// It belongs to whoever leads the batch.
 	doubt bool
-
-	// broken is the panic that bbolt failed with in the midst of a commit.
-	broken error
 }
 
 // boltChange is one change within a batch. It decides first and writes after:
@@ -68,6 +72,14 @@ type BoltOptions struct {
 	// process, but a power cut or a crash of the machine may destroy the whole
 	// file. The store's Capabilities do not say Durable.
 	NoSync bool
+
+	// SharedGroup admits a directory and a file that their own group may write to,
+	// as the volumes of a Kubernetes pod with an fsGroup are. Whoever is of that
+	// group can then read, change, add and delete sessions. A file that the store
+	// creates has the directory's group and is open to it, whatever the umask. A
+	// file of another user is admitted if its group is one of this process's. Where
+	// the system has no such groups, the option changes nothing.
+	SharedGroup bool
 
 	// Timeout is how long to wait for another process to close the file. Zero
 	// is one second.
@@ -85,7 +97,9 @@ var (
 )
 
 // OpenBoltStore opens the database file at path and creates it, with mode 0600,
-// if it is not there. The folder must exist. Nil options are the defaults.
+// if it is not there. The directory must exist. Directory and file must belong to
+// this process's user, and nobody else may be able to write to them. The path is
+// resolved now, once. Nil options are the defaults.
 //
 // A file that another process has open, that is no bolt database, that another
 // application filled or a later release of this package wrote is an error and
@@ -109,11 +123,11 @@ func openBolt(path string, o BoltOptions) (*BoltStore, error) {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
 	}
-	db, err := openBoltFile(path, o)
+	db, file, err := openBoltFile(path, o)
 	if err != nil {
 		return nil, err
 	}
-	b := &BoltStore{db: db, update: db.Update, opts: o}
+	b := &BoltStore{db: db, file: file, update: db.Update, opts: o}
 	b.changes = batch.New(boltBatch, b.commit)
 	return b, nil
 }
@@ -122,7 +136,14 @@ func openBolt(path string, o BoltOptions) (*BoltStore, error) {
 // calls answer an error matching [fs.ErrClosed], but for Close itself, which
 // may be called again.
 func (b *BoltStore) Close() error {
-	if err := b.db.Close(); err != nil {
+	if b.closed.Swap(true) {
+		return nil
+	}
+	var damage error
+	if broken := b.broken.Load(); broken != nil {
+		damage = *broken
+	}
+	if err := letGoOfBolt(b.db, b.file, damage); err != nil {
 		return fmt.Errorf("session2: close bolt: %w", err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/lockfile"
 )
 
 // boltFormat is the layout of the buckets that this release writes, and the
@@ -26,10 +27,14 @@ const boltFormat = "1"
 var errBoltNothing = errors.New("nothing to commit")
 
 // openBoltFile opens the database and sees to its buckets.
-func openBoltFile(path string, o BoltOptions) (*bolt.DB, error) {
-	db, err := openBoltDB(path, o)
+func openBoltFile(path string, o BoltOptions) (*bolt.DB, *os.File, error) {
+	path, fsy, err := fsys.Place(fsys.OS, path, o.SharedGroup)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	db, file, err := openBoltDB(fsy, path, o)
+	if err != nil {
+		return nil, nil, err
 	}
 	damage := guardBolt(func() { err = setupBolt(db) })
 	err = cmp.Or(damage, err)
@@ -37,10 +42,21 @@ func openBoltFile(path string, o BoltOptions) (*bolt.DB, error) {
 		err = fsys.OS.SyncDir(filepath.Dir(path)) // the file's name must last, too
 	}
 	if err != nil {
-		db.Close()
-		return nil, err
+		letGoOfBolt(db, file, damage)
+		return nil, nil, err
 	}
-	return db, nil
+	return db, file, nil
+}
+
+// letGoOfBolt closes a database. One that bbolt has panicked over may be locked
+// in memory for ever, and closing it would wait for that. Of such a one the file
+// is unlocked and closed, and its mapping remains: a goroutine of bbolt may be
+// at it still.
+func letGoOfBolt(db *bolt.DB, file *os.File, damage error) error {
+	if damage == nil {
+		return db.Close()
+	}
+	return errors.Join(lockfile.Unflock(file), file.Close())
 }
 
 // openBoltDB opens the database, whatever is in it.
@@ -59,39 +75,36 @@ func openBoltFile(path string, o BoltOptions) (*bolt.DB, error) {
 // The price is that opening reads the tree's pages, and so does a commit that
 // fails, and that bbolt does this in a goroutine of its own, where a damaged
 // page ends the process. So [checkBolt] reads them first.
-func openBoltDB(path string, o BoltOptions) (*bolt.DB, error) {
-	if err := checkBolt(path, o); err != nil {
-		return nil, err
+func openBoltDB(fsy fsys.FS, path string, o BoltOptions) (*bolt.DB, *os.File, error) {
+	if err := checkBolt(fsy, path, o); err != nil {
+		return nil, nil, err
 	}
-	return openBoltWith(path, &bolt.Options{
+	return openBoltWith(fsy, path, &bolt.Options{
 		Timeout: o.Timeout, NoSync: o.NoSync, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 	})
 }
 
-// openBoltWith opens the database with these options.
-func openBoltWith(path string, o *bolt.Options) (*bolt.DB, error) {
-	var file *os.File
-	var db *bolt.DB
-	var err error
+// openBoltWith opens the database with these options, and returns its file, too.
+func openBoltWith(fsy fsys.FS, path string, o *bolt.Options) (db *bolt.DB, file *os.File, err error) {
 	o.OpenFile = func(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
-		file, err = openIfBolt(name, flag, perm)
+		file, err = openIfBolt(fsy, name, flag, perm)
 		return file, err
 	}
 	damage := guardBolt(func() { db, err = bolt.Open(path, 0o600, o) })
 	switch {
 	case damage != nil:
-		file.Close() // and with it goes the lock
-		return nil, damage
+		letGoOfBolt(nil, file, damage)
+		return nil, nil, damage
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("in use by another process or store: %w", err)
+		return nil, nil, fmt.Errorf("in use by another process or store: %w", err)
 	}
-	return db, err
+	return db, file, err
 }
 
 // openIfBolt opens a database file or an empty one. It looks before bbolt does,
 // because on Windows bbolt makes the file larger before it looks.
-func openIfBolt(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+func openIfBolt(fsy fsys.FS, name string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := fsy.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +112,7 @@ func openIfBolt(name string, flag int, perm fs.FileMode) (*os.File, error) {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return f.(*os.File), nil // it is the system's
 }
 
 // checkBoltMagic wants a file to be empty or to have bbolt's magic number, in
@@ -172,6 +185,9 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if b.closed.Load() {
+		return fs.ErrClosed
+	}
 	var err error
 	damage := guardBolt(func() {
 		err = b.db.View(func(tx *bolt.Tx) error {
@@ -201,27 +217,44 @@ func (b *BoltStore) commit(changes []boltChange) []error {
 
 // transact commits what f writes, if anything.
 func (b *BoltStore) transact(f func(t *boltTx)) error {
-	if b.broken != nil {
-		return b.broken
+	if broken := b.broken.Load(); broken != nil {
+		return fmt.Errorf("%w, for good, since this: %v", fs.ErrClosed, *broken)
 	}
 	var err error
 	applied := errBoltNothing // until a transaction began
-	b.broken = guardBolt(func() {
+	var id int
+	broken := guardBolt(func() {
 		err = b.update(func(tx *bolt.Tx) error {
-			applied = applyBolt(tx, f)
+			id, applied = tx.ID(), applyBolt(tx, f)
 			return applied
 		})
 	})
-	if b.broken != nil {
-		return b.broken
+	if broken != nil {
+		b.broken.Store(&broken)
+		return broken
 	}
 	if err == errBoltNothing {
 		return nil
 	}
 	if applied == nil && err != nil {
 		b.doubt = true
+		if b.shows(id) {
+			return fsys.Late(err)
+		}
 	}
 	return boltClosed(err)
+}
+
+// shows reports whether a commit that failed is visible all the same.
+func (b *BoltStore) shows(id int) bool {
+	last := id
+	err := guardBolt(func() {
+		b.db.View(func(tx *bolt.Tx) error {
+			last = tx.ID()
+			return nil
+		})
+	})
+	return err != nil || last >= id
 }
 
 // applyBolt lets f write and reports whether the transaction may be committed.

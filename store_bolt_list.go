@@ -142,7 +142,28 @@ func (s *boltAgeSweep) step(t *boltTx) (removed int, more bool) {
 		}
 		return removed, true
 	}
+	t.sweepUp()
 	return 0, false
+}
+
+// sweepUp deletes what is left in the indexes when there are no records. That is
+// nothing, but for records that were damaged: they do not tell where their index
+// entries are.
+func (t *boltTx) sweepUp() {
+	if k, _ := t.tx.Bucket(boltSessions).Cursor().First(); k != nil {
+		return
+	}
+	for _, name := range [][]byte{boltAccess, boltByAccess, boltByExpiry, boltByUser} {
+		if k, _ := t.tx.Bucket(name).Cursor().First(); k == nil {
+			continue
+		}
+		t.wrote = true
+		err := t.tx.DeleteBucket(name)
+		if err == nil {
+			_, err = t.tx.CreateBucket(name)
+		}
+		t.err = cmp.Or(t.err, err)
+	}
 }
 
 // meet deals with an early index entry, which it deletes: it removes the

@@ -141,8 +141,8 @@ func newBoltSave(rec Record, prev Version) (*boltSave, error) {
 		Created: microTime(rec.Created),
 		Data:    rec.Data,
 	})
-	if err == nil && len(body) > bolt.MaxValueSize {
-		err = errors.New("record exceeds bbolt's 2 GiB")
+	if errors.Is(err, record.ErrTooLong) || len(body) > bolt.MaxValueSize {
+		err = fmt.Errorf("%w: more than bbolt's 2 GiB", ErrTooLarge)
 	}
 	return &boltSave{
 		id: rec.ID, next: rec.Version, prev: prev, user: rec.User, body: body,

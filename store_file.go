@@ -7,8 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/session2/session2/internal/fsys"
@@ -17,23 +17,24 @@ import (
 )
 
 // FileStore keeps each session in a file of its own, named by its ID, in a
-// folder that processes of one machine may share. A record is replaced by
+// directory that processes of one machine may share. A record is replaced by
 // renaming a finished and synced temporary over it, so that readers need no
 // lock and a crash leaves the old record or the new one. Writers hold one of
 // 256 file locks, picked by the ID; writes of most other sessions go on beside
-// them. The folder must be on a local disk.
+// them. The directory must be on a local disk.
 //
 // A file that cannot be read as a record is an error matching [ErrCorrupt]
-// once: it is moved to the subfolder corrupt, and the ID is free.
+// once: it is moved to the subdirectory corrupt, and the ID is free.
 type FileStore struct {
 	fs     fsys.FS
-	dir    string
+	dir    string // absolute, without symbolic links
 	sync   bool
+	shared bool
 	closed atomic.Bool
 	locks  [256]*lockfile.Mutex // by the ID's first byte
 	sweep  *lockfile.Mutex      // held by DeleteOld; taken before the others
 
-	sessions, users [256]atomic.Bool // folders xx that are known to be there
+	sessions, users [256]atomic.Bool // directories xx that are known to be there
 }
 
 // FileOptions are a [FileStore]'s departures from the safe defaults.
@@ -42,6 +43,14 @@ type FileOptions struct {
 	// acknowledged Save then survives the death of the process, but not that
 	// of the machine, which may also leave damaged records behind.
 	NoSync bool
+
+	// SharedGroup admits a directory that its own group may write to, as the
+	// volumes of a Kubernetes pod with an fsGroup are. Whoever is of that group
+	// can then read, change, add and delete sessions. What the store creates has
+	// the directory's group and is open to it, whatever the umask. A directory of
+	// another user is admitted if its group is one of this process's. Where the
+	// system has no such groups, the option changes nothing.
+	SharedGroup bool
 }
 
 var (
@@ -54,10 +63,14 @@ var (
 	_ CapableStore   = (*FileStore)(nil)
 )
 
-// OpenFileStore opens the store in the folder dir and creates what is missing
-// of it. It refuses a folder that another user could write to, and fails with
+// OpenFileStore opens the store in the directory dir and creates what is missing
+// of it. It refuses a directory that another user could write to, and fails with
 // an error matching [errors.ErrUnsupported] where the system has no file locks
-// that can be trusted. Nil options are the safe defaults.
+// that can be trusted. The path is resolved now, once. Nil options are the safe
+// defaults.
+//
+// A directory of the store's that is removed while the store is in use is made
+// anew by the next call that needs it; the sessions in it have ended.
 func OpenFileStore(dir string, opts *FileOptions) (*FileStore, error) {
 	return openFileStore(fsys.OS, dir, opts)
 }
@@ -77,11 +90,10 @@ func openFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error
 }
 
 func newFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error) {
-	abs, err := filepath.Abs(dir) // so that a later change of the working folder moves nothing
-	if err != nil {
+	s := &FileStore{fs: fs, sync: !opts.NoSync, shared: opts.SharedGroup}
+	if err := s.place(dir); err != nil {
 		return nil, err
 	}
-	s := &FileStore{fs: fs, dir: abs, sync: !opts.NoSync}
 	for i := range s.locks {
 		s.locks[i] = s.newLock(hexByte(byte(i)))
 	}
@@ -162,10 +174,10 @@ func (s *FileStore) Save(ctx context.Context, rec Record, prev Version) error {
 // durable, too. So a crash between any two steps leaves entries too many,
 // which are checked against the record whenever they are read, and never one
 // too few. The caller holds the lock.
-func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, r record.Record) error {
+func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, r record.Record) (err error) {
 	buf, err := record.Append(nil, &r)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	}
 	if err := s.fanOut("sessions", &s.sessions[r.ID[0]], hexByte(r.ID[0])); err != nil {
 		return err
@@ -177,6 +189,11 @@ func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, 
 		}
 	}
 	if r.User != old.User {
+		defer func() {
+			if err != nil && r.User != "" {
+				s.checkEntry(r.User, r.ID) // it would be dropped when next met: here it need not succeed
+			}
+		}()
 		if err := s.addUser(r.User, r.ID); err != nil {
 			return err
 		}
@@ -188,7 +205,10 @@ func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, 
 		_, err := w.Write(buf)
 		return err
 	})
-	if err == nil && r.User != old.User {
+	switch {
+	case errors.Is(err, syscall.EFBIG):
+		err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case err == nil && r.User != old.User:
 		s.dropUser(old.User, r.ID)
 	}
 	return err
@@ -201,12 +221,15 @@ func (s *FileStore) Delete(ctx context.Context, id ID) error {
 		if err := s.remove(id); err != nil {
 			return err
 		}
-		return s.endUser(old.User, id)
+		if err := s.endUser(old.User, id); err != nil {
+			return err
+		}
+		return s.forgetNew(id)
 	}))
 }
 
 // remove removes the record and what a killed writer left beside it. The
-// caller holds the lock, and syncs the folder before it removes the entry in
+// caller holds the lock, and syncs the directory before it removes the entry in
 // the index by user: else a power cut might bring the record back without it.
 func (s *FileStore) remove(id ID) error {
 	err := s.fs.Remove(s.file(id))
@@ -271,8 +294,12 @@ func (s *FileStore) begin(ctx context.Context) error {
 }
 
 // locked calls do while no other writer, here or in another process, is at the
-// record.
+// record. It calls do again if a directory had to be made anew.
 func (s *FileStore) locked(ctx context.Context, id ID, do func() error) error {
+	return s.healed(ctx, func() error { return s.lockedOnce(ctx, id, do) })
+}
+
+func (s *FileStore) lockedOnce(ctx context.Context, id ID, do func() error) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
@@ -282,4 +309,17 @@ func (s *FileStore) locked(ctx context.Context, id ID, do func() error) error {
 	}
 	defer unlock()
 	return do()
+}
+
+// healed calls do, and again once the store's directories are made anew if one
+// of them turned out to be missing: somebody removed it since it was made.
+func (s *FileStore) healed(ctx context.Context, do func() error) error {
+	err := do()
+	for try := 0; try < 3 && errors.Is(err, fs.ErrNotExist); try++ {
+		if err := s.setup(ctx); err != nil {
+			return err
+		}
+		err = do()
+	}
+	return err
 }

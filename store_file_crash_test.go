@@ -100,6 +100,14 @@ func (d *disk) Rename(oldName, newName string) error {
 	})
 }
 
+func (d *disk) Link(oldName, newName string) error {
+	return d.step(func() error { return d.FS.Link(oldName, newName) }, func() {
+		if n := d.nodes[oldName]; n != nil { // a lock has none
+			d.nodes[newName] = n
+		}
+	})
+}
+
 func (d *disk) Remove(name string) error {
 	return d.step(func() error { return d.FS.Remove(name) }, func() { delete(d.nodes, name) })
 }
@@ -240,9 +248,9 @@ func fileLife() []fileStep {
 
 // live goes through the calls until one fails, and returns the states before
 // and after that one.
-func live(d *disk, root string, steps []fileStep) (before, after fileState, at string) {
+func live(d *disk, root string, opts *session2.FileOptions, steps []fileStep) (before, after fileState, at string) {
 	before, after = fileState{}, fileState{}
-	s, err := session2.OpenFileStoreFS(d, filepath.Join(root, "store"), nil)
+	s, err := session2.OpenFileStoreFS(d, filepath.Join(root, "store"), opts)
 	if err != nil {
 		return before, after, "open"
 	}
@@ -260,17 +268,22 @@ func live(d *disk, root string, steps []fileStep) (before, after fileState, at s
 // under way has happened to each record or not, and both indexes lead to all
 // that is stored.
 func TestFileStoreCrash(t *testing.T) {
+	t.Run("private", func(t *testing.T) { crashEverywhere(t, false) })
+	t.Run("shared", func(t *testing.T) { crashEverywhere(t, true) })
+}
+
+func crashEverywhere(t *testing.T, shared bool) {
 	n := 0
 	for ; !t.Failed(); n++ {
 		root := t.TempDir()
 		d := newDisk(root, n)
-		before, after, at := live(d, root, fileLife())
+		before, after, at := live(d, root, &session2.FileOptions{SharedGroup: shared}, fileLife())
 		if at == "" {
 			break
 		}
 		for _, crash := range crashes() {
 			dir := filepath.Join(crash.die(t, d, root), "store")
-			if !checkAfterCrash(t, dir, before, after) {
+			if !checkAfterCrash(t, dir, shared, before, after) {
 				t.Fatalf("%s after step %d, in %s", crash.name, n, at)
 			}
 		}
@@ -280,9 +293,9 @@ func TestFileStoreCrash(t *testing.T) {
 	}
 }
 
-func checkAfterCrash(t *testing.T, dir string, before, after fileState) bool {
+func checkAfterCrash(t *testing.T, dir string, shared bool, before, after fileState) bool {
 	t.Helper()
-	s := openFile(t, dir, &session2.FileOptions{NoSync: true})
+	s := openFile(t, dir, &session2.FileOptions{NoSync: true, SharedGroup: shared})
 	ctx := t.Context()
 	users := map[string]map[session2.ID]bool{"ada": {}, "bob": {}, "eve": {}}
 	for user, ids := range users {
@@ -334,8 +347,7 @@ func checkSwept(t *testing.T, s *session2.FileStore, dir string, want int, users
 		}
 	}
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && !strings.Contains(path, "locks") &&
-			!strings.Contains(path, "expires") { // whose entries wait for their time
+		if err == nil && !e.IsDir() && !strings.Contains(path, "locks") {
 			t.Errorf("left behind: %s", path)
 		}
 		return err

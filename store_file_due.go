@@ -3,7 +3,9 @@ package session2
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,11 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
 )
 
 // The index by time tells DeleteOld where to look. Its files hold entries, an
-// ID with two times, in three folders:
+// ID with two times, in three directories:
 //
 //	due/new/xx             entries announced by Save, by the ID's first byte
 //	due/accessed/BUCKET    entries whose Accessed falls into that stretch of time
@@ -25,9 +28,10 @@ import (
 // two, whose times are not later than the record's. So an entry may lead to a
 // record too early, and to none, but no record is missed; and Touch and most
 // Saves, which move times forward, leave the index alone. DeleteOld takes the
-// announced entries over, visits the records whose entries have come due, and
-// files those again that live on. What it wrote is durable before it removes
-// what that came from: a crash leaves duplicates, which do no harm.
+// announced entries over, visits the records whose entries have come due, files
+// those again that live on, and thins out the other buckets: see [fileSweep.thin].
+// What it wrote is durable before it removes what that came from: a crash leaves
+// duplicates, which do no harm.
 //
 // A power cut may take back a Touch, which is not synced, after DeleteOld has
 // seen it. That record is swept by the touched times: later, but swept.
@@ -50,9 +54,13 @@ const (
 	// entries at least it takes over at once.
 	dueGroup = 32
 	dueBatch = 1 << 15
+
+	// dueForget is how many announced entries a Delete that leaves no record
+	// behind them lets be: to make their file anew costs a sync.
+	dueForget = 16
 )
 
-// dueTree is one of the two folders of buckets.
+// dueTree is one of the two directories of buckets.
 type dueTree struct {
 	name  string
 	time  func(record.Access) int64
@@ -77,6 +85,23 @@ func (s *FileStore) announce(id ID, a record.Access) error {
 	return s.appendEntries(s.path("due", "new"), hexByte(id[0]), []dueEntry{{id, a}})
 }
 
+// forgetNew removes the entries that were announced for records of which none is
+// left, once there are some, so that without sweeps, too, the index does not grow
+// for ever. The caller holds the lock of all that share their ID's first byte, and
+// has made durable that they are gone.
+func (s *FileStore) forgetNew(id ID) error {
+	name := s.path("due", "new", hexByte(id[0]))
+	info, err := s.fs.Lstat(name)
+	if err != nil || info.Size() < int64(dueForget*dueEntrySize) || !s.isEmpty(s.folder(id)) {
+		return nil
+	}
+	err = s.fs.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fsys.Late(err)
+}
+
 // takenOver marks a file of announced entries that belongs to the sweep. Save
 // starts another one.
 const takenOver = ".old"
@@ -86,18 +111,20 @@ const takenOver = ".old"
 func (s *FileStore) takeOver(ctx context.Context, trees []dueTree) error {
 	dir := s.path("due", "new")
 	var names, left []string
-	err := s.eachName(dir, func(name string) {
+	err := s.eachName(ctx, dir, func(name string) {
 		if strings.HasSuffix(name, takenOver) {
 			left = append(left, name)
 		} else if len(name) == 2 {
 			names = append(names, name)
+		} else if fsys.IsTemp(name) {
+			s.fs.Remove(filepath.Join(dir, name)) // of a writer that was killed; a living one tries again
 		}
 	})
 	if err == nil {
-		err = s.takeFiles(trees, dir, left, func(name string) (string, error) { return name, nil })
+		err = s.takeFiles(ctx, trees, dir, left, func(name string) (string, error) { return name, nil })
 	}
 	if err == nil {
-		err = s.takeFiles(trees, dir, names, func(name string) (string, error) { return s.take(ctx, dir, name) })
+		err = s.takeFiles(ctx, trees, dir, names, func(name string) (string, error) { return s.take(ctx, dir, name) })
 	}
 	return err
 }
@@ -109,15 +136,20 @@ func (s *FileStore) take(ctx context.Context, dir, name string) (taken string, e
 	if err != nil {
 		return "", nil // not ours
 	}
-	taken = name + takenOver
 	err = s.locked(ctx, ID{byte(first)}, func() error {
-		return s.fs.Rename(filepath.Join(dir, name), filepath.Join(dir, taken))
+		err := s.fs.Rename(filepath.Join(dir, name), filepath.Join(dir, name+takenOver))
+		if errors.Is(err, fs.ErrNotExist) { // the last of the records was deleted meanwhile
+			return nil
+		}
+		taken = name + takenOver
+		return err
 	})
 	return taken, err
 }
 
 // takeFiles files the entries of the named files and removes these, in batches.
-func (s *FileStore) takeFiles(trees []dueTree, dir string, names []string, take func(name string) (string, error)) error {
+func (s *FileStore) takeFiles(ctx context.Context, trees []dueTree, dir string, names []string,
+	take func(name string) (string, error)) error {
 	var batch []dueEntry
 	var taken []string
 	for i, name := range names {
@@ -136,7 +168,7 @@ func (s *FileStore) takeFiles(trees []dueTree, dir string, names []string, take 
 			continue
 		}
 		for _, t := range trees {
-			if err := s.fileEntries(t, batch); err != nil {
+			if err := s.fileEntries(ctx, t, batch); err != nil {
 				return err
 			}
 		}
@@ -151,13 +183,16 @@ func (s *FileStore) takeFiles(trees []dueTree, dir string, names []string, take 
 }
 
 // fileEntries appends entries to their buckets in a tree.
-func (s *FileStore) fileEntries(t dueTree, entries []dueEntry) error {
+func (s *FileStore) fileEntries(ctx context.Context, t dueTree, entries []dueEntry) error {
 	slices.SortStableFunc(entries, func(a, b dueEntry) int { return cmp.Compare(t.time(a.Access), t.time(b.Access)) })
 	for len(entries) > 0 {
 		bucket := t.bucket(t.time(entries[0].Access))
 		n := 1
 		for n < len(entries) && t.bucket(t.time(entries[n].Access)) == bucket {
 			n++
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		if err := s.appendEntries(s.path("due", t.name), bucket, entries[:n]); err != nil {
 			return err

@@ -9,13 +9,12 @@ import (
 	"iter"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/session2/session2/internal/fsys"
 )
 
-// Iter implements [IterStore]. It goes through the 256 folders one after the
-// other, and keeps the IDs of one of them in memory: 16 bytes each.
+// Iter implements [IterStore]. It goes through the 256 directories one after
+// the other, and keeps the IDs of one of them in memory: 16 bytes each.
 func (s *FileStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for i := range len(s.locks) {
@@ -34,7 +33,7 @@ func (s *FileStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	}
 }
 
-// yieldLoaded yields what load answered and reports whether to go on: past a
+// yieldLoaded yields what load returned and reports whether to go on: past a
 // corrupt record, but not past a failure of the store.
 func yieldLoaded(yield func(Record, error) bool, op string, id ID, rec Record, err error) bool {
 	if err == nil {
@@ -43,7 +42,7 @@ func yieldLoaded(yield func(Record, error) bool, op string, id ID, rec Record, e
 	return yield(Record{ID: id}, opError(op, id, err)) && errors.Is(err, ErrCorrupt)
 }
 
-// folderIDs returns the IDs in one folder of records. It holds the folder's
+// folderIDs returns the IDs in one directory of records. It holds the directory's
 // lock, for a file system may show a name that is renamed over during the
 // listing twice, or not at all. The temporaries that it sees are therefore
 // nobody's, and it removes them.
@@ -53,8 +52,8 @@ func (s *FileStore) folderIDs(ctx context.Context, first byte) (ids []ID, err er
 		return nil, s.begin(ctx)
 	}
 	err = s.locked(ctx, ID{first}, func() error {
-		ids, err = s.listIDs(dir, func(name string) {
-			if strings.HasSuffix(name, fsys.Temp("")) {
+		ids, err = s.listIDs(ctx, dir, func(name string) {
+			if fsys.IsTemp(name) {
 				s.fs.Remove(filepath.Join(dir, name))
 			}
 		})
@@ -63,11 +62,11 @@ func (s *FileStore) folderIDs(ctx context.Context, first byte) (ids []ID, err er
 	return ids, err
 }
 
-// listIDs returns the IDs that are names in a folder, each once, and calls
+// listIDs returns the IDs that are names in a directory, each once, and calls
 // other for the other names.
-func (s *FileStore) listIDs(dir string, other func(name string)) ([]ID, error) {
+func (s *FileStore) listIDs(ctx context.Context, dir string, other func(name string)) ([]ID, error) {
 	var ids []ID
-	err := s.eachName(dir, func(name string) {
+	err := s.eachName(ctx, dir, func(name string) {
 		if id, err := ParseID(name); err == nil {
 			ids = append(ids, id)
 		} else {

@@ -14,7 +14,7 @@ import (
 	"github.com/session2/session2/internal/fsys"
 )
 
-// A FileStore's folder:
+// A FileStore's directory:
 //
 //	sessions/xx/ID           the records, by the ID's first byte
 //	users/xx/HASH/ID         the index by user: empty files, by SHA-256 of the user
@@ -24,8 +24,8 @@ import (
 //
 // All names are made from IDs, hashes and numbers, never from what users say.
 
-// Setup implements [SetupStore]. It creates the store's folders, as
-// [OpenFileStore] has done already.
+// Setup implements [SetupStore]. It makes the store's directories, as
+// [OpenFileStore] has done already, and checks those that are there.
 func (s *FileStore) Setup(ctx context.Context) error {
 	if err := s.setup(ctx); err != nil {
 		return fmt.Errorf("session2: set up: %w", err)
@@ -37,41 +37,63 @@ func (s *FileStore) setup(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	if err := s.makeRoot(); err != nil {
+	s.forget()
+	if err := s.makeAll(s.dir); err != nil {
 		return err
 	}
-	for _, name := range []string{"locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"} {
+	names := []string{".", "locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"}
+	for _, name := range names {
 		if err := s.makeDir(s.path(filepath.FromSlash(name))); err != nil {
 			return err
 		}
 	}
-	for _, dir := range []string{s.path("due"), s.dir, filepath.Dir(s.dir)} {
-		if err := s.syncDir(dir); err != nil {
+	for _, tree := range []string{"sessions", "users"} {
+		if err := s.checkTree(ctx, s.path(tree)); err != nil {
 			return err
 		}
 	}
-	return s.tryLocks(ctx)
-}
-
-// makeRoot creates the store's folder, which may be a link to one, and checks
-// what is there.
-func (s *FileStore) makeRoot() error {
-	if err := s.makeAll(s.dir); err != nil {
+	if err := s.syncMade(); err != nil {
 		return err
 	}
-	f, err := s.fs.OpenFile(s.dir, os.O_RDONLY, 0)
+	return s.newLock("open").Probe() // fails where there are no locks, now and not at the first Save
+}
+
+// place makes the store's directory, and resolves its path, so that a later
+// change of the working directory or of a link on the way moves nothing.
+func (s *FileStore) place(dir string) error {
+	own := s.fs
+	if s.shared {
+		s.fs = fsys.Share(own, nil)
+	}
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	if err := s.makeAll(dir); err != nil {
+		return err
+	}
+	if s.dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return err
+	}
+	info, err := s.fs.Lstat(s.dir)
 	if err != nil {
 		return err
 	}
-	return checkFolder(s.dir, info)
+	if s.shared {
+		s.fs = fsys.Share(own, info)
+	}
+	return s.check(s.dir, info)
 }
 
-// makeAll creates the folder dir, and those that it is in.
+// forget makes the next calls look for the directories xx again.
+func (s *FileStore) forget() {
+	for i := range s.sessions {
+		s.sessions[i].Store(false)
+		s.users[i].Store(false)
+	}
+}
+
+// makeAll makes the directory dir, and those that it is in, durably.
 func (s *FileStore) makeAll(dir string) error {
 	err := s.fs.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
@@ -80,13 +102,16 @@ func (s *FileStore) makeAll(dir string) error {
 		}
 		err = s.fs.Mkdir(dir, 0o700)
 	}
-	if errors.Is(err, fs.ErrExist) {
+	switch {
+	case err == nil:
+		return s.syncDir(filepath.Dir(dir))
+	case errors.Is(err, fs.ErrExist):
 		return nil
 	}
 	return err
 }
 
-// makeDir creates a folder, or checks the one that is there.
+// makeDir makes a directory, or checks the one that is there.
 func (s *FileStore) makeDir(dir string) error {
 	err := s.fs.Mkdir(dir, 0o700)
 	if !errors.Is(err, fs.ErrExist) {
@@ -96,16 +121,59 @@ func (s *FileStore) makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return checkFolder(dir, info)
+	return s.check(dir, info)
 }
 
-// fanOut makes sure that the folder xx in a tree is there, durably; it asks the
-// file system once. Whoever created the folder may not have come to syncing it.
+// checkTree checks the directories xx that are there. Later calls rely on it.
+func (s *FileStore) checkTree(ctx context.Context, tree string) error {
+	var names []string
+	err := s.eachName(ctx, tree, func(name string) {
+		if len(name) == 2 {
+			names = append(names, name)
+		}
+	})
+	for _, name := range names {
+		if err != nil {
+			break
+		}
+		var info fs.FileInfo
+		if info, err = s.fs.Lstat(filepath.Join(tree, name)); err == nil {
+			err = s.check(filepath.Join(tree, name), info)
+		}
+	}
+	return err
+}
+
+// check refuses a directory that somebody else may write to.
+func (s *FileStore) check(dir string, info fs.FileInfo) error {
+	if err := fsys.Private(info, s.shared); err != nil {
+		return fmt.Errorf("refusing %s: %w", dir, err)
+	}
+	return nil
+}
+
+// syncMade makes the directories durable: whoever made them may not have come to
+// that. The store's own may be in one that this process cannot open; then it is
+// not the one that made it.
+func (s *FileStore) syncMade() error {
+	for _, dir := range []string{s.path("due"), s.dir} {
+		if err := s.syncDir(dir); err != nil {
+			return err
+		}
+	}
+	if err := s.syncDir(filepath.Dir(s.dir)); !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
+}
+
+// fanOut makes sure that the directory xx in a tree is there, durably; it asks
+// the file system once. Whoever made it may not have come to syncing it.
 func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
 	if known.Load() {
 		return nil
 	}
-	if err := s.makeDir(s.path(tree, xx)); err != nil {
+	if err := s.fs.Mkdir(s.path(tree, xx), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := s.syncDir(s.path(tree)); err != nil {
@@ -115,34 +183,17 @@ func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
 	return nil
 }
 
-func checkFolder(dir string, info fs.FileInfo) error {
-	if err := fsys.Private(info); err != nil {
-		return fmt.Errorf("refusing %s: %w", dir, err)
-	}
-	return nil
-}
-
-// tryLocks fails where there are no locks, now rather than at the first Save.
-// This lock is shared, so that nobody waits for it.
-func (s *FileStore) tryLocks(ctx context.Context) error {
-	unlock, err := s.newLock("open").RLock(ctx)
-	if err == nil {
-		unlock()
-	}
-	return err
-}
-
 func (s *FileStore) path(elem ...string) string {
 	return filepath.Join(s.dir, filepath.Join(elem...))
 }
 
-// folder returns the folder of the record, and file its file in there.
+// folder returns the directory of the record, and file its file in there.
 func (s *FileStore) folder(id ID) string { return s.path("sessions", hexByte(id[0])) }
 func (s *FileStore) file(id ID) string   { return filepath.Join(s.folder(id), id.String()) }
 
 func hexByte(b byte) string { return hex.EncodeToString([]byte{b}) }
 
-// syncDir makes the names in a folder durable, unless NoSync forgoes it.
+// syncDir makes the names in a directory durable, unless NoSync forgoes it.
 func (s *FileStore) syncDir(dir string) error {
 	if !s.sync {
 		return nil
@@ -150,18 +201,19 @@ func (s *FileStore) syncDir(dir string) error {
 	return s.fs.SyncDir(dir)
 }
 
-// syncFolder makes durable which files are in a record's folder.
+// syncFolder makes durable which files are in a record's directory. What changed
+// there has changed, whatever becomes of this.
 func (s *FileStore) syncFolder(id ID) error {
 	err := s.syncDir(s.folder(id))
 	if errors.Is(err, fs.ErrNotExist) { // nor is there a file
 		return nil
 	}
-	return err
+	return fsys.Late(err)
 }
 
-// eachName calls fn for the names in a folder, a bounded number at a time; an
-// absent folder has none.
-func (s *FileStore) eachName(dir string, fn func(name string)) error {
+// eachName calls fn for the names in a directory, a bounded number at a time; an
+// absent directory has none.
+func (s *FileStore) eachName(ctx context.Context, dir string, fn func(name string)) error {
 	d, err := s.fs.OpenFile(dir, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -171,6 +223,9 @@ func (s *FileStore) eachName(dir string, fn func(name string)) error {
 	}
 	defer d.Close()
 	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		entries, err := d.ReadDir(512)
 		for _, e := range entries {
 			fn(e.Name())
@@ -182,4 +237,15 @@ func (s *FileStore) eachName(dir string, fn func(name string)) error {
 			return err
 		}
 	}
+}
+
+// isEmpty reports whether a directory is there and holds nothing.
+func (s *FileStore) isEmpty(dir string) bool {
+	d, err := s.fs.OpenFile(dir, os.O_RDONLY, 0)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	_, err = d.ReadDir(1)
+	return err == io.EOF
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/session2/session2/internal/fsys"
@@ -16,41 +15,18 @@ import (
 	"github.com/session2/session2/internal/tally"
 )
 
-// DeleteOld implements [DeleteOldStore]. Sweeps of one folder, in whichever
-// process, take turns. Writers wait for it as for one another, and readers not
+// DeleteOld implements [DeleteOldStore]. Sweeps of one directory, in
+// whichever process, take turns. Writers wait for it as for one another, and readers not
 // at all. A record that cannot be swept does not keep it from the others.
 func (s *FileStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err error) {
 	if err := checkAge(age); err != nil {
 		return 0, err
 	}
-	if err = s.begin(ctx); err == nil {
-		n, err = s.deleteOld(ctx, dueTrees(time.Now(), age))
+	w := &fileSweep{FileStore: s, trees: dueTrees(time.Now(), age)}
+	if err := s.healed(ctx, func() error { return w.run(ctx) }); err != nil {
+		return w.deleted, fmt.Errorf("session2: delete old: %w", err)
 	}
-	if err != nil {
-		err = fmt.Errorf("session2: delete old: %w", err)
-	}
-	return n, err
-}
-
-func (s *FileStore) deleteOld(ctx context.Context, trees []dueTree) (n int, err error) {
-	unlock, err := s.sweep.Lock(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer unlock()
-	w := &fileSweep{FileStore: s, trees: trees}
-	// Where the disk is full, nothing can be taken over; but what was taken
-	// over before can be swept, and that makes room.
-	w.failed = s.takeOver(ctx, trees)
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	for _, t := range trees {
-		if err := w.sweepTree(ctx, t); err != nil {
-			return w.deleted, err
-		}
-	}
-	return w.deleted, w.failed
+	return w.deleted, nil
 }
 
 // fileSweep is one DeleteOld under way.
@@ -61,6 +37,34 @@ type fileSweep struct {
 	failed  error // the first failure that did not end the sweep; the entries stay
 }
 
+func (w *fileSweep) run(ctx context.Context) error {
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	unlock, err := w.sweep.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Where the disk is full, nothing can be taken over; but what was taken
+	// over before can be swept, and that makes room.
+	w.failed = w.takeOver(ctx, w.trees)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, t := range w.trees {
+		if err := w.sweepTree(ctx, t); err != nil {
+			return err
+		}
+	}
+	for _, t := range w.trees { // by now all that goes is gone
+		if err := w.thin(ctx, t); err != nil {
+			return err
+		}
+	}
+	return w.failed
+}
+
 // old reports whether a record with these times is to be removed.
 func (w *fileSweep) old(a record.Access) bool {
 	return slices.ContainsFunc(w.trees, func(t dueTree) bool { return t.time(a) <= t.limit })
@@ -68,28 +72,41 @@ func (w *fileSweep) old(a record.Access) bool {
 
 // sweepTree goes through the buckets that have come due, the oldest first.
 func (w *fileSweep) sweepTree(ctx context.Context, t dueTree) error {
-	dir, last := w.path("due", t.name), t.bucket(t.limit)
-	var due []string
-	err := w.eachName(dir, func(name string) {
-		if strings.HasSuffix(name, fsys.Temp("")) {
-			w.fs.Remove(filepath.Join(dir, name)) // of a sweep that was killed
-		} else if len(name) == len(last) && name <= last {
-			due = append(due, name)
+	names, err := w.buckets(ctx, t)
+	if err != nil {
+		return err
+	}
+	last := t.bucket(t.limit)
+	slices.Sort(names)
+	for _, name := range names {
+		if name > last {
+			break
 		}
-	})
-	slices.Sort(due)
-	for _, name := range due {
-		if err == nil {
-			err = w.sweepBucket(ctx, t, dir, name)
+		if err := w.sweepBucket(ctx, t, name); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
+}
+
+// buckets returns the names of a tree's buckets.
+func (w *fileSweep) buckets(ctx context.Context, t dueTree) (names []string, err error) {
+	dir, size := w.path("due", t.name), len(t.bucket(0))
+	err = w.eachName(ctx, dir, func(name string) {
+		if fsys.IsTemp(name) {
+			w.fs.Remove(filepath.Join(dir, name)) // of a sweep that was killed
+		} else if len(name) == size {
+			names = append(names, name)
+		}
+	})
+	return names, err
 }
 
 // sweepBucket visits the records whose entries in the bucket have come due,
 // and leaves in it the others' entries alone.
-func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, dir, name string) error {
-	entries, err := w.readEntries(filepath.Join(dir, name))
+func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, name string) error {
+	path := w.path("due", t.name, name)
+	entries, err := w.readEntries(path)
 	if err != nil {
 		return err
 	}
@@ -102,10 +119,10 @@ func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, dir, name string
 		return err
 	}
 	here, elsewhere := partition(again, func(e dueEntry) bool { return t.bucket(t.time(e.Access)) == name })
-	if err := w.fileEntries(t, elsewhere); err != nil {
+	if err := w.fileEntries(ctx, t, elsewhere); err != nil {
 		return err
 	}
-	return w.rewrite(filepath.Join(dir, name), append(keep, here...))
+	return w.rewrite(path, append(keep, here...))
 }
 
 // rewrite leaves these entries in a bucket.
@@ -124,27 +141,24 @@ func (w *fileSweep) rewrite(name string, entries []dueEntry) error {
 func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueEntry, err error) {
 	slices.SortFunc(entries, func(a, b dueEntry) int { return bytes.Compare(a.id[:], b.id[:]) })
 	entries = slices.CompactFunc(entries, func(a, b dueEntry) bool { return a.id == b.id })
-	for len(entries) > 0 {
-		n := 1
-		for n < len(entries) && n < dueGroup && entries[n].id[0] == entries[0].id[0] {
-			n++
-		}
+	for group := range fileGroups(entries, func(e dueEntry) ID { return e.id }) {
 		before := w.deleted
-		err := w.locked(ctx, entries[0].id, func() (err error) {
-			again, err = w.visitGroup(again, entries[:n])
+		var live []dueEntry
+		err := w.locked(ctx, group[0].id, func() (err error) {
+			live, err = w.visitGroup(group)
 			return err
 		})
 		tally.Add(ctx, w.deleted-before)
 		if err != nil {
 			return nil, err
 		}
-		entries = entries[n:]
+		again = append(again, live...)
 	}
 	return again, nil
 }
 
 // visitGroup does so for records under one lock, which the caller holds.
-func (w *fileSweep) visitGroup(again, group []dueEntry) ([]dueEntry, error) {
+func (w *fileSweep) visitGroup(group []dueEntry) (again []dueEntry, err error) {
 	var gone []record.Record
 	for _, e := range group {
 		r, found, aside, err := w.lookupIntact(e.id) // the second look: it may have been saved or touched

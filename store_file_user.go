@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/tally"
 )
 
-// The index by user is a folder for each, which holds an empty file for each
+// The index by user is a directory for each, which holds an empty file for each
 // of the user's sessions. An entry is durable before a record that needs it
 // can be seen, and is removed after the record's change or end is durable. So
 // "log out everywhere" misses no session, wherever a crash comes:
@@ -52,24 +53,19 @@ func (s *FileStore) IterUser(ctx context.Context, user string) iter.Seq2[Record,
 
 // DeleteUser implements [UserStore]. A record that cannot be deleted does not
 // save the others.
-func (s *FileStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
+func (s *FileStore) DeleteUser(ctx context.Context, user string, keep ...ID) (n int, err error) {
 	ids, err := s.userIDs(ctx, user)
-	n, errs := 0, []error{err}
-	for _, id := range ids {
-		if slices.Contains(keep, id) {
-			continue
-		}
-		deleted, err := s.deleteOfUser(ctx, user, id)
-		if deleted {
-			n++
-			tally.Add(ctx, 1)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%v: %w", id, err))
-		}
-		if ctx.Err() != nil {
+	errs := []error{err}
+	ids = slices.DeleteFunc(ids, func(id ID) bool { return slices.Contains(keep, id) })
+	for group := range fileGroups(ids, func(id ID) ID { return id }) {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, err)
 			break
 		}
+		deleted, err := s.deleteOfUser(ctx, user, group)
+		n += deleted
+		tally.Add(ctx, deleted)
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return n, fmt.Errorf("session2: delete user: %w", err)
@@ -77,40 +73,83 @@ func (s *FileStore) DeleteUser(ctx context.Context, user string, keep ...ID) (in
 	return n, nil
 }
 
-// deleteOfUser removes the record if it is the user's, and the entry anyway.
-func (s *FileStore) deleteOfUser(ctx context.Context, user string, id ID) (deleted bool, err error) {
-	err = s.locked(ctx, id, func() error {
-		r, found, aside, err := s.lookupIntact(id)
-		deleted = aside
-		if err == nil && found && r.User == user {
-			err = s.remove(id)
-			deleted = err == nil
+// deleteOfUser removes those of a group of records that are the user's, and the
+// entries anyway, with one sync for all of them. It returns the number of records.
+func (s *FileStore) deleteOfUser(ctx context.Context, user string, group []ID) (n int, err error) {
+	err = s.locked(ctx, group[0], func() error {
+		var errs []error
+		var ended []ID
+		for _, id := range group {
+			r, found, aside, err := s.lookupIntact(id)
+			remove := err == nil && found && r.User == user
+			if remove {
+				err = s.remove(id)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%v: %w", id, err))
+				continue
+			}
+			if remove || aside {
+				n++
+			}
+			ended = append(ended, id)
 		}
-		if err != nil {
-			return err
+		if err := s.endUser(user, ended...); err != nil {
+			return errors.Join(append(errs, err)...)
 		}
-		return s.endUser(user, id)
+		return errors.Join(append(errs, s.forgetNew(group[0]))...)
 	})
-	return deleted, err
+	return n, err
+}
+
+// fileGroups cuts what is sorted by ID into groups of records that share a lock
+// and a directory. They are small, so that nobody waits for long.
+func fileGroups[E any](list []E, id func(E) ID) iter.Seq[[]E] {
+	return func(yield func([]E) bool) {
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && n < dueGroup && id(list[n])[0] == id(list[0])[0] {
+				n++
+			}
+			if !yield(list[:n]) {
+				return
+			}
+			list = list[n:]
+		}
+	}
 }
 
 // checkUser drops the user's entry for a record that is gone or another's.
 func (s *FileStore) checkUser(ctx context.Context, user string, id ID) error {
-	return s.locked(ctx, id, func() error {
-		r, found, _, err := s.lookupIntact(id)
-		if err != nil || found && r.User == user {
-			return err
-		}
-		return s.endUser(user, id)
-	})
+	return s.locked(ctx, id, func() error { return s.checkEntry(user, id) })
 }
 
-// userIDs returns the IDs that the index has for a user.
+// checkEntry does so for a caller who holds the record's lock.
+func (s *FileStore) checkEntry(user string, id ID) error {
+	r, found, _, err := s.lookupIntact(id)
+	if err != nil || found && r.User == user {
+		return err
+	}
+	return s.endUser(user, id)
+}
+
+// userIDs returns the IDs that the index has for a user. Temporaries, which there
+// are in a shared directory alone, it removes: a writer who is not dead tries again.
 func (s *FileStore) userIDs(ctx context.Context, user string) ([]ID, error) {
 	if err := s.begin(ctx); err != nil || user == "" {
 		return nil, err
 	}
-	return s.listIDs(s.userFolder(user), func(string) {})
+	dir, left := s.userFolder(user), false
+	ids, err := s.listIDs(ctx, dir, func(name string) {
+		if fsys.IsTemp(name) {
+			s.fs.Remove(filepath.Join(dir, name))
+			left = true
+		}
+	})
+	if left {
+		s.fs.Remove(dir) // fails unless it is empty
+	}
+	return ids, err
 }
 
 func (s *FileStore) userFolder(user string) string {
@@ -131,7 +170,7 @@ func (s *FileStore) addUser(user string, id ID) error {
 	dir := s.userFolder(user)
 	err := s.createUser(dir, id)
 	for try := 0; try < 100 && errors.Is(err, fs.ErrNotExist); try++ {
-		err = s.createUser(dir, id) // somebody removed the folder, empty as it was
+		err = s.createUser(dir, id) // somebody removed the directory, empty as it was
 	}
 	if err != nil {
 		return err
@@ -139,7 +178,7 @@ func (s *FileStore) addUser(user string, id ID) error {
 	if err := s.syncDir(dir); err != nil {
 		return err
 	}
-	return s.syncDir(filepath.Dir(dir)) // who created the folder may not have come to that yet
+	return s.syncDir(filepath.Dir(dir)) // who made the directory may not have come to that yet
 }
 
 func (s *FileStore) createUser(dir string, id ID) error {
@@ -153,17 +192,23 @@ func (s *FileStore) createUser(dir string, id ID) error {
 	return f.Close()
 }
 
-// endUser makes a record's change or end durable, for it may be somebody
-// else's who got no further, and then drops the entry.
-func (s *FileStore) endUser(user string, id ID) error {
-	if err := s.syncFolder(id); err != nil {
+// endUser makes the change or end of records durable, for it may be somebody
+// else's who got no further, and then drops the entries. The records are in one
+// directory.
+func (s *FileStore) endUser(user string, ids ...ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := s.syncFolder(ids[0]); err != nil {
 		return err
 	}
-	s.dropUser(user, id)
+	for _, id := range ids {
+		s.dropUser(user, id)
+	}
 	return nil
 }
 
-// dropUser removes an entry, and the user's folder unless it holds others. It
+// dropUser removes an entry, and the user's directory unless it holds others. It
 // need not succeed. The caller holds the record's lock and has made durable
 // that the record does not need the entry.
 func (s *FileStore) dropUser(user string, id ID) {

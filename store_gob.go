@@ -47,8 +47,11 @@ type GobStore struct {
 	fs     fsys.FS
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
 	batch  *batch.Batcher[*gobJob]
-	enc    goblog.Encoder // of whoever leads the batch
-	slack  int64          // dead bytes that do not matter; of whoever leads the batch
+	slack  int64 // dead bytes that do not matter
+
+	// What follows belongs to whoever leads the batch.
+	enc      goblog.Encoder
+	patience int64 // dead bytes to wait for after a compaction that failed
 
 	mu     sync.RWMutex
 	shelf  *gobShelf
@@ -72,15 +75,23 @@ type GobOptions struct {
 	// the machine: the store is not Durable.
 	NoSync bool
 
+	// SharedGroup admits a directory and a file that their own group may write to,
+	// as the volumes of a Kubernetes pod with an fsGroup are. Whoever is of that
+	// group can then read, change, add and delete sessions. What the store creates
+	// has the directory's group and is open to it, whatever the umask. A file of
+	// another user is admitted if its group is one of this process's. Where the
+	// system has no such groups, the option changes nothing.
+	SharedGroup bool
+
 	// Logger is told of damage in the file and of an incomplete end that was
 	// cut off. The default is slog.Default().
 	Logger *slog.Logger
 }
 
 // OpenGobStore opens the store in the file at path, and creates it, with mode
-// 0600, if there is none; nil options are the safe defaults. The folder must be
-// there. Folder and file must belong to this process's user, and nobody else
-// may be able to write to them. A file that is no such store is left alone,
+// 0600, if there is none; nil options are the safe defaults. The directory must
+// be there. Directory and file must belong to this process's user, and nobody else
+// may be able to write to them. The path is resolved now, once. A file that is no such store is left alone,
 // with an error.
 func OpenGobStore(path string, opts *GobOptions) (*GobStore, error) {
 	s, err := openGobStore(fsys.OS, path, opts)
@@ -94,16 +105,16 @@ func openGobStore(fsy fsys.FS, path string, opts *GobOptions) (*GobStore, error)
 	if opts == nil {
 		opts = new(GobOptions)
 	}
-	s := &GobStore{noSync: opts.NoSync, logger: opts.Logger, fs: fsy, slack: gobSlack}
+	s := &GobStore{noSync: opts.NoSync, logger: opts.Logger, slack: gobSlack}
 	if s.logger == nil {
 		s.logger = slog.Default()
 	}
 	var err error
-	if s.path, err = gobPath(fsy, path); err != nil {
+	if s.path, s.fs, err = fsys.Place(fsy, path, opts.SharedGroup); err != nil {
 		return nil, err
 	}
 	s.lock = lockfile.New(s.openLock)
-	s.batch = batch.New(gobBatch, s.commit)
+	s.batch = batch.NewWithin(gobBatch, s.lock.Lock, s.commit)
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -122,6 +133,7 @@ func (s *GobStore) prepare() error {
 		return err
 	}
 	defer unlock()
+	s.fs.Remove(fsys.Temp(s.path)) // that a compaction left which was killed
 	if err := s.create(); err != nil {
 		return err
 	}
@@ -137,11 +149,8 @@ func (s *GobStore) prepare() error {
 
 // create makes an empty log if there is no file. Whatever is there stays.
 func (s *GobStore) create() error {
-	info, err := s.fs.Lstat(s.path)
+	_, err := s.fs.Lstat(s.path)
 	if err == nil {
-		if err := fsys.PrivateFile(info); err != nil {
-			return fmt.Errorf("refusing %s: %w", s.path, err)
-		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -232,7 +241,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 		Kind: goblog.Put, ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Data: rec.Data,
 		Created: microTime(rec.Created), Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires),
 	}
-	err := s.do(ctx, true, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
 		e, found := p.get(rec.ID)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -242,18 +251,18 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 			err = p.add(op)
 		}
 		return err
-	})
+	}})
 	return opError("save", rec.ID, err)
 }
 
 // Delete implements [Store].
 func (s *GobStore) Delete(ctx context.Context, id ID) error {
-	err := s.do(ctx, true, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
 		if _, found := p.get(id); !found {
 			return nil
 		}
 		return p.add(&goblog.Op{Kind: goblog.Delete, ID: id})
-	})
+	}})
 	return opError("delete", id, err)
 }
 
@@ -261,7 +270,7 @@ func (s *GobStore) Delete(ctx context.Context, id ID) error {
 // not wait for the disk, and writes nothing if the times do not move.
 func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	op := &goblog.Op{Kind: goblog.Touch, ID: id, Accessed: microTime(accessed), Expires: microTime(expires)}
-	err := s.do(ctx, false, func(p *gobPlan) error {
+	err := s.do(ctx, gobJob{run: func(p *gobPlan) error {
 		e, found := p.get(id)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -270,6 +279,6 @@ func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time
 			return nil
 		}
 		return p.add(op)
-	})
+	}})
 	return opError("touch", id, err)
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/session2/session2"
@@ -75,4 +76,40 @@ func BenchmarkGobStoreLoad(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func benchGobSave(b *testing.B, opts *session2.GobOptions) {
+	s, err := session2.OpenGobStore(filepath.Join(b.TempDir(), "log"), opts)
+	mustGob(b, err)
+	defer s.Close()
+	rec := gobRecord(0, 1)
+	rec.Data = make([]byte, 500)
+	mustGob(b, s.Save(ctxGob, rec, 0))
+	b.ReportAllocs()
+	for b.Loop() {
+		rec.Version++
+		if err := s.Save(ctxGob, rec, rec.Version-1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGobStoreSave(b *testing.B)       { benchGobSave(b, nil) }
+func BenchmarkGobStoreSaveNoSync(b *testing.B) { benchGobSave(b, &session2.GobOptions{NoSync: true}) }
+
+func BenchmarkGobStoreSaveParallel(b *testing.B) {
+	s, err := session2.OpenGobStore(filepath.Join(b.TempDir(), "log"), nil)
+	mustGob(b, err)
+	defer s.Close()
+	var n atomic.Int32
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		rec := gobRecord(int(n.Add(1)), 1)
+		rec.Data = make([]byte, 500)
+		mustGob(b, s.Save(ctxGob, rec, 0))
+		for pb.Next() {
+			rec.Version++
+			mustGob(b, s.Save(ctxGob, rec, rec.Version-1))
+		}
+	})
 }

@@ -3,10 +3,11 @@ package session2
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"slices"
-	"sync/atomic"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 )
 
@@ -14,21 +15,26 @@ const (
 	// gobBatch is how many changes share one append at most.
 	gobBatch = 256
 
-	// gobSlack is how much of the file may be dead whatever lives.
+	// gobSlack is how much of the file may be dead whatever lives, and gobRest
+	// how much if nothing does. A DeleteOld that leaves no record leaves none of
+	// the file either.
 	gobSlack = 1 << 20
+	gobRest  = 64 << 10
 )
 
 // gobJob is one call's part of a commit.
 type gobJob struct {
 	ctx     context.Context
-	durable bool // the answer must wait for the disk
+	durable bool // the call must not return before the disk has it
+	sweeps  bool // if nothing is left, nothing of the file shall be
 	run     func(*gobPlan) error
 }
 
 // do has a change decided and made, together with those of other goroutines.
 // A change is decided by what the file holds once this process has the lock.
-func (s *GobStore) do(ctx context.Context, durable bool, run func(*gobPlan) error) error {
-	return s.batch.Do(ctx, &gobJob{ctx, durable && !s.noSync, run})
+func (s *GobStore) do(ctx context.Context, j gobJob) error {
+	j.ctx, j.durable = ctx, j.durable && !s.noSync
+	return s.batch.Do(ctx, &j)
 }
 
 // gobPlan is what a commit is going to append.
@@ -78,10 +84,10 @@ func (p *gobPlan) add(op *goblog.Op) error {
 }
 
 // commit decides and makes the changes of jobs with one append, and one sync if
-// any of them needs it.
+// any of them needs it. The caller has the lock on the file.
 func (s *GobStore) commit(jobs []*gobJob) []error {
 	errs := make([]error, len(jobs))
-	if err := s.commitLocked(jobs, errs); err != nil {
+	if err := s.commitAll(jobs, errs); err != nil {
 		for i := range errs {
 			errs[i] = err // what was decided may rest on what did not happen
 		}
@@ -89,27 +95,19 @@ func (s *GobStore) commit(jobs []*gobJob) []error {
 	return errs
 }
 
-func (s *GobStore) commitLocked(jobs []*gobJob, errs []error) error {
-	ctx, cancel := waiting(jobs)
-	defer cancel()
-	unlock, err := s.lock.Lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+func (s *GobStore) commitAll(jobs []*gobJob, errs []error) error {
 	if err := s.tidy(); err != nil {
 		return err
 	}
-	log, must, release, err := s.append(jobs, errs)
+	made, err := s.append(jobs, errs)
 	if err != nil {
 		return err
 	}
-	defer release()
-	durable := slices.ContainsFunc(jobs, func(j *gobJob) bool { return j.durable })
-	if durable && must > log.Durable() {
-		return log.Sync()
+	err = s.flush(made)
+	if err == nil && made.gone {
+		s.compact()
 	}
-	return nil
+	return err
 }
 
 // tidy brings the index up to date, and compacts the file if it is time. The
@@ -118,40 +116,82 @@ func (s *GobStore) tidy() error {
 	if err := s.follow(true); err != nil {
 		return err
 	}
-	if s.shelf.log.IsSuspect() {
-		return s.rewrite()
+	s.mu.RLock()
+	suspect, wasteful := s.shelf.log.IsSuspect(), s.shelf.wasteful(max(s.slack, s.patience))
+	s.mu.RUnlock()
+	if suspect {
+		return fsys.Late(s.rewrite()) // a change that failed to become durable may be asked for again
 	}
-	if !s.shelf.wasteful(s.slack) {
-		return nil
-	}
-	if err := s.rewrite(); err != nil {
-		// Not a reason to refuse changes, as long as they can be appended. The
-		// next attempt comes when as much again is dead.
-		s.slack = max(2*s.shelf.log.End(), gobSlack)
-		s.logger.Error("session2: gob store: cannot compact", "path", s.path, "err", err)
+	if wasteful {
+		s.compact()
 	}
 	return nil
 }
 
+// compact rewrites the file to save space. A failure is no reason to refuse
+// changes, as long as they can be appended; the next attempt comes when as much
+// again is dead.
+func (s *GobStore) compact() {
+	err := s.rewrite()
+	if err == nil || errors.Is(err, os.ErrClosed) {
+		s.patience = 0
+		return
+	}
+	s.mu.RLock()
+	s.patience = 2 * s.shelf.log.End()
+	s.mu.RUnlock()
+	s.logger.Error("session2: gob store: cannot compact", "path", s.path, "err", err)
+}
+
+// gobMade is what a commit has put into the file and has not made durable yet.
+type gobMade struct {
+	log     *goblog.Log
+	release func() // what holds the log
+	flush   goblog.Flush
+	needed  bool // somebody waits for the flush
+	gone    bool // no record is left, and too much of the file is
+}
+
 // append runs the jobs and appends what they plan. The index changes only after
-// the file has. It returns the log, held, and up to where it must be durable.
-func (s *GobStore) append(jobs []*gobJob, errs []error) (log *goblog.Log, must int64, release func(), err error) {
+// the file has.
+func (s *GobStore) append(jobs []*gobJob, errs []error) (gobMade, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.catchUp(true); err != nil { // has the store been closed?
-		return nil, 0, nil, err
+		return gobMade{}, err
 	}
 	p := &gobPlan{s: s, shelf: s.shelf, next: make(map[ID]gobNext)}
+	durable, sweeps := false, false
 	for i, j := range jobs {
 		if errs[i] = j.ctx.Err(); errs[i] == nil {
+			durable, sweeps = durable || j.durable, sweeps || j.sweeps
 			errs[i] = j.run(p)
 		}
 	}
 	if err := s.carryOut(p); err != nil {
-		return nil, 0, nil, err
+		return gobMade{}, err
 	}
-	_, release = p.shelf.log.Hold()
-	return p.shelf.log, p.shelf.must, release, nil
+	log := s.shelf.log
+	_, release := log.Hold()
+	return gobMade{
+		log: log, release: release, flush: log.Flush(),
+		needed: durable && s.shelf.must > log.Durable(),
+		gone:   s.shelf.deserted(sweeps, s.patience),
+	}, nil
+}
+
+// flush makes durable what was made, if somebody waits for that. It does so
+// without s.mu, so that readers go on.
+func (s *GobStore) flush(m gobMade) error {
+	if !m.needed {
+		m.release()
+		return nil
+	}
+	err := m.flush.Run()
+	m.release() // before s.mu: who has that may wait for this
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return m.log.Flushed(m.flush, err)
 }
 
 // carryOut appends what is planned. The caller has s.mu.
@@ -170,55 +210,43 @@ func (s *GobStore) carryOut(p *gobPlan) error {
 	return nil
 }
 
-// waiting returns a context that ends when none of the jobs' is alive: then
-// there is nobody left to wait for.
-func waiting(jobs []*gobJob) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.Background())
-	alive := new(atomic.Int64)
-	alive.Store(int64(len(jobs)))
-	stops := make([]func() bool, len(jobs))
-	for i, j := range jobs {
-		stops[i] = context.AfterFunc(j.ctx, func() {
-			if alive.Add(-1) == 0 {
-				cancel()
-			}
-		})
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
-		}
-		cancel()
-	}
-}
-
 // rewrite replaces the file by one with what is alive. The caller has the lock
 // on the file, and nobody's writing s.mu: readers go on, as until the new file
 // has its name nobody changes the index. After an error the file may be the old
 // one or the new.
 func (s *GobStore) rewrite() error {
-	s.mu.RLock()
-	old, next := s.shelf, &gobShelf{replaced: make(map[ID]gobReplaced)}
-	r, release := old.log.Hold()
-	s.mu.RUnlock()
-	defer func() { release() }()
-	log, err := goblog.Rewrite(s.fs, s.path, !s.noSync, func(w *goblog.Writer) error {
-		return s.copyLive(w, r, old, next)
-	})
+	old, r, release, err := s.hold()
 	if err != nil {
 		return err
 	}
-	next.log, next.must = log, log.End()
+	next := &gobShelf{replaced: make(map[ID]gobReplaced)}
+	log, err := goblog.Rewrite(s.fs, s.path, !s.noSync, func(w *goblog.Writer) error {
+		return s.copyLive(w, r, old, next)
+	})
 	release() // or else replace would wait for it
-	release = func() {}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if s.closed {
 		log.Close()
 		return os.ErrClosed
 	}
+	next.log, next.must = log, log.End()
 	s.replace(next)
 	return nil
+}
+
+// hold returns the present shelf and a reader of its log.
+func (s *GobStore) hold() (*gobShelf, goblog.Reader, func(), error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, goblog.Reader{}, nil, os.ErrClosed
+	}
+	r, release := s.shelf.log.Hold()
+	return s.shelf, r, release, nil
 }
 
 // copyLive writes every record of old to w, in the order of the file, and puts

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func TestGobStoreKilledAtEveryOperation(t *testing.T) {
 		d := &dyingFS{FS: fsys.OS}
 		d.left.Store(left)
 		versions := make(map[int]session2.Version)
-		s, err := session2.OpenGobStoreOn(d, path, nil, 0)
+		s, err := session2.OpenGobStoreOn(d, path, &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)}, 0)
 		for i := 0; err == nil && i < 14; i++ {
 			err = update(s, versions, i%3)
 		}

@@ -3,46 +3,10 @@ package session2
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
-	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 )
-
-// gobPath checks the folder of a store's file, and returns the file's absolute
-// path with no symbolic link in it: to replace a link by a file is not what a
-// compaction should do.
-func gobPath(fsy fsys.FS, path string) (string, error) {
-	dir, err := filepath.Abs(filepath.Dir(path))
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
-	if err != nil {
-		return "", err
-	}
-	path = filepath.Join(dir, filepath.Base(path))
-	if info, err := fsy.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return "", err // a link to nowhere, too
-		}
-	}
-	return path, checkGobFolder(fsy, filepath.Dir(path))
-}
-
-// checkGobFolder refuses a folder in which somebody else could replace files.
-func checkGobFolder(fsy fsys.FS, dir string) error {
-	info, err := fsy.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	if err := fsys.Private(info); err != nil {
-		return fmt.Errorf("refusing %s: %w", dir, err)
-	}
-	return nil
-}
 
 // refresh brings the index up to date with what other processes have done.
 func (s *GobStore) refresh(ctx context.Context) error {

@@ -20,7 +20,7 @@ func (s *GobStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 		return 0, err
 	}
 	now := time.Now()
-	n, err := s.deleteWhile(ctx, gobDue{microTime(now), microTime(now.Add(-age))})
+	n, err := s.deleteWhile(ctx, gobDue{microTime(now), microTime(now.Add(-age))}, gobJob{durable: true, sweeps: true})
 	if err != nil {
 		err = fmt.Errorf("session2: delete old: %w", err)
 	}
@@ -32,7 +32,7 @@ func (s *GobStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int
 	err := s.refresh(ctx)
 	n := 0
 	if err == nil && user != "" {
-		n, err = s.deleteWhile(ctx, gobOwned{user, keep})
+		n, err = s.deleteWhile(ctx, gobOwned{user, keep}, gobJob{durable: true})
 	}
 	if err != nil {
 		err = fmt.Errorf("session2: delete user: %w", err)
@@ -63,16 +63,17 @@ func (u gobOwned) some(f *gobShelf) [][16]byte {
 func (u gobOwned) is(e gobEntry) bool { return e.User == u.user }
 
 // deleteWhile deletes what pick picks, batch by batch, until there is no more
-// of it, and returns the number.
-func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick) (total int, err error) {
+// of it, and returns the number. Each batch is a job like j.
+func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick, j gobJob) (total int, err error) {
 	for {
 		n, more := 0, false
-		err := s.do(ctx, true, func(p *gobPlan) (err error) {
+		j.run = func(p *gobPlan) (err error) {
 			ids := pick.some(p.shelf)
 			more = len(ids) == gobBatch
 			n, err = p.deleteIf(ids, pick)
 			return err
-		})
+		}
+		err := s.do(ctx, j)
 		if err != nil {
 			return total, err
 		}

@@ -43,10 +43,18 @@ func openGobShelf(fsy fsys.FS, path string) (*gobShelf, error) {
 }
 
 // wasteful reports whether more is dead than live, and more than slack.
-func (f *gobShelf) wasteful(slack int64) bool {
-	dead := f.log.End() - goblog.HeaderSize - f.live
-	return dead > max(f.live, slack)
+func (f *gobShelf) wasteful(slack int64) bool { return f.dead() > max(f.live, slack) }
+
+// deserted reports whether there is no record and so much of the file that it
+// should be made anew: any at all for a sweep, and more than slack in any case.
+func (f *gobShelf) deserted(sweeps bool, slack int64) bool {
+	if !sweeps {
+		slack = max(slack, gobRest)
+	}
+	return f.index.Len() == 0 && f.dead() > slack
 }
+
+func (f *gobShelf) dead() int64 { return f.log.End() - goblog.HeaderSize - f.live }
 
 // apply brings the index up to date with a frame.
 func (f *gobShelf) apply(e goblog.Entry) {

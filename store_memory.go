@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/session2/session2/internal/index"
+	"github.com/session2/session2/internal/tally"
 )
 
 const (
@@ -24,9 +25,9 @@ const (
 // store and the one for tests.
 //
 // The records are spread over many shards with a lock each, so that requests
-// for different sessions seldom meet. Memory grows to what the largest number
-// of records took: of a deleted record all but its slot in a table is freed,
-// and the slot is used again.
+// for different sessions seldom meet. Of a deleted record all but its slot in a
+// table is freed, and the slot is used again; a shard's table is freed when its
+// last record goes.
 type MemoryStore struct {
 	closed atomic.Bool // set before the shards are emptied
 	shards [memoryShards]memoryShard
@@ -231,6 +232,7 @@ func (m *MemoryStore) deleteAll(ctx context.Context, op string, find memoryFinde
 		for {
 			n, err := m.deleteSome(ctx, &m.shards[i], find)
 			total += n
+			tally.Add(ctx, n)
 			if err != nil {
 				return total, fmt.Errorf("session2: %s: %w", op, err)
 			}

@@ -286,6 +286,31 @@ var breakages = []breakage{
 			return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
 		}
 	}},
+	{"returns what it has when its time is up", "DeleteUser whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
+		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			for rec := range r.IterUser(context.WithoutCancel(ctx), user) {
+				if ctx.Err() != nil {
+					break
+				}
+				if r.Delete(context.WithoutCancel(ctx), rec.ID) == nil {
+					n++
+				}
+			}
+			return n, nil
+		}
+	}},
+	{"calls the deadline a cancellation", "DeleteOld whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
+		s.deleteOld = func(ctx context.Context, age time.Duration) (int, error) {
+			n, err := r.DeleteOld(ctx, age)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = context.Canceled
+			}
+			return n, err
+		}
+	}},
 	{"deletes what it is told to keep", "DeleteUser leaves the records that it is told to keep, and their user", func(s *broken, r *reference) {
 		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
 			return r.DeleteUser(ctx, user)
@@ -580,6 +605,36 @@ func TestLocksNoProcesses(t *testing.T) {
 	failsIn(t, "Counting by load and conditional save in 4 processes comes out exact", func(_ testing.TB, dir string) session2.Store {
 		s := openReference(dir)
 		s.keep = unlocked{inFolder(dir)}
+		return s
+	}, nil)
+}
+
+// stale is a folder of which each store remembers what it has read.
+type stale struct {
+	inFolder
+	seen inMemory
+}
+
+func (s stale) get(id session2.ID) (session2.Record, bool, error) {
+	if rec, found := s.seen[id]; found {
+		return rec, true, nil
+	}
+	rec, found, err := s.inFolder.get(id)
+	if found {
+		s.seen[id] = rec
+	}
+	return rec, found, err
+}
+
+func (s stale) put(rec session2.Record) error {
+	delete(s.seen, rec.ID)
+	return s.inFolder.put(rec)
+}
+
+func TestRemembersWhatOthersReplaced(t *testing.T) {
+	failsIn(t, "Two stores over the same data may save and load at once, and each shows what the other saved", func(_ testing.TB, dir string) session2.Store {
+		s := openReference(dir)
+		s.keep = stale{inFolder(dir), inMemory{}}
 		return s
 	}, nil)
 }

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/session2/session2"
@@ -16,6 +17,8 @@ var calling = []clause{
 	{says: "Iter with a context that is done on entry yields the context's error alone", needs: lists, check: iterContextDone},
 	{says: "Iter yields the context's error and ends when that is done between two records", needs: lists, check: iterContextEnds},
 	{says: "IterUser and DeleteUser with a context that is done on entry answer the context's error and change nothing", needs: users, check: userContextDone},
+	{says: "DeleteUser whose context ends in its midst answers the context's error or a number that is exact", needs: users, check: userContextEnds},
+	{says: "DeleteOld whose context ends in its midst answers the context's error or a number that is exact", needs: sweeps, check: sweepContextEnds},
 	{says: "Setup with a context that is done on entry answers the context's error", needs: setsUp, check: setupContextDone},
 	{says: "Close may be called twice", needs: closes, check: closeTwice},
 	{says: "A call after Close is an error that does not pass for an absent record", needs: closes, check: useAfterClose},
@@ -123,6 +126,92 @@ func userContextDone(e *exam) {
 		e.stopped("DeleteUser", ctx, err)
 	}
 	e.holds(recs...)
+}
+
+// An ending context is done by a deadline once it was looked at so many times, so
+// that a call ends in its midst, wherever it looks.
+type ending struct {
+	context.Context
+	mu    sync.Mutex
+	looks int
+	done  chan struct{}
+}
+
+func (c *ending) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.looks--; c.looks == 0 {
+		close(c.done)
+	}
+	return c.done
+}
+
+func (c *ending) Err() error {
+	select {
+	case <-c.Done():
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// endsAnywhere wants call, which removes what create creates, to return the error
+// of a context that ends at its first look, at its second one, and so on, or else
+// to have removed all of it and to say so.
+func (e *exam) endsAnywhere(create func() []session2.Record, call func(ctx context.Context) (int, error)) {
+	e.Helper()
+	for looks := 1; looks <= 200; looks++ {
+		recs := create()
+		ctx := &ending{Context: e.ctx(), looks: looks, done: make(chan struct{})}
+		n, err := call(ctx)
+		if err != nil {
+			e.answers("The call", err, context.DeadlineExceeded)
+		} else if n != len(recs) {
+			e.Fatalf("got %d and no error where the context ended at look %d, want %d", n, looks, len(recs))
+		}
+		left := e.left(recs)
+		if gone := len(recs) - left; n > gone || err == nil && left > 0 {
+			e.Fatalf("got %d, %v where the context ended at look %d; %d are gone", n, err, looks, gone)
+		}
+		if ctx.looks > 0 { // it was never done
+			return
+		}
+	}
+}
+
+// left removes records and returns how many there were.
+func (e *exam) left(recs []session2.Record) (n int) {
+	for _, rec := range recs {
+		ok, err := e.store.Has(e.ctx(), rec.ID)
+		if err != nil {
+			e.Fatalf("Has: %v", err)
+		}
+		if ok {
+			n++
+			e.remove(rec.ID)
+		}
+	}
+	return n
+}
+
+func userContextEnds(e *exam) {
+	e.endsAnywhere(func() []session2.Record {
+		recs := e.recordsOf("alice", 5)
+		e.create(recs...)
+		return recs
+	}, func(ctx context.Context) (int, error) {
+		return e.store.(session2.UserStore).DeleteUser(ctx, "alice")
+	})
+}
+
+func sweepContextEnds(e *exam) {
+	e.endsAnywhere(func() []session2.Record {
+		recs := e.expired(5)
+		e.create(recs...)
+		return recs
+	}, func(ctx context.Context) (int, error) {
+		return e.store.(session2.DeleteOldStore).DeleteOld(ctx, time.Hour)
+	})
 }
 
 func setupContextDone(e *exam) {

@@ -16,6 +16,7 @@ var processing = []clause{
 	{says: "What one store does another over the same data shows at once", needs: processes, check: twoStores},
 	{says: "What one store touches, sweeps and lists by user another over the same data does too", needs: processes | touches | sweeps | users | lists, check: twoStoresOptional},
 	{says: "Counting by load and conditional save in two stores over the same data comes out exact", needs: processes | threads, check: countInTwo},
+	{says: "Two stores over the same data may save and load at once, and each shows what the other saved", needs: processes | threads, check: saveAndLoadInTwo},
 	{says: "Counting by load and conditional save in 4 processes comes out exact", needs: processes, check: countInProcesses},
 	{says: "Of several processes that create one ID at once exactly one wins", needs: processes, check: createInProcesses},
 	{says: "Setup may be called by several processes at once and never drops data", needs: processes | setsUp, check: setupInProcesses},
@@ -93,6 +94,51 @@ func countInTwo(e *exam) {
 	if got := number(e.load(rec.ID)); got != workers*each {
 		e.Fatalf("got %d, want %d", got, workers*each)
 	}
+}
+
+// saveAndLoadInTwo is above all for the race detector: what one store reads of
+// the other's changes meets what its own change is still at. It starts anew each
+// time, and looks a few times only: a reader that never rests would cover up what
+// the detector has noted of the others.
+func saveAndLoadInTwo(e *exam) {
+	other := e.another()
+	own, theirs := e.record(), e.record()
+	e.create(own, theirs)
+	for range 40 {
+		nextOwn, nextTheirs := e.next(own), e.next(theirs)
+		e.together(3, func(i int) error {
+			switch i {
+			case 0:
+				return e.store.Save(e.ctx(), nextOwn, own.Version)
+			case 1:
+				return other.Save(e.ctx(), nextTheirs, theirs.Version)
+			}
+			return loadBeside(e, theirs, nextTheirs)
+		})
+		own, theirs = nextOwn, nextTheirs
+		e.holds(own, theirs)
+		e.through(other, func() { e.holds(own, theirs) })
+	}
+}
+
+// loadBeside loads a record while it is being replaced, and wants it to be the
+// one before or, from some time on, the one after.
+func loadBeside(e *exam, before, after session2.Record) error {
+	replaced := false
+	for range 10 {
+		got, err := e.store.Load(e.ctx(), before.ID)
+		if err != nil {
+			return err
+		}
+		want := before
+		if replaced = replaced || got.Version == after.Version; replaced {
+			want = after
+		}
+		if d := diff(got, want); d != "" {
+			return fmt.Errorf("a Load beside another store's Save: %s", d)
+		}
+	}
+	return nil
 }
 
 func countInProcesses(e *exam) {

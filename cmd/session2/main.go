@@ -22,6 +22,8 @@
 //	                      still tidy it up
 //	-values               with list and show: print the sessions' values, too
 //	-user USER            with list: only this user's sessions
+//	-realm NAME           with list and stats: only this realm's sessions; with -user and
+//	                      delete-user: the realm that the user belongs to
 //	-age DURATION         with delete-old: 90m, 12h, 30d
 //	-workers N            with copy: how many records at a time (8)
 //	-delete               with copy: delete in TO what FROM does not have
@@ -32,6 +34,20 @@
 // of it. It is taken from -password-file, or from the environment variable
 // SESSION2_PASSWORD; or write @FILE in place of a URL, and the whole URL into the
 // file: so copy can have two of them. No output repeats a password.
+//
+// # Realms
+//
+// A manager with a Config.Realm has its sessions apart from those of the other
+// managers on its store. List and show print each session's realm: - is the
+// default one, and ? one that nobody can tell, because nobody is signed in and
+// the data cannot be read. List and stats take all realms unless -realm names one.
+// The default one's name is empty: -realm "".
+//
+// A user belongs to one realm: alice of another realm may be another person.
+// Without -realm, -user and delete-user mean the default realm. They look for
+// other realms among the first 1000 records, and say on standard error in which
+// of them the user has sessions, too. Delete, delete-old, check and copy work on
+// the sessions of all realms.
 //
 // # Copying
 //
@@ -52,7 +68,9 @@
 // Whichever command meets a corrupt record names it on standard error, goes on
 // with the others, and ends with status 4. A file store moves the file to its
 // subdirectory corrupt; list, stats, check and copy count it all the same until
-// you delete or rename it there. In the file of a gob store a place may be so
+// you delete or rename it there. List and show print what can be told without the
+// data; with -realm, list leaves out what is not known to be of that realm, and
+// names it all the same. In the file of a gob store a place may be so
 // damaged that nobody can tell which record was there: it is reported as damaged.
 //
 // Copy also carries over records whose data this release cannot read (a later one
@@ -153,12 +171,12 @@ const many = 1 << 20
 
 var commands = map[string]command{
 	"setup":       {flags: "n", needs: "a store", run: setup},
-	"list":        {flags: "values user", needs: "a store", run: withStore(list)},
+	"list":        {flags: "values user realm", needs: "a store", run: withStore(list)},
 	"show":        {flags: "values", least: 1, most: 1, ids: true, needs: "one session ID", run: withStore(show)},
 	"delete":      {flags: "n", least: 1, most: many, ids: true, needs: "session IDs", run: withStore(remove)},
-	"delete-user": {flags: "n", least: 1, most: 1, needs: "one user", run: withStore(removeUser)},
+	"delete-user": {flags: "n realm", least: 1, most: 1, needs: "one user", run: withStore(removeUser)},
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
-	"stats":       {needs: "a store", run: withStore(stats)},
+	"stats":       {flags: "realm", needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
 	"copy":        {flags: "n workers delete", least: 2, most: 2, needs: "two stores", run: copyStore},
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // options are the flags' values.
@@ -20,6 +21,7 @@ type options struct {
 	del          bool
 	values       bool
 	user         string
+	realm        string
 	age          time.Duration
 	workers      int
 
@@ -56,6 +58,9 @@ func parse(args []string) (opts options, name string, rest []string, err error) 
 	return opts, rest[0], rest[1:], nil
 }
 
+// gave reports whether the flag was given, be it with its default.
+func (o *options) gave(flag string) bool { return slices.Contains(o.given, flag) }
+
 func (o *options) flagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("session2", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -66,6 +71,7 @@ func (o *options) flagSet() *flag.FlagSet {
 	fs.BoolVar(&o.del, "delete", false, "")
 	fs.BoolVar(&o.values, "values", false, "")
 	fs.StringVar(&o.user, "user", "", "")
+	fs.StringVar(&o.realm, "realm", "", "")
 	fs.Func("age", "", func(s string) (err error) { o.age, err = parseAge(s); return err })
 	fs.IntVar(&o.workers, "workers", 8, "")
 	return fs
@@ -106,8 +112,10 @@ func (c command) takes(name string, o options, args []string) error {
 		return usageError("%s takes no more than %s", name, c.needs)
 	case name == "delete-old" && o.age == 0:
 		return usageError("delete-old needs -age")
-	case slices.Contains(o.given, "user") && o.user == "":
+	case o.gave("user") && o.user == "":
 		return usageError("the user is empty")
+	case strings.ContainsFunc(o.realm, unicode.IsControl): // no manager has such a one
+		return usageError("a realm has no control characters")
 	case o.workers < 1:
 		return usageError("-workers must be positive")
 	}

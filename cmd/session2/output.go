@@ -68,6 +68,7 @@ func (p *printer) result(f fields, format string, args ...any) error {
 // entry is a record as it is printed.
 type entry struct {
 	ID       string `json:"id"`
+	Realm    origin `json:"realm"`
 	User     string `json:"user"`
 	Created  moment `json:"created"`
 	Accessed moment `json:"accessed"`
@@ -90,6 +91,7 @@ type details struct {
 	RemoteAddr string  `json:"remote_addr"`
 	UserAgent  string  `json:"user_agent"`
 	Lifetime   string  `json:"lifetime,omitempty"`
+	Idle       string  `json:"idle_timeout,omitempty"`
 	FormTokens int     `json:"form_tokens"`
 	Flashes    []datum `json:"flashes"`
 	Values     []datum `json:"values"`
@@ -103,24 +105,29 @@ type datum struct {
 	Error string `json:"error,omitempty"`
 }
 
-func newEntry(rec session2.Record) entry {
-	return entry{ID: rec.ID.String(), User: rec.User, Created: moment{rec.Created}, Accessed: moment{rec.Accessed},
+// newEntry takes a record apart. Where the data cannot be read, the entry is what
+// can be told without them, and has no details.
+func newEntry(rec session2.Record, values bool) (entry, error) {
+	e := entry{ID: rec.ID.String(), Created: moment{rec.Created}, Accessed: moment{rec.Accessed},
 		Expires: moment{rec.Expires}, Expired: !rec.Expires.After(time.Now()), Bytes: len(rec.Data)}
+	c, err := session2.Inspect(rec)
+	e.Realm, e.User = owner(rec, c, err)
+	if err == nil {
+		e.details = &details{RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
+			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values)}
+	}
+	return e, err
 }
 
-// detailed is newEntry with what the data hold.
-func detailed(rec session2.Record, values bool) (entry, error) {
-	c, err := session2.Inspect(rec)
-	if err != nil {
-		return entry{}, err
+// limit returns a session's own limit, or "" if it has none of its own.
+func limit(d time.Duration) string {
+	switch {
+	case d == 0:
+		return ""
+	case d < 0:
+		return "none"
 	}
-	e := newEntry(rec)
-	e.details = &details{RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, FormTokens: c.FormTokens,
-		Flashes: data(c.Flashes, values), Values: data(c.Values, values)}
-	if c.Lifetime != 0 {
-		e.Lifetime = c.Lifetime.String()
-	}
-	return e, nil
+	return d.String()
 }
 
 func data(items []session2.Item, values bool) []datum {
@@ -148,7 +155,7 @@ func printable(v any) any {
 	return v
 }
 
-const rowFormat = "%-32s  %-20s  %-20s  %-20s  %-20s  %8s\n"
+const rowFormat = "%-32s  %-20s  %-20s  %-20s  %-20s  %8v  %s\n"
 
 // row prints a record as one of a list.
 func (p *printer) row(e entry) error {
@@ -156,10 +163,11 @@ func (p *printer) row(e entry) error {
 		return p.json.Encode(e)
 	}
 	if !p.rows {
-		fmt.Fprintf(p.w, rowFormat, "ID", "CREATED", "ACCESSED", "EXPIRES", "USER", "BYTES")
+		fmt.Fprintf(p.w, rowFormat, "ID", "CREATED", "ACCESSED", "EXPIRES", "USER", "BYTES", "REALM")
 		p.rows = true
 	}
-	_, err := fmt.Fprintf(p.w, rowFormat, e.ID, stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), plain(e.User), strconv.Itoa(e.Bytes))
+	_, err := fmt.Fprintf(p.w, rowFormat, e.ID, stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time),
+		plain(e.User), e.Bytes, e.Realm)
 	if e.details != nil {
 		p.data(e.details)
 	}
@@ -175,10 +183,13 @@ func (p *printer) page(e entry) error {
 	if e.Expired {
 		expired = " (expired)"
 	}
-	_, err := fmt.Fprintf(p.w, "id        %s\nuser      %s\ncreated   %s\naccessed  %s\nexpires   %s%s\nremote    %s\nagent     %s\nforms     %d\nbytes     %d\n",
-		e.ID, plain(e.User), stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired,
-		plain(e.RemoteAddr), plain(e.UserAgent), e.FormTokens, e.Bytes)
-	p.data(e.details)
+	_, err := fmt.Fprintf(p.w, "id        %s\nrealm     %v\nuser      %s\ncreated   %s\naccessed  %s\nexpires   %s%s\nbytes     %d\n",
+		e.ID, e.Realm, plain(e.User), stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired, e.Bytes)
+	if d := e.details; d != nil {
+		fmt.Fprintf(p.w, "lifetime  %s\nidle      %s\nremote    %s\nagent     %s\nforms     %d\n",
+			plain(d.Lifetime), plain(d.Idle), plain(d.RemoteAddr), plain(d.UserAgent), d.FormTokens)
+		p.data(d)
+	}
 	return err
 }
 

@@ -27,32 +27,39 @@ func list(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	if j.user != "" {
+		j.hint(ctx, j.user)
+	}
 	return nil
 }
 
+// listOne prints a record, also one whose data cannot be read.
 func (j *job) listOne(rec session2.Record) error {
-	if !j.values {
-		return j.out.row(newEntry(rec))
+	e, unread := newEntry(rec, j.values)
+	if j.user == "" && !j.chosen(e.Realm) {
+		return unread
 	}
-	e, err := detailed(rec, true)
-	if err != nil {
+	if !j.values {
+		e.details = nil
+	}
+	if err := j.out.row(e); err != nil {
 		return err
 	}
-	return j.out.row(e)
+	return unread
 }
 
 // records returns all sessions, or those of the user that -user names.
 func (j *job) records(ctx context.Context) (iter.Seq2[session2.Record, error], error) {
 	if j.user != "" {
 		if s, ok := j.store.(session2.UserStore); ok {
-			return s.IterUser(ctx, j.user), nil
+			return s.IterUser(ctx, j.userKey(j.user)), nil
 		}
 		return nil, errors.New("the store does not list sessions by user")
 	}
 	return all(ctx, j.store, j.where)
 }
 
-// show prints one session.
+// show prints one session, or what can be told of one whose data cannot be read.
 func show(ctx context.Context, j *job) error {
 	id, err := parseID(j.args[0])
 	if err != nil {
@@ -62,11 +69,8 @@ func show(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	e, err := detailed(rec, j.values)
-	if err != nil {
-		return err
-	}
-	return j.out.page(e)
+	e, unread := newEntry(rec, j.values)
+	return errors.Join(j.out.page(e), unread)
 }
 
 // parseID repeats nothing of what it was given: it may be a cookie.
@@ -142,11 +146,14 @@ func removeUser(ctx context.Context, j *job) error {
 	var n int
 	var err error
 	if j.dry {
-		n, err = j.count(s.IterUser(ctx, user), func(session2.Record, error) bool { return true })
+		n, err = j.count(s.IterUser(ctx, j.userKey(user)), func(session2.Record, error) bool { return true })
 	} else {
-		n, err = s.DeleteUser(j.bar.deleting(ctx), user)
+		n, err = s.DeleteUser(j.bar.deleting(ctx), j.userKey(user))
 	}
-	return j.deleted(n, err, fields{"user": user})
+	if err == nil {
+		j.hint(ctx, user)
+	}
+	return j.deleted(n, err, fields{"realm": j.realm, "user": user})
 }
 
 // removeOld deletes what was not accessed for -age, and what has expired.

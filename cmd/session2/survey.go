@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/session2/session2"
@@ -15,10 +16,10 @@ func stats(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	var t totals
+	t := totals{realms: make(map[origin]*share)}
 	for rec, err := range j.bar.over(records) {
 		if err == nil {
-			err = t.add(rec)
+			err = t.add(j, rec)
 		}
 		if errors.Is(err, session2.ErrCorrupt) {
 			j.found.add(rec.ID, err)
@@ -26,6 +27,7 @@ func stats(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	t.sortRealms()
 	t.Corrupt, t.SetAside, t.Damaged = len(j.found.corrupt), j.found.aside, j.found.lost
 	if j.json {
 		return j.out.json.Encode(t)
@@ -45,20 +47,38 @@ type totals struct {
 	Largest  int     `json:"largest"`
 	Oldest   *moment `json:"oldest"` // creation; null if there is none
 	Latest   *moment `json:"latest"` // access
+	Realms   []share `json:"realms"` // by name
+
+	realms map[origin]*share
+}
+
+// share is what a realm has of them.
+type share struct {
+	Realm    origin `json:"realm"`
+	Records  int    `json:"records"`
+	SignedIn int    `json:"signed_in"`
 }
 
 // add counts a record. Its error is that of the data, of which an expired
 // session needs none.
-func (t *totals) add(rec session2.Record) (err error) {
-	t.Records++
-	if !rec.Expires.After(time.Now()) {
-		t.Expired++
-	} else {
-		_, err = session2.Inspect(rec)
+func (t *totals) add(j *job, rec session2.Record) error {
+	c, unread := session2.Inspect(rec)
+	of, user := owner(rec, c, unread)
+	expired := !rec.Expires.After(time.Now())
+	if expired {
+		unread = nil
 	}
-	if rec.User != "" {
+	if !j.chosen(of) {
+		return unread
+	}
+	t.Records++
+	if expired {
+		t.Expired++
+	}
+	if user != "" {
 		t.SignedIn++
 	}
+	t.addRealm(of, user)
 	t.Bytes += int64(len(rec.Data))
 	t.Largest = max(t.Largest, len(rec.Data))
 	if t.Oldest == nil || rec.Created.Before(t.Oldest.Time) {
@@ -67,7 +87,28 @@ func (t *totals) add(rec session2.Record) (err error) {
 	if t.Latest == nil || rec.Accessed.After(t.Latest.Time) {
 		t.Latest = &moment{rec.Accessed}
 	}
-	return err
+	return unread
+}
+
+func (t *totals) addRealm(of origin, user string) {
+	r := t.realms[of]
+	if r == nil {
+		r = &share{Realm: of}
+		t.realms[of] = r
+	}
+	r.Records++
+	if user != "" {
+		r.SignedIn++
+	}
+}
+
+// sortRealms lists the realms by name, and last the unknown one.
+func (t *totals) sortRealms() {
+	t.Realms = make([]share, 0, len(t.realms))
+	for _, r := range t.realms {
+		t.Realms = append(t.Realms, *r)
+	}
+	slices.SortFunc(t.Realms, func(a, b share) int { return a.Realm.compare(b.Realm) })
 }
 
 func (t *totals) print(j *job) error {
@@ -85,6 +126,11 @@ func (t *totals) print(j *job) error {
 		{"bytes", t.Bytes}, {"mean", mean}, {"largest", t.Largest}, {"oldest", oldest}, {"latest", latest},
 	} {
 		_, err = fmt.Fprintf(j.out.w, "%-10s %v\n", line.name, line.value)
+	}
+	for _, r := range t.Realms {
+		if len(t.Realms) > 1 || r.Realm != (origin{"", true}) { // where there are none, nobody need know of them
+			_, err = fmt.Fprintf(j.out.w, "%-10s %v: %d records, %d signed in\n", "realm", r.Realm, r.Records, r.SignedIn)
+		}
 	}
 	return err // of a bufio.Writer, which keeps its first one
 }

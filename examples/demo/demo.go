@@ -21,7 +21,7 @@ import (
 const (
 	maxBody = 1 << 16 // bytes of a form
 	maxText = 200     // bytes of a name or a kept value
-	maxRows = 100     // sessions on the page
+	maxRows = 100     // sessions on the page, and records that it looks at
 )
 
 // What the demo keeps in a session.
@@ -301,32 +301,38 @@ type row struct {
 	accessed                   time.Time
 }
 
-// list returns some of the sessions, the one used last first. A real list like
-// this belongs behind authorisation.
+// list returns some of the sessions, the one used last first, and not those of
+// another realm: their users are others, and this manager cannot end them. A real
+// list like this belongs behind authorisation.
 func (d *demo) list(ctx context.Context, now time.Time, mine string) (rows []row, more bool, err error) {
 	store, ok := d.store.(session2.IterStore)
 	if !ok {
 		return nil, false, nil
 	}
+	looked := 0
 	for rec, err := range store.Iter(ctx) {
 		if err != nil && !errors.Is(err, session2.ErrCorrupt) {
 			return nil, false, err
 		}
-		if more = len(rows) == maxRows; more {
+		if more = looked == maxRows; more {
 			break
 		}
-		rows = append(rows, newRow(rec, err, now, mine))
+		looked++
+		c, unread := session2.Inspect(rec)
+		if c.Realm == "" {
+			rows = append(rows, newRow(rec, c.User, cmp.Or(err, unread), now, mine))
+		}
 	}
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(b.accessed.Compare(a.accessed), strings.Compare(a.ID, b.ID)) })
 	return rows, more, nil
 }
 
-func newRow(rec session2.Record, err error, now time.Time, mine string) row {
+func newRow(rec session2.Record, user string, err error, now time.Time, mine string) row {
 	id := rec.ID.String()
 	if err != nil {
 		return row{ID: id, Broken: true}
 	}
-	return row{ID: id, User: rec.User, Mine: id == mine, accessed: rec.Accessed,
+	return row{ID: id, User: user, Mine: id == mine, accessed: rec.Accessed,
 		Created: when(now, rec.Created), Accessed: when(now, rec.Accessed), Expires: when(now, rec.Expires)}
 }
 

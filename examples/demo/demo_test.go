@@ -219,6 +219,7 @@ var checks = []struct {
 	{"a logout that fails leaves the user logged in", checkLogoutFail},
 	{"a logout everywhere ends both browsers' sessions", checkLogoutEverywhere},
 	{"a session is ended from the list", checkEnd},
+	{"the list is of this realm", checkRealm},
 	{"a message is shown once", checkFlash},
 	{"a request without a token or from another site is refused", checkForgery},
 	{"nonsense is refused", checkNonsense},
@@ -281,6 +282,26 @@ func checkEmpty(t *testing.T, st *site, b *browser) {
 	b.wantCookies(0)
 	if n := count(t, st.store); n != 0 {
 		t.Errorf("%d records, want none", n)
+	}
+}
+
+func checkRealm(t *testing.T, st *site, b *browser) {
+	m, err := session2.NewManager(st.store, session2.Config{Realm: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := m.Open(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.SetUser("carol")
+	if err := other.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.post("/login", "user", "alice")
+	mine := b.id().String()
+	if !strings.Contains(b.body, `data-row="`+mine) || strings.Contains(b.body, "carol") || strings.Contains(b.body, "\x1f") {
+		t.Errorf("the list is not of %s alone:\n%s", mine, b.body)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"sync"
 )
 
-// ErrAborted is the answer to the items of a commit that panicked. It says
+// ErrAborted is the error of the items of a commit that panicked. It says
 // nothing about whether they took effect. The panic itself goes on in the
 // goroutine that led the commit.
 var ErrAborted = errors.New("commit aborted by a panic")
@@ -22,6 +22,7 @@ var ErrAborted = errors.New("commit aborted by a panic")
 // Batcher gathers items for a commit function. Goroutines share it.
 type Batcher[T any] struct {
 	limit  int
+	enter  func(context.Context) (leave func(), err error)
 	commit func([]T) []error
 
 	mu    sync.Mutex
@@ -43,7 +44,16 @@ type call[T any] struct {
 // for each item, in the same order. It runs in the goroutine of one of the
 // callers and must not call Do.
 func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
-	return &Batcher[T]{limit: max(limit, 1), commit: commit}
+	return NewWithin(limit, func(context.Context) (func(), error) { return func() {}, nil }, commit)
+}
+
+// NewWithin is New for commits that need something first, such as a lock. Before
+// a commit, who leads it calls enter with its context, and leave after it. As
+// long as enter waits, items can join the batch and be withdrawn from it. An
+// error of enter is the answer to the one item of who called it; the next in the
+// queue then leads.
+func NewWithin[T any](limit int, enter func(context.Context) (leave func(), err error), commit func(items []T) []error) *Batcher[T] {
+	return &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit}
 }
 
 // Do has item committed, together with those of other callers, and returns its
@@ -51,16 +61,17 @@ func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
 //
 // A context that is done before the item's commit begins withdraws the item: Do
 // returns the context's error, and nothing has happened. From then on Do waits
-// for the outcome, whatever becomes of the context, so that its answer is never
-// a guess and the item is not in use after Do has returned. A caller whose turn
-// it is to lead does so for the others even if its own item is withdrawn.
+// for the outcome, whatever becomes of the context, so that what it returns is
+// never a guess and the item is not in use after Do has returned. A caller whose
+// turn it is to lead hands that on, or does it for the others, if its own item is
+// withdrawn.
 func (b *Batcher[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c := &call[T]{ctx: ctx, item: item, wake: make(chan bool, 1)}
 	if b.join(c) || b.wait(c) {
-		b.lead()
+		b.lead(c)
 	}
 	return c.err
 }
@@ -104,10 +115,18 @@ func (b *Batcher[T]) withdraw(c *call[T]) bool {
 	return true
 }
 
-// lead commits one batch, the leader's own item among it, and hands on.
-func (b *Batcher[T]) lead() {
-	batch := b.take()
+// lead commits one batch, c's own item among it, and hands on.
+func (b *Batcher[T]) lead(c *call[T]) {
+	leave, err := b.enter(c.ctx)
+	if err != nil {
+		c.err = err
+		b.take(1)
+		b.settle(nil)
+		return
+	}
+	batch := b.take(b.limit)
 	defer b.settle(batch) // after a panic, too: nobody is left waiting
+	defer leave()
 	var live []*call[T]
 	var items []T
 	for _, c := range batch {
@@ -125,11 +144,11 @@ func (b *Batcher[T]) lead() {
 	}
 }
 
-// take returns the head of the queue. Who leads is first in it.
-func (b *Batcher[T]) take() []*call[T] {
+// take takes the head off the queue, in which the leader is first.
+func (b *Batcher[T]) take(limit int) []*call[T] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := min(len(b.queue), b.limit)
+	n := min(len(b.queue), limit)
 	batch := slices.Clone(b.queue[:n])
 	b.queue = slices.Delete(b.queue, 0, n)
 	return batch

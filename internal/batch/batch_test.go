@@ -235,3 +235,68 @@ func wantBatches(t *testing.T, got [][]int, want ...[]int) {
 		t.Errorf("batches %v, want %v", got, want)
 	}
 }
+
+// gate is an enter function that lets in who gets a token.
+func gate(tokens <-chan error, left *int) func(context.Context) (func(), error) {
+	return func(ctx context.Context) (func(), error) {
+		select {
+		case err := <-tokens:
+			return func() { *left++ }, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Whoever's context ends before the gate opens returns that context's error at
+// once, the leader among them, and the next one leads.
+func TestContextsEndBeforeTheCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		left := 0
+		tokens := make(chan error)
+		b := NewWithin(8, gate(tokens, &left), r.commit)
+		late, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		gone, cancel := context.WithCancel(t.Context())
+		leader := crowd(late, b, 0)
+		canceled := crowd(gone, b, 2)
+		follower := crowd(late, b, 4)
+		last := crowd(t.Context(), b, 6, 7)
+		cancel()
+		synctest.Wait()
+		if canceled[0] != context.Canceled {
+			t.Errorf("a canceled item: %v, want %v", canceled[0], context.Canceled)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if leader[0] != context.DeadlineExceeded || follower[0] != context.DeadlineExceeded {
+			t.Errorf("past their deadline: %v and %v, want %v", leader[0], follower[0], context.DeadlineExceeded)
+		}
+		tokens <- nil
+		synctest.Wait()
+		wantBatches(t, r.batches, []int{6, 7})
+		if want := []error{nil, errOdd}; !slices.Equal(last, want) || left != 1 || b.led {
+			t.Errorf("answers %v, want %v; left %d times, want 1; led %t", last, want, left, b.led)
+		}
+	})
+}
+
+// An error of enter is the leader's own.
+func TestEnterFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		left := 0
+		tokens := make(chan error, 2)
+		b := NewWithin(8, gate(tokens, &left), r.commit)
+		first := crowd(t.Context(), b, 2)
+		rest := crowd(t.Context(), b, 4, 6)
+		tokens <- errOdd
+		tokens <- nil
+		synctest.Wait()
+		wantBatches(t, r.batches, []int{4, 6})
+		if first[0] != errOdd || rest[0] != nil || rest[1] != nil || left != 1 {
+			t.Errorf("answers %v and %v, left %d times; want %v, none, and once", first, rest, left, errOdd)
+		}
+	})
+}

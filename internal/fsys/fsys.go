@@ -1,28 +1,32 @@
 // Package fsys is the seam through which the stores that keep files do all
 // that they do to a file system, so that a test can record it, delay it, make
-// it fail, cut it off and replay it as after a power cut.
+// it fail, cut it off and replay it as after a power cut. It also knows who may
+// write to a file or directory, and how to share one with a group.
 package fsys
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
 // An FS is a file system. Its methods are those of package os; SyncDir makes
-// durable what was created, renamed and removed in a folder.
+// durable what was created, renamed and removed in a directory.
 type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
 	Rename(oldName, newName string) error
+	Link(oldName, newName string) error
 	Remove(name string) error
 	Lstat(name string) (fs.FileInfo, error)
 	SyncDir(name string) error
 }
 
-// A File is an open file or folder; an [*os.File] is one.
+// A File is an open file or directory; an [*os.File] is one.
 type File interface {
 	io.Reader
 	io.ReaderAt
@@ -35,6 +39,8 @@ type File interface {
 	Stat() (fs.FileInfo, error)
 	ReadDir(n int) ([]fs.DirEntry, error)
 	Truncate(size int64) error
+	Chmod(mode fs.FileMode) error
+	Chown(uid, gid int) error
 	Sync() error
 }
 
@@ -53,20 +59,27 @@ func (osFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 
 func (osFS) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, perm) }
 func (osFS) Rename(oldName, newName string) error      { return rename(oldName, newName) }
+func (osFS) Link(oldName, newName string) error        { return os.Link(oldName, newName) }
 func (osFS) Remove(name string) error                  { return remove(name) }
 func (osFS) Lstat(name string) (fs.FileInfo, error)    { return os.Lstat(name) }
 func (osFS) SyncDir(name string) error                 { return syncDir(name) }
 
+const tempSuffix = ".tmp"
+
 // Temp returns the name of the temporary that [WriteFile] uses for name. It is
 // always the same, so that the next writer reuses what a killed one left.
-func Temp(name string) string { return name + ".tmp" }
+func Temp(name string) string { return name + tempSuffix }
+
+// IsTemp reports whether a file of this name is a temporary.
+func IsTemp(name string) bool { return strings.HasSuffix(name, tempSuffix) }
 
 // WriteFile replaces the file name by what write writes, so that a reader, and
 // whoever looks after a crash, sees all of the old or all of the new: it writes
-// a temporary in the same folder, renames it over name, and leaves none behind
-// when it fails. With sync, the file is durable before it gets its name, and
-// the name is when WriteFile returns; if only that last step fails, the new
-// file is in place. The caller holds the lock on name.
+// a temporary in the same directory, renames it over name, and leaves none
+// behind when it fails. With sync, the file is durable before it gets its name,
+// and the name is when WriteFile returns; if only that last step fails, the new
+// file is in place, and the error is one that [Late] returns. The caller holds
+// the lock on name.
 func WriteFile(fsys FS, name string, sync bool, write func(io.Writer) error) error {
 	if err := writeTemp(fsys, Temp(name), sync, write); err != nil {
 		return err
@@ -78,7 +91,7 @@ func WriteFile(fsys FS, name string, sync bool, write func(io.Writer) error) err
 	if !sync {
 		return nil
 	}
-	return fsys.SyncDir(filepath.Dir(name))
+	return Late(fsys.SyncDir(filepath.Dir(name)))
 }
 
 // writeTemp writes the temporary, or removes it.
@@ -98,6 +111,19 @@ func writeTemp(fsys FS, temp string, sync bool, write func(io.Writer) error) (er
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
+	}
+	return err
+}
+
+// Late returns the error of a step that comes after a change was made. Such an
+// error must not pass for a refusal, which would say that nothing was changed;
+// so it matches none of [fs.ErrPermission], [fs.ErrClosed],
+// [errors.ErrUnsupported] and [syscall.EROFS].
+func Late(err error) error {
+	for _, refusal := range []error{fs.ErrPermission, fs.ErrClosed, errors.ErrUnsupported, syscall.EROFS} {
+		if errors.Is(err, refusal) {
+			return errors.New("changed, but not known to be durable: " + err.Error())
+		}
 	}
 	return err
 }

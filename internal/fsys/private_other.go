@@ -7,19 +7,22 @@ import (
 	"io/fs"
 )
 
-// Private returns an error unless info is that of a folder. Who may write to
-// it is not in its mode bits here; folders in a user's profile are private.
-func Private(info fs.FileInfo) error {
+// Private returns an error unless info is that of a directory. Who may write to
+// it is not in its mode bits here; directories in a user's profile are private.
+func Private(info fs.FileInfo, shared bool) error {
 	if !info.IsDir() {
-		return errors.New("not a folder")
+		return errors.New("not a directory")
 	}
 	return nil
 }
 
 // PrivateFile is Private for a regular file.
-func PrivateFile(info fs.FileInfo) error {
+func PrivateFile(info fs.FileInfo, shared bool) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("not a regular file")
 	}
 	return nil
 }
+
+// Share returns fsy: what is created inherits the rights of its directory here.
+func Share(fsy FS, dir fs.FileInfo) FS { return fsy }

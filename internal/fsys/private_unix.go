@@ -7,33 +7,51 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 )
 
-// Private returns an error unless info is that of a folder which belongs to
-// this process's user and which nobody else may write to.
-func Private(info fs.FileInfo) error {
+// Private returns an error unless info is that of a directory which belongs to
+// this process's user and which nobody else may write to. With shared, its
+// group may, and it may be another user's if its group is one of this process's.
+func Private(info fs.FileInfo, shared bool) error {
 	if !info.IsDir() {
-		return errors.New("not a folder")
+		return errors.New("not a directory")
 	}
-	return guarded(info)
+	return guarded(info, shared)
 }
 
 // PrivateFile is Private for a regular file.
-func PrivateFile(info fs.FileInfo) error {
+func PrivateFile(info fs.FileInfo, shared bool) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("not a regular file")
 	}
-	return guarded(info)
+	return guarded(info, shared)
 }
 
-// guarded returns an error if anybody but this process's user may write.
-func guarded(info fs.FileInfo) error {
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("others may write to it (mode %v)", info.Mode())
+// guarded returns an error if anybody may write who should not.
+func guarded(info fs.FileInfo, shared bool) error {
+	mode := info.Mode()
+	switch {
+	case mode.Perm()&0o002 != 0:
+		return fmt.Errorf("others may write to it (mode %v)", mode)
+	case mode.Perm()&0o020 != 0 && !shared:
+		return fmt.Errorf("others may write to it (mode %v); the option SharedGroup admits its group", mode)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || int(st.Uid) == os.Geteuid():
+		return nil
+	case !shared:
 		return fmt.Errorf("it belongs to another user (uid %d)", st.Uid)
+	case !inGroup(int(st.Gid)):
+		return fmt.Errorf("it belongs to another user (uid %d), and its group %d is none of this process's", st.Uid, st.Gid)
 	}
 	return nil
+}
+
+// inGroup reports whether this process is of the group.
+func inGroup(gid int) bool {
+	groups, _ := os.Getgroups()
+	return gid == os.Getegid() || slices.Contains(groups, gid)
 }

@@ -26,7 +26,7 @@ import (
 var ErrUnsure = errors.New("cannot tell damage from a write under way")
 
 // Log is the log file as it was last read. It is not safe for concurrent use,
-// except for [Log.Hold] and what that returns.
+// but what [Log.Hold] and [Log.Flush] return does not need the Log.
 type Log struct {
 	fs      fsys.FS
 	path    string
@@ -35,7 +35,7 @@ type Log struct {
 	gen     Generation
 	users   sync.WaitGroup // who read the file
 	end     int64          // of what was read or written
-	durable int64          // up to here a Sync succeeded
+	durable int64          // up to here a flush succeeded
 	named   bool           // the name is durable, too
 	suspect error          // why nothing in the file can be relied on to be durable
 }
@@ -121,7 +121,11 @@ func (l *Log) Read(locked bool, visit func(Entry)) (cut int64, err error) {
 // an error some of them may be in the file and the last of them not as a whole:
 // Read then shows which, and cuts.
 func (l *Log) Append(frames []byte) error {
-	if _, err := l.file.WriteAt(frames, l.end); err != nil {
+	n, err := l.file.WriteAt(frames, l.end)
+	if err != nil && n > 0 {
+		return fsys.Late(err)
+	}
+	if err != nil {
 		return err
 	}
 	l.end += int64(len(frames))
@@ -131,29 +135,56 @@ func (l *Log) Append(frames []byte) error {
 // Durable returns up to where the file is known to be durable.
 func (l *Log) Durable() int64 { return l.durable }
 
-// Sync makes durable what was read or appended, and the file's name. Once it
-// has failed it fails for ever, because the system may then have forgotten
-// what it could not write, and would report success the next time: only a
-// Rewrite helps.
-func (l *Log) Sync() error {
-	if l.suspect != nil {
-		return l.suspect
-	}
-	if err := l.file.Sync(); err != nil {
-		l.Suspect(err)
-		return err
-	}
-	if !l.named {
-		if err := l.fs.SyncDir(filepath.Dir(l.path)); err != nil {
-			return err
-		}
-		l.named = true
-	}
-	l.durable = l.end
-	return nil
+// A Flush makes durable what a log had when [Log.Flush] returned it, and the
+// file's name.
+type Flush struct {
+	fs      fsys.FS
+	file    fsys.File
+	dir     string
+	end     int64
+	named   bool
+	suspect error
 }
 
-// Suspect makes every Sync from now on fail for this reason.
+// Flush returns what is to be done to make durable what was read or appended.
+func (l *Log) Flush() Flush {
+	return Flush{fs: l.fs, file: l.file, dir: filepath.Dir(l.path), end: l.end, named: l.named, suspect: l.suspect}
+}
+
+// Run does it. The caller holds the log, see [Log.Hold], and reports the result
+// to it by [Log.Flushed]; meanwhile others may use the log.
+func (f *Flush) Run() (err error) {
+	if f.suspect != nil {
+		return f.suspect
+	}
+	if err := f.file.Sync(); err != nil {
+		f.suspect = err
+		return err
+	}
+	if !f.named {
+		err = f.fs.SyncDir(f.dir)
+		f.named = err == nil
+	}
+	return err
+}
+
+// Flushed notes the result of a flush of this log, and returns its error as one
+// that does not pass for a refusal: the changes are in the file. Once syncing
+// the file has failed, it fails for ever, because the system may then have
+// forgotten what it could not write, and would report success the next time:
+// only a Rewrite helps.
+func (l *Log) Flushed(f Flush, err error) error {
+	if f.suspect != nil {
+		l.Suspect(f.suspect)
+	}
+	if err == nil {
+		l.named = true
+		l.durable = max(l.durable, f.end)
+	}
+	return fsys.Late(err)
+}
+
+// Suspect makes every flush from now on fail for this reason.
 func (l *Log) Suspect(reason error) { l.suspect = reason }
 
 // IsSuspect reports whether the log needs a Rewrite.

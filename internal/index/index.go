@@ -12,6 +12,9 @@ type Entry[V any] struct {
 	Value             V
 }
 
+// slots is how many an empty index keeps, about.
+const slots = 64
+
 // Index maps IDs to entries. Its zero value is empty and ready to use. It is
 // not safe for concurrent use: the caller locks. Get, Len, User, Due and IDs
 // only read, so that callers of these may share a lock.
@@ -19,7 +22,8 @@ type Entry[V any] struct {
 // Get costs one map look-up. The times are kept in two heaps, where a new
 // entry belongs at the end and is put in a few steps; moving the oldest there,
 // the worst case of Put and Touch, takes log n. A deleted entry is gone at
-// once; only its slot in the map stays, for the next one.
+// once; only its slot in the map stays, for the next one. The last one's
+// deletion frees the slots, too, but for a few.
 type Index[V any] struct {
 	nodes map[[16]byte]*node[V]
 	users map[string]*node[V] // the first of each user's nodes
@@ -84,6 +88,9 @@ func (x *Index[V]) Delete(id [16]byte) bool {
 	x.unlink(n)
 	for by := range x.heaps {
 		x.heaps[by].remove(by, n)
+	}
+	if len(x.nodes) == 0 && cap(x.heaps[byAccessed]) > slots {
+		*x = Index[V]{}
 	}
 	return true
 }

@@ -260,3 +260,19 @@ func BenchmarkDue(b *testing.B) {
 		x.Due(50, 99, 1000)
 	}
 }
+
+// When the last of many entries goes, the room for them goes, too.
+func TestEmptyIndexKeepsNoRoom(t *testing.T) {
+	var x Index[uint64]
+	for range 2 {
+		for i := range uint64(1000) {
+			x.Put(testID(i), Entry[uint64]{User: userName(int(i % 6)), Accessed: int64(i)})
+		}
+		for i := range uint64(1000) {
+			x.Delete(testID(i))
+		}
+		if n := cap(x.heaps[byAccessed]) + cap(x.heaps[byExpires]); n > 2*slots || x.nodes != nil || x.users != nil {
+			t.Errorf("an empty index has room for %d, and its maps: %v, %v", n, x.nodes, x.users)
+		}
+	}
+}

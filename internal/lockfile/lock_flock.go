@@ -9,12 +9,8 @@ import (
 )
 
 // tryLock puts a flock on the file, unless somebody else's is in the way.
-func tryLock(f File, exclusive bool) (bool, error) {
-	how := unix.LOCK_SH
-	if exclusive {
-		how = unix.LOCK_EX
-	}
-	err := flock(f, how|unix.LOCK_NB)
+func tryLock(f File) (bool, error) {
+	err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
 	}
@@ -23,13 +19,3 @@ func tryLock(f File, exclusive bool) (bool, error) {
 
 // unlock takes the lock off.
 func unlock(f File) error { return flock(f, unix.LOCK_UN) }
-
-func flock(f File, how int) error {
-	return control(f, func(fd uintptr) error {
-		for {
-			if err := unix.Flock(int(fd), how); err != unix.EINTR {
-				return err
-			}
-		}
-	})
-}

@@ -10,7 +10,7 @@ import (
 
 // tryLock fails: POSIX F_SETLK would be no lock (see the package's comment),
 // and to go on without one would lose data.
-func tryLock(File, bool) (bool, error) {
+func tryLock(File) (bool, error) {
 	return false, fmt.Errorf("no usable file locks on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 

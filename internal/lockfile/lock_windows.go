@@ -15,11 +15,8 @@ func region() *windows.Overlapped {
 }
 
 // tryLock locks the region, unless somebody else's lock is in the way.
-func tryLock(f File, exclusive bool) (bool, error) {
-	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
-	if exclusive {
-		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
-	}
+func tryLock(f File) (bool, error) {
+	const flags = windows.LOCKFILE_FAIL_IMMEDIATELY | windows.LOCKFILE_EXCLUSIVE_LOCK
 	err := control(f, func(fd uintptr) error {
 		return windows.LockFileEx(windows.Handle(fd), flags, 0, 1, 0, region())
 	})

@@ -1,21 +1,22 @@
 // Package lockfile excludes goroutines and processes from one another by an
-// advisory lock on a file.
+// advisory lock on a file, and lets them wait for it in a queue.
 //
 // The lock belongs to the open file (F_OFD_SETLK, flock, LockFileEx) and not
 // to the process, as POSIX F_SETLK would have it: that kind does not exclude
 // inside one process, and vanishes when any descriptor of the file is closed.
 // The kernel gives the lock up when its holder dies, kill -9 included. The
-// file must never be renamed, replaced or removed.
+// file must never be renamed, replaced or removed: the holder of the lock
+// and whoever opens the new file would not exclude one another. One who waits,
+// at least, goes on to the new file.
 package lockfile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // A File is what the lock is put on; an [*os.File] is one.
@@ -25,39 +26,34 @@ type File interface {
 }
 
 // A Mutex is a lock that all Mutexes on the same file share, in this process
-// and in others. Goroutines that wait for one Mutex queue without polling;
-// only the one whose turn it is asks the system for the lock, again and again
-// with a short pause while another process has it, so that its context can
-// end the wait.
+// and in others.
+//
+// Waiting is fair. The goroutines that wait for one Mutex queue, and the first
+// of them queues with those of other Mutexes and processes. So while it waits,
+// each of these has the lock once at most. The second queue is there on Linux
+// only: other systems have no locks to build it with, and the first waiter asks
+// for the lock again and again.
 type Mutex struct {
 	open func() (File, error)
-	turn chan struct{} // full while someone holds the lock exclusively, or is on the way to it
-
-	mu      sync.Mutex
-	readers int           // who share the lock in this process
-	shared  File          // theirs
-	drained chan struct{} // closed when the last of them is gone
+	turn chan struct{} // full while someone holds the lock, or is on the way to it
+	left *wait         // a wait that nobody waits for any more; belongs to whoever has the turn
 }
 
 // New returns a Mutex on the file that open opens. The file is opened for each
 // lock that is taken, and closed when the lock is given up, so that a Mutex at
-// rest costs no descriptor. It must be open for writing.
+// rest costs no descriptor. It must be open for reading and writing.
 func New(open func() (File, error)) *Mutex {
 	return &Mutex{open: open, turn: make(chan struct{}, 1)}
 }
 
-// Lock takes the lock for the caller alone. The error is the context's if that
-// ends first; it matches [errors.ErrUnsupported] where the system has no locks.
-// Calling unlock again does nothing.
+// Lock takes the lock. The error is the context's if that ends first; it
+// matches [errors.ErrUnsupported] where the system has no locks. Calling unlock
+// again does nothing.
 func (m *Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := m.enter(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.waitDrained(ctx); err != nil {
-		<-m.turn
-		return nil, err
-	}
-	f, err := m.acquire(ctx, true)
+	f, err := m.acquire(ctx)
 	if err != nil {
 		<-m.turn
 		return nil, err
@@ -65,27 +61,18 @@ func (m *Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 	return sync.OnceFunc(func() { release(f); <-m.turn }), nil
 }
 
-// RLock takes the lock together with other callers of RLock. It answers like
-// [Mutex.Lock]. One that waits in Lock goes before those that come later.
-func (m *Mutex) RLock(ctx context.Context) (unlock func(), err error) {
-	if err := m.enter(ctx); err != nil {
-		return nil, err
+// Probe returns the error that Lock would return for another reason than
+// somebody else's lock. It does not wait.
+func (m *Mutex) Probe() error {
+	f, _, err := m.try()
+	if err == nil {
+		release(f)
 	}
-	defer func() { <-m.turn }()
-	if m.join() {
-		return sync.OnceFunc(m.leave), nil
-	}
-	f, err := m.acquire(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.readers, m.shared, m.drained = 1, f, make(chan struct{})
-	return sync.OnceFunc(m.leave), nil
+	return err
 }
 
-// enter waits for the caller's turn among the goroutines of this Mutex.
+// enter waits for the caller's turn among the goroutines of this Mutex. A
+// channel serves those that wait in their order.
 func (m *Mutex) enter(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -98,84 +85,102 @@ func (m *Mutex) enter(ctx context.Context) error {
 	}
 }
 
-// waitDrained waits until no reader of this Mutex is left. No new one comes,
-// because the caller has the turn.
-func (m *Mutex) waitDrained(ctx context.Context) error {
-	m.mu.Lock()
-	readers, drained := m.readers, m.drained
-	m.mu.Unlock()
-	if readers == 0 {
-		return nil
+// errRemoved says that a file was removed while somebody waited for its lock.
+var errRemoved = errors.New("removed")
+
+// acquire gets the system's lock. The caller has the turn.
+func (m *Mutex) acquire(ctx context.Context) (File, error) {
+	for {
+		f, err := m.acquireOnce(ctx)
+		if !errors.Is(err, errRemoved) {
+			return f, err
+		}
+	}
+}
+
+func (m *Mutex) acquireOnce(ctx context.Context) (File, error) {
+	w := m.left
+	if m.left = nil; w == nil || !w.resume() {
+		f, ok, err := m.try()
+		if err != nil || ok {
+			return f, err
+		}
+		w = &wait{file: f, done: make(chan struct{})}
+		go w.run()
 	}
 	select {
-	case <-drained:
-		return nil
+	case <-w.done:
+		return w.file, w.err
 	case <-ctx.Done():
-		return ctx.Err()
+		if w.leave() {
+			m.left = w
+		}
+		return nil, ctx.Err()
 	}
 }
 
-// join adds a reader if there is one already, whose lock it shares.
-func (m *Mutex) join() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.readers == 0 {
-		return false
-	}
-	m.readers++
-	return true
-}
-
-// leave takes a reader away, and with the last one the lock.
-func (m *Mutex) leave() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.readers--; m.readers == 0 {
-		release(m.shared)
-		close(m.drained)
-	}
-}
-
-// The pause between two tries starts at the shorter one, which is about the
-// time that a write without sync takes, and doubles up to the longer one.
-const (
-	firstPause = 100 * time.Microsecond
-	lastPause  = 5 * time.Millisecond
-)
-
-// acquire gets the system's lock on a newly opened file.
-func (m *Mutex) acquire(ctx context.Context, exclusive bool) (File, error) {
-	f, err := m.open()
+// try opens the file and takes the lock if nobody has it or waits for it.
+func (m *Mutex) try() (f File, ok bool, err error) {
+	f, err = m.open()
 	if err != nil {
-		return nil, fmt.Errorf("lock file: %w", err)
+		return nil, false, fmt.Errorf("lock file: %w", err)
 	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		ok, err := tryLock(f, exclusive)
-		if err == nil && ok {
-			return f, nil
-		}
-		if err == nil {
-			err = sleep(ctx, pause/2+rand.N(pause)) // jitter, or two waiters might meet for ever
-		} else {
-			err = fmt.Errorf("lock file: %w", err)
-		}
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
+	ok, err = tryLock(f)
+	if err != nil {
+		f.Close()
+		return nil, false, fmt.Errorf("lock file: %w", err)
 	}
+	return f, ok, nil
 }
 
-// sleep waits for d, or fails when the context ends before.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// A wait is a wait for the system's lock. The kernel does not let it be broken
+// off, so it goes on when its caller's context has ended. The next caller takes
+// it up, with its place in the queue; if there is none when the lock comes, it
+// gives the lock up at once. So a Mutex never has more than one.
+type wait struct {
+	file File
+	done chan struct{} // closed when the wait is over
+	err  error         // written before
+
+	mu   sync.Mutex
+	left bool // nobody waits for it
+	over bool
+}
+
+// run waits for the lock.
+func (w *wait) run() {
+	err := waitLock(w.file)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err != nil:
+		w.err = fmt.Errorf("lock file: %w", err)
+		w.file.Close()
+	case w.left:
+		release(w.file)
 	}
+	w.over = true
+	close(w.done)
+}
+
+// leave says that nobody waits any more, and reports whether the wait goes on.
+func (w *wait) leave() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over && w.err == nil {
+		release(w.file)
+	}
+	w.left = true
+	return !w.over
+}
+
+// resume says that somebody waits again, and reports whether that is still
+// possible.
+func (w *wait) resume() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = w.over
+	return !w.over
 }
 
 // release gives the system's lock up. Closing alone would do so too, unless a

@@ -1,0 +1,291 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// An OnEvent that panics at the commit: stored, yet the handler's recovery answers 500.
+// A store that panics once the save has been tried.
+type panicSave struct {
+	*hookStore
+	on string
+	n  int
+}
+
+func (p *panicSave) hit(op string) {
+	if p.on == op {
+		p.n++
+		panic("store: " + op)
+	}
+}
+func (p *panicSave) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	p.hit("save")
+	err := p.hookStore.Save(ctx, rec, prev)
+	p.hit("saved")
+	return err
+}
+func (p *panicSave) Delete(ctx context.Context, id session2.ID) error {
+	p.hit("delete")
+	return p.hookStore.Delete(ctx, id)
+}
+func (p *panicSave) Touch(ctx context.Context, id session2.ID, a, e time.Time) error {
+	p.hit("touch")
+	return p.hookStore.Touch(ctx, id, a, e)
+}
+func (p *panicSave) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	p.hit("load")
+	return p.hookStore.Load(ctx, id)
+}
+func (p *panicSave) Capabilities() session2.Capabilities { return session2.Capabilities{} } // serialised
+
+// After any panic: the handler recovers and goes on; no success may be told of what is not stored, and no hang.
+func TestStorePanics(t *testing.T) {
+	for _, op := range []string{"save", "saved", "delete", "touch", "load"} {
+		for _, what := range []string{"set", "destroy", "form", "check", "empty", "renewset", "commit-then-confirm"} {
+			t.Run(op+" "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := &panicSave{hookStore: newHookStore()}
+					st := newSite(t, store, session2.Config{})
+					b := st.login("alice")
+					var form string
+					st.do(b, func(s *session2.Session) { form = s.FormToken() })
+					time.Sleep(5 * time.Minute)
+					var told []string
+					w := recordPanics(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+						safe := func(f func()) {
+							defer func() {
+								if p := recover(); p != nil {
+									told = append(told, fmt.Sprint(p))
+								}
+							}()
+							f()
+						}
+						s.User()
+						store.on = op
+						switch what {
+						case "set":
+							s.Set("k", 1)
+							safe(func() { s.Commit(r.Context()) })
+						case "destroy":
+							s.Destroy()
+							safe(func() { s.Commit(r.Context()) })
+						case "form":
+							safe(func() { s.UseFormToken(r.Context(), form) })
+						case "check":
+							safe(func() { s.Check(r.Context()) })
+						case "empty":
+							s.SetUser("")
+							s.Clear()
+							safe(func() { s.Commit(r.Context()) })
+						case "renewset":
+							s.Renew()
+							safe(func() { s.Set("k", 1); w.Header() })
+						case "commit-then-confirm":
+							s.Renew()
+							s.Set("k", 1)
+							store.on = ""
+							s.Commit(r.Context())
+							store.on = op
+							safe(func() { w.WriteHeader(200) })
+						}
+						store.on = ""
+						safe(func() { s.Err(); s.Get("k"); s.Dirty(); s.Keys(); s.Has("x") })
+						safe(func() { io.WriteString(w, "done") })
+					}), b.clone())
+					store.on = ""
+					res := w.Result()
+					b.receive(res)
+					var stored any
+					var user string
+					st.do(b, func(s *session2.Session) { stored, user = s.Get("k"), s.User() })
+					if res.StatusCode == 200 && (what == "set" || what == "renewset") && stored == nil {
+						t.Errorf("success for what is not stored")
+					}
+					if res.StatusCode == 200 && what == "destroy" && user != "" {
+						t.Errorf("success for a logout that is none")
+					}
+					if what != "destroy" && what != "empty" && user != "alice" {
+						t.Errorf("locked out")
+					}
+				})
+			})
+		}
+	}
+}
+
+type pcodec struct{ boom *string }
+
+func (c pcodec) Marshal(v any) ([]byte, error) {
+	if *c.boom == "m" {
+		panic("marshal")
+	}
+	return session2.JSON{}.Marshal(v)
+}
+func (c pcodec) Unmarshal(b []byte, v any) error {
+	if *c.boom == "u" {
+		panic("unmarshal")
+	}
+	return session2.JSON{}.Unmarshal(b, v)
+}
+
+type thing struct{ N int }
+
+func TestCodecPanics(t *testing.T) {
+	boom := ""
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: pcodec{&boom}})
+	k := session2.NewKey[thing]("t")
+	b := st.login("alice")
+	st.do(b, func(s *session2.Session) { k.Set(s, thing{1}); s.Flash(thing{2}) })
+	for _, mode := range []string{"m", "u"} {
+		for name, f := range map[string]func(s *session2.Session){
+			"set": func(s *session2.Session) { k.Set(s, thing{9}) }, "update": func(s *session2.Session) { k.Update(s, func(t thing) thing { t.N++; return t }) },
+			"flash": func(s *session2.Session) { s.Flash(thing{3}) }, "flashes": func(s *session2.Session) { s.Flashes() }, "pop": func(s *session2.Session) { k.Pop(s) },
+		} {
+			done := make(chan bool)
+			var wrote int
+			go func() {
+				defer close(done)
+				res := st.do(b, func(s *session2.Session) {
+					boom = mode
+					func() { defer func() { recover() }(); f(s) }()
+					boom = ""
+					v, _ := k.Get(s)
+					_ = v
+					s.Set("after", 1)
+				})
+				wrote = res.StatusCode
+			}()
+			select {
+			case <-done:
+			case <-time.After(5 * time.Second):
+				t.Fatalf("%s %s hangs", mode, name)
+			}
+			st.do(b, func(s *session2.Session) {
+				v, ok := k.Get(s)
+				t.Log(mode, name, wrote, v, ok, s.Err())
+				if !ok {
+					k.Set(s, thing{1})
+				}
+			})
+		}
+	}
+}
+
+// Update functions that panic in a rework (after the commit, for what came meanwhile).
+func TestReworkPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		var cerr error
+		w := recordPanics(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			var wg sync.WaitGroup
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				time.Sleep(time.Second)
+				return save()
+			})
+			s.Set("a", 1)
+			wg.Go(func() {
+				defer func() { recover() }()
+				cerr = s.Commit(context.Background())
+			})
+			time.Sleep(time.Millisecond)
+			calls := 0
+			counter.Update(s, func(n int) int {
+				if calls++; calls > 1 {
+					panic("oh")
+				}
+				return n + 1
+			})
+			wg.Wait()
+			io.WriteString(w, "done")
+		}), b)
+		t.Log(w.Code, cerr, st.stored(b, "a"), st.stored(b, "counter"))
+		if w.Code == 200 && st.stored(b, "counter") == nil {
+			t.Error("lost in silence")
+		}
+	})
+}
+
+// A goroutine storm on one session, for -race.
+func TestGoroutinesOfOneSession(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: time.Millisecond, RenewGrace: 20 * time.Millisecond})
+	b := st.login("alice")
+	var outer sync.WaitGroup
+	for range 3 {
+		outer.Go(func() {
+			for i := range 30 {
+				st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					var wg sync.WaitGroup
+					for g := range 8 {
+						wg.Go(func() {
+							switch (g + i) % 16 {
+							case 0:
+								s.Set("a", g)
+							case 1:
+								counter.Update(s, inc)
+							case 2:
+								s.Commit(r.Context())
+							case 3:
+								s.Keys()
+								s.Dump(io.Discard)
+							case 4:
+								tok := s.FormToken()
+								s.UseFormToken(r.Context(), tok)
+							case 5:
+								s.Flash(1)
+								s.Flashes()
+							case 6:
+								s.Renew()
+							case 7:
+								s.CSRFToken()
+								s.ValidCSRFToken(csrfReq("x"))
+							case 8:
+								s.Token()
+								s.ID()
+								s.Expires()
+							case 9:
+								s.Check(r.Context())
+							case 10:
+								s.Clear()
+							case 11:
+								s.SetUser("alice")
+							case 12:
+								if i%7 == 0 {
+									s.Destroy()
+								}
+							case 13:
+								s.Discard()
+							case 14:
+								s.Remember(time.Hour)
+								s.Passive()
+							case 15:
+								_ = s.Err()
+								_ = fmt.Sprint(s, s.Dirty(), s.HasInfo())
+								st.m.RevokeOthers(r.Context(), s)
+							}
+						})
+					}
+					if i%3 == 0 {
+						w.Write([]byte("x"))
+					}
+					wg.Wait()
+				})
+			}
+		})
+	}
+	outer.Wait()
+	_ = errors.New
+	_ = httptest.NewRecorder
+}

@@ -1,0 +1,187 @@
+package session2_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/session2/session2"
+)
+
+// filesOpen returns how many files this process has open, or zero where the
+// system does not tell.
+func filesOpen() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// shareRoots lets the bucket of users begin at the page of another one, as bbolt
+// finds out only when it counts the free pages.
+func shareRoots(whole []byte) []byte {
+	data := bytes.Clone(whole)
+	from, to := []byte("expires"), []byte("users")
+	for i := range whole { // on each copy of the page of buckets
+		if !bytes.HasPrefix(whole[i:], from) {
+			continue
+		}
+		j := i + bytes.Index(whole[i:], to)
+		copy(data[j+len(to):], whole[i+len(from):i+len(from)+8])
+	}
+	return data
+}
+
+// A file that is refused is let go: put right, it opens at once.
+func TestBoltRefusedFileIsLetGo(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sessions.db")
+	b := openBolt(t, dir)
+	for i := range uint64(200) {
+		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
+	}
+	must(t, b.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	edited := func(f func(tx *bolt.Tx) error) []byte {
+		must(t, os.WriteFile(path, whole, 0o600))
+		editBolt(t, dir, f)
+		data, err := os.ReadFile(path)
+		must(t, err)
+		return data
+	}
+	for name, data := range map[string][]byte{
+		"not a database": bytes.Repeat([]byte("no database\n"), 10_000),
+		"later format": edited(func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("2"))
+		}),
+		"no bucket of users": edited(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("users")) }),
+	} {
+		must(t, os.WriteFile(path, data, 0o600))
+		before := filesOpen()
+		if b, err := session2.OpenBoltStore(path, nil); err == nil {
+			b.Close()
+			t.Errorf("%s: opened", name)
+		}
+		if n := filesOpen(); n != before {
+			t.Errorf("%s: %d files are open, want %d as before", name, n, before)
+		}
+		must(t, os.WriteFile(path, whole, 0o600))
+		b, err := session2.OpenBoltStore(path, nil)
+		if err != nil {
+			t.Fatalf("%s, put right: %v", name, err)
+		}
+		must(t, b.Close())
+	}
+}
+
+// A file over which bbolt panics is let go as well. That happens in another
+// process, for bbolt goes on to read the pages after its panic, and the race
+// detector does not like how.
+func TestBoltPanickingFileIsLetGo(t *testing.T) {
+	if dir := os.Getenv("SESSION2_BOLT_CHILD"); dir != "" {
+		openTwice(filepath.Join(dir, "sessions.db"))
+	}
+	dir := t.TempDir()
+	b := openBolt(t, dir)
+	for i := range uint64(200) {
+		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
+	}
+	must(t, b.Close())
+	cmd := boltChild(t, dir)
+	cmd.Stderr = nil
+	out, err := cmd.Output()
+	if lines := strings.Split(string(out), "\n"); err != nil || len(lines) != 3 || !strings.Contains(lines[0], "damaged") || lines[1] != "<nil>" {
+		t.Errorf("opening the damaged file, and then the whole one: %v, %s", err, out)
+	}
+}
+
+// openTwice opens a file that was damaged, and again when it is whole.
+func openTwice(path string) {
+	whole, _ := os.ReadFile(path)
+	for _, data := range [][]byte{shareRoots(whole), whole} {
+		os.WriteFile(path, data, 0o600)
+		_, err := session2.OpenBoltStore(path, nil)
+		fmt.Println(err)
+	}
+	os.Exit(0)
+}
+
+// After bbolt has panicked in a commit the store takes no more changes, says so at
+// once, and lets the file go when it is closed.
+func TestBoltBrokenStoreIsLetGo(t *testing.T) {
+	dir := t.TempDir()
+	b := openBolt(t, dir)
+	saveBolt(t, b, boltRecord(1, ""))
+	b.BreakCommits()
+	if err := b.Save(t.Context(), boltRecord(2, ""), 0); err == nil || errors.Is(err, fs.ErrClosed) {
+		t.Errorf("the Save that broke it: %v, want an error that is no refusal", err)
+	}
+	if err := b.Save(t.Context(), boltRecord(2, ""), 0); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a later Save: %v, want fs.ErrClosed", err)
+	}
+	must(t, b.Close())
+	if _, err := b.Load(t.Context(), boltRecord(1, "").ID); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Load after Close: %v, want fs.ErrClosed", err)
+	}
+	if _, err := openBolt(t, dir).Load(t.Context(), boltRecord(1, "").ID); err != nil {
+		t.Errorf("opened again: %v", err)
+	}
+}
+
+// A refusal of the system is one where nothing was changed, and none where the
+// change shows.
+func TestBoltRefusals(t *testing.T) {
+	for _, refusal := range []error{syscall.EROFS, fs.ErrPermission} {
+		err := fmt.Errorf("write: %w", refusal)
+		b := openBolt(t, t.TempDir())
+		b.FailCommits(err)
+		if err := b.Save(t.Context(), boltRecord(1, ""), 0); !errors.Is(err, refusal) {
+			t.Errorf("nothing changed: %v, want %v", err, refusal)
+		}
+		b = openBolt(t, t.TempDir())
+		b.LoseAnswers(&err)
+		if err := b.Save(t.Context(), boltRecord(1, ""), 0); err == nil || errors.Is(err, refusal) {
+			t.Errorf("changed and not known to be durable: %v, want an error that is no refusal", err)
+		}
+		if _, err := b.Load(t.Context(), boltRecord(1, "").ID); err != nil {
+			t.Errorf("Load: %v", err)
+		}
+	}
+}
+
+// Damaged records do not tell where their index entries are. When no record is
+// left, a sweep finds these.
+func TestBoltSweepsWhatDamageLeft(t *testing.T) {
+	dir := t.TempDir()
+	b := openBolt(t, dir)
+	for i := range uint64(20) {
+		saveBolt(t, b, boltRecord(i, "alice"))
+	}
+	must(t, b.Close())
+	editBolt(t, dir, func(tx *bolt.Tx) error {
+		for i := range uint64(20) {
+			id := boltRecord(i, "").ID
+			bucket := []string{"sessions", "access"}[i%2]
+			must(t, damageBolt(tx, bucket, id[:]))
+		}
+		return nil
+	})
+	b = openBolt(t, dir)
+	for i := range uint64(20) {
+		must(t, b.Delete(t.Context(), boltRecord(i, "").ID))
+	}
+	if _, err := b.DeleteOld(t.Context(), 1<<62); err != nil {
+		t.Fatal(err)
+	}
+	must(t, b.Close())
+	if dump := dumpBolt(t, dir); len(dump) != 1 {
+		t.Errorf("left behind: %q", dump)
+	}
+}

@@ -1,0 +1,283 @@
+//go:build unix
+
+package session2_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// sharedGroup is a group that no process of this test has unless it is told to.
+const sharedGroup = 54321
+
+// shareable opens the stores that a group may share.
+var shareable = map[string]func(path string) (houseStore, error){
+	"file": func(path string) (houseStore, error) {
+		return session2.OpenFileStore(path, &session2.FileOptions{SharedGroup: true})
+	},
+	"bolt": func(path string) (houseStore, error) {
+		return session2.OpenBoltStore(path, &session2.BoltOptions{SharedGroup: true})
+	},
+	"gob": func(path string) (houseStore, error) {
+		return session2.OpenGobStore(path, &session2.GobOptions{SharedGroup: true})
+	},
+}
+
+// inDir returns where a store is whose directory is dir.
+func inDir(name, dir string) string {
+	if name == "file" {
+		return dir
+	}
+	return filepath.Join(dir, "s")
+}
+
+// A directory that its group may write is admitted by name only, and one that
+// others may write never.
+func TestStoresShareADirectory(t *testing.T) {
+	for name, open := range shareable {
+		t.Run(name, func(t *testing.T) {
+			for _, c := range []struct {
+				mode            fs.FileMode
+				private, shared bool
+			}{{0o700, true, true}, {0o750, true, true}, {0o770, false, true}, {0o777, false, false}, {0o702, false, false}} {
+				for with, admitted := range map[string]bool{"private": c.private, "shared": c.shared} {
+					dir := t.TempDir()
+					if err := os.Chmod(dir, c.mode); err != nil {
+						t.Fatal(err)
+					}
+					try := placed[name]
+					if with == "shared" {
+						try = open
+					}
+					s, err := try(inDir(name, dir))
+					if err == nil {
+						s.Close()
+					}
+					if (err == nil) != admitted || err != nil && !strings.Contains(err.Error(), "others may write") {
+						t.Errorf("%s, directory with mode %o: got %v, want it admitted: %v", with, c.mode, err, admitted)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A file that others may write to is refused as its directory is.
+func TestStoresRefuseOpenFiles(t *testing.T) {
+	for _, name := range []string{"bolt", "gob"} {
+		path := filepath.Join(t.TempDir(), "s")
+		s, err := placed[name](path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		modes := map[fs.FileMode][2]bool{0o660: {false, true}, 0o606: {false, false}, 0o600: {true, true}}
+		for mode, admitted := range modes {
+			os.Chmod(path, mode)
+			for i, open := range []func(string) (houseStore, error){placed[name], shareable[name]} {
+				s, err := open(path)
+				if err == nil {
+					s.Close()
+				}
+				if (err == nil) != admitted[i] {
+					t.Errorf("%s, file with mode %o, shared %v: got %v, want it admitted: %v", name, mode, i == 1, err, admitted[i])
+				}
+			}
+		}
+	}
+}
+
+// All that a store makes in a shared directory is open to the directory's group,
+// whatever the umask and this process's own group; and to nobody else.
+func TestStoresOpenToTheGroup(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	for name, open := range shareable {
+		t.Run(name, func(t *testing.T) {
+			dir := sharedDir(t, 0o770)
+			fillShared(t, open, inDir(name, dir))
+			filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+				if err != nil || path == dir {
+					return err
+				}
+				info, err := e.Info()
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := fs.FileMode(0o660)
+				if e.IsDir() {
+					want = fs.ModeDir | fs.ModeSetgid | 0o770
+				}
+				if info.Mode() != want {
+					t.Errorf("%s has mode %v, want %v", path, info.Mode(), want)
+				}
+				if gid := info.Sys().(*syscall.Stat_t).Gid; os.Geteuid() == 0 && gid != sharedGroup {
+					t.Errorf("%s has group %d, want the directory's, %d", path, gid, sharedGroup)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// sharedDir makes a directory that its group may write, another one than this
+// process's if the process may make it so, and that the group can reach.
+func sharedDir(t *testing.T, mode fs.FileMode) string {
+	t.Helper()
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "shared")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, up := range []string{parent, filepath.Dir(parent)} {
+		if err := os.Chmod(up, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, -1, sharedGroup); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// fillShared makes a store create all kinds of files that it has.
+func fillShared(t *testing.T, open func(string) (houseStore, error), path string) {
+	t.Helper()
+	s, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for n := range byte(2) {
+		if err := useShared(s, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// useShared changes all that is there and adds a record.
+func useShared(s houseStore, n byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for i := range n {
+		rec, err := s.Load(ctx, houseRecord(i, "").ID)
+		if err != nil {
+			return err
+		}
+		prev := rec.Version
+		rec.Version, rec.User = prev+100, rec.User+"a"
+		if err := s.Save(ctx, rec, prev); err != nil {
+			return err
+		}
+		if err := s.Touch(ctx, rec.ID, rec.Accessed.Add(time.Minute), rec.Expires.Add(time.Minute)); err != nil {
+			return err
+		}
+	}
+	old := houseRecord(200+n, "alice")
+	old.Expires = time.Now()
+	if err := s.Save(ctx, old, 0); err != nil {
+		return err
+	}
+	if got, err := s.DeleteOld(ctx, time.Hour); got != 1 || err != nil {
+		return fmt.Errorf("DeleteOld: %d, %w", got, err)
+	}
+	return s.Save(ctx, houseRecord(n, "alice"), 0)
+}
+
+// sharedEnv makes the test binary, run again, use the store that it names.
+const sharedEnv = "SESSION2_TEST_SHARED"
+
+// Processes of two users who have only the group in common share one store, in a
+// directory that belongs to a third, as a volume with an fsGroup does; and either
+// of them may have come first to any of its parts.
+func TestStoresAreSharedByUsers(t *testing.T) {
+	if use := os.Getenv(sharedEnv); use != "" {
+		name, path, _ := strings.Cut(use, ":")
+		s, err := shareable[name](path)
+		if err == nil {
+			err = useShared(s, byte(len(os.Getenv("N"))))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Log("only root can be two users; not checked")
+		return
+	}
+	for name := range shareable {
+		for _, mode := range []fs.FileMode{0o770, 0o770 | fs.ModeSetgid} {
+			dir := sharedDir(t, mode)
+			binary := sharedBinary(t, filepath.Dir(dir))
+			for n := range 6 {
+				asMember(t, binary, name+":"+inDir(name, dir), n, uint32(50001+n%2), sharedGroup)
+			}
+			stranger := exec.Command(binary, "-test.run=^TestStoresAreSharedByUsers$")
+			stranger.Env = append(os.Environ(), sharedEnv+"="+name+":"+inDir(name, dir))
+			stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 50003, Gid: 50003}}
+			if out, err := stranger.CombinedOutput(); err == nil {
+				t.Errorf("%s: a stranger may use the store: %s", name, out)
+			}
+		}
+	}
+}
+
+// sharedBinary copies this test's binary to where all users can run it.
+func sharedBinary(t *testing.T, dir string) string {
+	t.Helper()
+	b, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "binary")
+	if err := os.WriteFile(name, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// asMember runs this test as a user with a supplementary group.
+func asMember(t *testing.T, binary, use string, n int, uid, group uint32) {
+	t.Helper()
+	cmd := exec.Command(binary, "-test.run=^TestStoresAreSharedByUsers$")
+	cmd.Env = append(os.Environ(), sharedEnv+"="+use, "N="+strings.Repeat("n", n))
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{group}}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s, user %d, step %d: %v\n%s", use, uid, n, err, out)
+	}
+}
+
+// A URL says it by group=true.
+func TestOpenSharesWithTheGroup(t *testing.T) {
+	for name := range shareable {
+		dir := sharedDir(t, 0o770)
+		url := name + ":" + inDir(name, dir)
+		if s, err := session2.Open(t.Context(), url); err == nil {
+			s.(houseStore).Close()
+			t.Errorf("%s opens what the group may write", url)
+		}
+		s, err := session2.Open(t.Context(), url+"?group=true")
+		if err != nil {
+			t.Errorf("%s?group=true: %v", url, err)
+			continue
+		}
+		s.(houseStore).Close()
+	}
+}
