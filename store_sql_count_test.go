@@ -123,7 +123,7 @@ var deletions = map[string]func(context.Context, sqlStore) (int, error){
 }
 
 // deletable returns a store over rows that each of the deletions deletes.
-func (sys sqlSystem) deletable(t *testing.T, dsn string, rows int) (store sqlStore, tapped *tappedDriver, left func() int) {
+func (sys sqlSystem) deletable(t *testing.T, dsn string, rows int) (_ sqlStore, _ *tappedDriver, left func() int) {
 	t.Helper()
 	_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: rows, user: "ada", expires: "{now}-i"})
 	pool, tapped := tap(t, sys.driver, dsn)

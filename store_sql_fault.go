@@ -144,7 +144,8 @@ var mysqlNumbers = faults(map[sqlstore.Fault][]uint16{
 		1927, 2006, 2013, 4031, // connection killed, idle for too long
 		1317, 1969, // interrupted, out of time: Vitess's also when it does not know
 		1047, 3032, 3168, // node not ready (Galera), offline, not available
-		1180,                                           // error during commit: a Galera node that loses the others does not know whether they have it
+		// Error during commit: a Galera node that loses the others does not know if they have it.
+		1180,
 		9001, 9002, 9003, 9004, 9005, 9010, 9011, 8229, // TiDB: no answer from the store in time
 	},
 	sqlstore.Unprepared: {1461, 1243, 8111}, // max_prepared_stmt_count; no such statement, as behind a pooler

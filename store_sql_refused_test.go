@@ -271,7 +271,7 @@ var sqlAnswers = map[string][]struct {
 		{&pq.Error{Code: "54000"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "22001"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "XXUUU", Message: "command is too large: 5 bytes (max: 4)"}, session2.ErrTooLarge},
-		{&pq.Error{Code: "08P01", Message: "message size 17 MiB bigger than maximum allowed message size"}, session2.ErrTooLarge},
+		{&pq.Error{Code: "08P01", Message: "message bigger than maximum allowed message size"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "XX000", Message: "invalid memory alloc request size 1073741824"}, session2.ErrTooLarge},
 		{&pq.Error{Code: "55P03"}, nil},
 		{&pq.Error{Code: "40001"}, nil},
