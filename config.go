@@ -68,8 +68,9 @@ type Config struct {
 	Logger *slog.Logger
 
 	// OnEvent is called for each event, by the goroutine that met it, possibly
-	// by several at once. It must not use the session of the request: a commit
-	// may be under way, and would wait for itself.
+	// by several at once, when the store call or the commit that it is about is
+	// over. It may use the session of the request. If it panics, the request does,
+	// and what was committed stays.
 	OnEvent func(ctx context.Context, e Event)
 
 	// ErrorHandler answers a request whose session failed, instead of the

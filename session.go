@@ -556,8 +556,9 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 }
 
 // Remember keeps the session for d, used or not, in a cookie that outlives the
-// browser: it is SetPersistent(true), SetLifetime(d) and SetIdleTimeout(d). Browsers
-// keep no cookie for longer than 400 days.
+// browser: it is SetPersistent(true), SetLifetime(d) and SetIdleTimeout(d). Call it
+// after SetUser, which drops the limits of another user's session; a later login of
+// the same user keeps them. Browsers keep no cookie for longer than 400 days.
 func (s *Session) Remember(d time.Duration) {
 	if d <= 0 {
 		s.refuse(fmt.Errorf("session2: remember: %v is not positive", d))
