@@ -29,7 +29,8 @@ import (
 // file is dead, the process that notices writes the live rest to a new file,
 // which takes the old one's place. Until then changes wait, in all processes
 // (some 9 seconds for a million records), and a second index is in memory;
-// readers go on, and those of other processes then read the new file once. On
+// readers go on, and those of other processes then read the new file once. A
+// DeleteOld that leaves no record leaves nothing of the file but its header. On
 // Windows, where an open file cannot be replaced, the file is not compacted,
 // and grows.
 //
