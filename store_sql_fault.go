@@ -112,7 +112,8 @@ func mysqlFault(err error) sqlstore.Fault {
 var mysqlTooLarge = []string{
 	"max_allowed_packet",      // 1153, or 1105, which means many things
 	"message larger than max", // Vitess: grpc_max_message_size
-	`error 90 "Message too`,   // 1180, Galera: wsrep_max_ws_size
+	"Maximum writeset size",   // 1105, Galera: wsrep_max_ws_size
+	`error 90 "Message too`,   // 1180, Galera's, in earlier releases
 }
 
 // mysqlNumbers are those that a class does not tell.

@@ -298,6 +298,7 @@ var sqlAnswers = map[string][]struct {
 		{&mysql.MySQLError{Number: 1153}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1118}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1105, Message: "grpc: trying to send message larger than max"}, session2.ErrTooLarge},
+		{&mysql.MySQLError{Number: 1105, Message: "Maximum writeset size exceeded"}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1180, Message: `Got error 90 "Message too long" during COMMIT`}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1205}, nil},
 		{&mysql.MySQLError{Number: 1020}, nil},
