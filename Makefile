@@ -26,8 +26,8 @@ lint:
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
-	go test -race -shuffle=on -timeout 15m ./...
-	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 10m ./...) || exit 1; done
+	go test -race -shuffle=on -timeout 30m ./...
+	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 20m ./...) || exit 1; done
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools
