@@ -118,7 +118,7 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 		}
 	}
 	n, err := m.deleteUser(ctx, key, ids, keep)
-	if err == nil {
+	if err == nil || errors.Is(err, ErrUncertain) { // then all is deleted, and the number may be too small
 		for _, id := range ids {
 			m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
 		}

@@ -29,3 +29,23 @@ func TestRevokeUserWithoutAnIndexOfUsers(t *testing.T) {
 		t.Error("RevokeUser ended the wrong sessions")
 	}
 }
+
+// unsureStore deletes a user's sessions, and has lost count of them.
+type unsureStore struct{ *session2.MemoryStore }
+
+func (u unsureStore) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+	_, err := u.MemoryStore.DeleteUser(ctx, user, keep...)
+	return 0, errors.Join(session2.ErrUncertain, err)
+}
+
+// A store that has lost count has ended the sessions all the same: each is an event.
+func TestRevokeUserOfAnUncertainNumber(t *testing.T) {
+	st := newSite(t, unsureStore{session2.NewMemoryStore()}, session2.Config{})
+	b := st.login("alice")
+	if _, err := st.m.RevokeUser(t.Context(), "alice"); !errors.Is(err, session2.ErrUncertain) {
+		t.Errorf("RevokeUser = %v, want ErrUncertain", err)
+	}
+	if n := st.events.count(session2.EventRevoked); n != 1 || st.userOf(b) != "" {
+		t.Errorf("%d revoked events, user %q; want 1 and nobody", n, st.userOf(b))
+	}
+}
