@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 )
 
 // pitfalls is what session libraries are known to get wrong, and the tests that
-// it does not happen here. A test in a package of its own is package.Test.
+// it does not happen here.
 var pitfalls = []struct {
 	what  string
 	tests string
@@ -24,7 +25,7 @@ var pitfalls = []struct {
 	// Lost and revived.
 	{"two requests set different keys, and one key is gone", "TestConcurrentChangesToDifferentKeysMerge Test64Increments"},
 	{"a slow request that only read brings back a session that was logged out", "TestLogoutIsNotUndoneByARunningRequest"},
-	{"a look whether the record exists guards the write", "storetest.TestBrokenStores"},
+	{"a look whether the record exists guards the write", "TestBrokenStores"},
 	{"a logout that races a rotation deletes nothing", "TestLogoutWinsOverAConcurrentRotation"},
 	{"a session that was logged out comes back under a new ID", "TestLogoutIsNotUndoneByARunningRequest"},
 	{"a session that was emptied is skipped instead of deleted", "TestEmptiedSessionIsDeletedUnlessChangedMeanwhile"},
@@ -59,7 +60,7 @@ var pitfalls = []struct {
 	{"mapped memory is used after its transaction", "TestBoltConformance"},
 	{"a file is truncated, then written in place", "TestFileStoreCrash TestFileStoreKill"},
 	{"one unreadable record is an error for ever, or an outage a fresh session", "TestUnreadableRecord TestFailedLoadFailsClosed"},
-	{"Setup drops data", "storetest.TestBrokenStores"},
+	{"Setup drops data", "TestBrokenStores"},
 	{"half a session is deleted, by an index written in another step", "TestFileStoreCrash TestBoltDamagedIndexes"},
 
 	// Goroutines.
@@ -84,12 +85,7 @@ var pitfalls = []struct {
 }
 
 func TestPitfallsAreTested(t *testing.T) {
-	have := map[string]bool{}
-	for prefix, dir := range map[string]string{"": ".", "storetest.": "storetest"} {
-		for _, name := range testNames(t, dir) {
-			have[prefix+name] = true
-		}
-	}
+	have := testNames(t)
 	for _, p := range pitfalls {
 		for _, name := range strings.Fields(p.tests) {
 			if !have[name] {
@@ -99,25 +95,26 @@ func TestPitfallsAreTested(t *testing.T) {
 	}
 }
 
-// testNames returns the names of the test functions in a folder.
-func testNames(t *testing.T, dir string) (names []string) {
+// testNames returns the names of the functions in the test files of all folders.
+func testNames(t *testing.T) map[string]bool {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	have := map[string]bool{}
+	must(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		for _, decl := range f.Decls {
 			if d, ok := decl.(*ast.FuncDecl); ok {
-				names = append(names, d.Name.Name)
+				have[d.Name.Name] = true
 			}
 		}
-	}
-	return names
+		return nil
+	}))
+	return have
 }
 
 func TestLogoutWithoutIdleTimeout(t *testing.T) {
