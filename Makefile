@@ -10,6 +10,10 @@ MODULES = internal/pgxtest internal/webtest
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
 
+# The race detector makes each process sleep for a second before it ends, and
+# the tests run hundreds of processes.
+export GORACE = atexit_sleep_ms=0
+
 .PHONY: test tools lint unit test-cluster fuzz bench cover
 
 test: tools lint unit test-cluster fuzz bench
@@ -26,8 +30,8 @@ lint:
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
-	go test -race -shuffle=on -timeout 30m ./...
-	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -timeout 20m ./...) || exit 1; done
+	go test -race -shuffle=on -parallel 4 -timeout 30m ./...
+	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -parallel 4 -timeout 20m ./...) || exit 1; done
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools

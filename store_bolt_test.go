@@ -36,6 +36,7 @@ func openBolt(t testing.TB, dir string) *session2.BoltStore {
 }
 
 func TestBoltConformance(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t,
 		func(t testing.TB, dir string) session2.Store { return openBolt(t, dir) },
 		&storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {

@@ -268,8 +268,13 @@ func live(d *disk, root string, opts *session2.FileOptions, steps []fileStep) (b
 // under way has happened to each record or not, and both indexes lead to all
 // that is stored.
 func TestFileStoreCrash(t *testing.T) {
-	t.Run("private", func(t *testing.T) { crashEverywhere(t, false) })
-	t.Run("shared", func(t *testing.T) { crashEverywhere(t, true) })
+	t.Parallel()
+	for name, shared := range map[string]bool{"private": false, "shared": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			crashEverywhere(t, shared)
+		})
+	}
 }
 
 func crashEverywhere(t *testing.T, shared bool) {

@@ -41,6 +41,7 @@ func sessionFile(dir string, id session2.ID) string {
 }
 
 func TestFileStoreConformance(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openFile(t, filepath.Join(dir, "store"), nil)
 	}, &storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {

@@ -26,6 +26,7 @@ func openGob(t testing.TB, path string) *session2.GobStore {
 }
 
 func TestGobStoreConformance(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openGob(t, filepath.Join(dir, "sessions.gob"))
 	}, &storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {

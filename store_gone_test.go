@@ -121,6 +121,7 @@ func openUnsynced(kind, path string) (houseStore, error) {
 // it was in the beginning. A bolt file does not shrink, but nothing is in it, and
 // its pages are free.
 func TestStoresAreAsEmptyAsNew(t *testing.T) {
+	t.Parallel()
 	for kind, check := range map[string]func(t *testing.T, path string){
 		"memory": func(*testing.T, string) {}, // see the tests of the index
 		"bolt":   wantEmptyBolt,

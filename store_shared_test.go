@@ -205,6 +205,7 @@ const sharedEnv = "SESSION2_TEST_SHARED"
 // directory that belongs to a third, as a volume with an fsGroup does; and either
 // of them may have come first to any of its parts.
 func TestStoresAreSharedByUsers(t *testing.T) {
+	t.Parallel()
 	if use := os.Getenv(sharedEnv); use != "" {
 		name, path, _ := strings.Cut(use, ":")
 		s, err := shareable[name](path)

@@ -136,6 +136,7 @@ func (sys sqlSystem) deletable(t *testing.T, dsn string, rows int) (_ sqlStore, 
 // TestSQLLostCount loses the answer to one of the statements that delete: all
 // is deleted, and the number is exact, or comes with an error.
 func TestSQLLostCount(t *testing.T) {
+	t.Parallel()
 	const rows = 2500
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		for name, lost := range lostAnswers {

@@ -72,8 +72,10 @@ var sqlSettings = []sqlSetting{{
 
 // TestSQLSettings runs the conformance suite under each setting.
 func TestSQLSettings(t *testing.T) {
+	t.Parallel()
 	for _, set := range sqlSettings {
 		t.Run(set.name, func(t *testing.T) {
+			t.Parallel()
 			sys := sqlSystems[set.system]
 			dsn := withSettings(testdb.Inherited(t, set.name, func() string { return set.server(t) }), set.client)
 			set.inForce(t, dsn)

@@ -29,6 +29,7 @@ func openSQL(t testing.TB, driver, dsn string) *sql.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.SetMaxIdleConns(32) // a connection made anew for each call would be most of the work
 	t.Cleanup(func() { db.Close() })
 	return db
 }
@@ -46,6 +47,7 @@ func openPostgres(t testing.TB, dsn string, opts session2.SQLOptions) *session2.
 }
 
 func TestPostgresStore(t *testing.T) {
+	t.Parallel()
 	dsn := testdb.Postgres(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openPostgres(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})
@@ -65,6 +67,7 @@ func openMySQL(t testing.TB, dsn string, opts session2.SQLOptions) *session2.MyS
 }
 
 func TestMySQLStore(t *testing.T) {
+	t.Parallel()
 	dsn := testdb.MySQL(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return openMySQL(t, dsn, session2.SQLOptions{Table: sqlTable(dir)})

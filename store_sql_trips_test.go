@@ -182,6 +182,7 @@ func mysqlStatus(t *testing.T, db *sql.DB) map[string]int {
 // TestPgBouncer runs on connections that are handed out by the transaction,
 // where a statement prepared on one is not found on the next.
 func TestPgBouncer(t *testing.T) {
+	t.Parallel()
 	dsn := testdb.Inherited(t, "PGBOUNCER", func() string {
 		return testdb.NewPgBouncer(t, testdb.NewPostgres(t)).DSN()
 	})

@@ -30,7 +30,7 @@ func preparePostgres(s *Server) error {
 	}
 	// -N: no need to sync what is thrown away if the machine dies now. The
 	// server itself syncs.
-	err = s.tool(initdb, "-D", s.path("data"), "-N", "-U", account, "-A", "scram-sha-256", "--pwfile", s.path("password"),
+	err = s.tool(initdb, "-D", s.path("data"), "-N", "-U", account, "-A", "password", "--pwfile", s.path("password"),
 		"-E", "UTF8", "--locale=C")
 	if err != nil {
 		return err

@@ -127,7 +127,7 @@ func elsewhere(t testing.TB, s *Server, zone string, ahead time.Duration) *Serve
 
 // Inherited returns what start returns, or what it returned in the parent
 // process: a test that is run again in a child process, as storetest does, goes
-// on with the server that its parent started. The key names it.
+// on with the server that its parent started. The key names it, and is one test's.
 func Inherited(t *testing.T, key string, start func() string) string {
 	t.Helper()
 	env := "SESSION2_TESTDB_" + key
@@ -135,7 +135,8 @@ func Inherited(t *testing.T, key string, start func() string) string {
 		return dsn
 	}
 	dsn := start()
-	t.Setenv(env, dsn)
+	os.Setenv(env, dsn) // not t.Setenv, which parallel tests may not use
+	t.Cleanup(func() { os.Unsetenv(env) })
 	return dsn
 }
 
