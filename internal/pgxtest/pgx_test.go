@@ -36,6 +36,7 @@ func open(t testing.TB, dsn string, opts session2.SQLOptions, change func(*pgx.C
 		change(cfg)
 	}
 	db := stdlib.OpenDB(*cfg)
+	db.SetMaxIdleConns(32) // a connection made anew for each call would be most of the work
 	t.Cleanup(func() { db.Close() })
 	return setUp(t, db, opts)
 }
@@ -62,6 +63,7 @@ func record() session2.Record {
 func execMode(cfg *pgx.ConnConfig) { cfg.DefaultQueryExecMode = pgx.QueryExecModeExec }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	dsn := testdb.Postgres(t)
 	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 		return open(t, dsn, session2.SQLOptions{Table: table(dir)}, nil)
@@ -69,6 +71,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceBehindPooler(t *testing.T) {
+	t.Parallel()
 	dsn := testdb.Inherited(t, "PGX_PGBOUNCER", func() string {
 		return testdb.NewPgBouncer(t, testdb.NewPostgres(t)).DSN()
 	})
