@@ -5,18 +5,19 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // Two submits of one form: both are told true, with a nil error.
 func TestFormTokenUsedTwice(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	var form string
-	st.do(b, func(s *session2.Session) { form = s.FormToken() })
+	st.Do(b, func(s *session2.Session) { form = s.FormToken() })
 	first, second := false, false
-	res := st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		n, _ := counter.Get(s)
-		st.do(b.clone(), func(s *session2.Session) { // the other submit
+		st.Do(b.Clone(), func(s *session2.Session) { // the other submit
 			counter.Update(s, inc)
 			first, _ = s.UseFormToken(r.Context(), form)
 		})
@@ -33,12 +34,12 @@ func TestFormTokenUsedTwice(t *testing.T) {
 
 // Related: a request whose session is broken is told true for a token of its own.
 func TestFormTokenOfABrokenSession(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout})
-	b := st.login("alice")
-	st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout})
+	b := st.Login("alice")
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		tok := s.FormToken()
-		store.failSave.Store(true)
+		store.FailSave.Store(true)
 		if s.Commit(r.Context()) == nil {
 			t.Error("stored")
 		}
@@ -50,13 +51,13 @@ func TestFormTokenOfABrokenSession(t *testing.T) {
 
 // After ErrLostUpdate of a login that came upon its twin, Discard leaves the request signed in.
 func TestDiscardAfterALoginThatLost(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", 0) })
-	other := b.clone()
-	st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", 0) })
+	other := b.Clone()
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Get("cart")
-		st.do(other, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 5); s.Set("secret", 1) })
+		st.Do(other, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 5); s.Set("secret", 1) })
 		s.SetUser("alice")
 		s.Set("cart", 1)
 		err := s.Commit(r.Context())

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // An OnEvent that panics at the commit: stored, yet the handler's recovery answers 500.
@@ -56,13 +57,13 @@ func TestStorePanics(t *testing.T) {
 			t.Run(op+" "+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := &panicSave{hookStore: newHookStore()}
-					st := newSite(t, store, session2.Config{})
-					b := st.login("alice")
+					st := testsite.NewSite(t, store, session2.Config{})
+					b := st.Login("alice")
 					var form string
-					st.do(b, func(s *session2.Session) { form = s.FormToken() })
+					st.Do(b, func(s *session2.Session) { form = s.FormToken() })
 					time.Sleep(5 * time.Minute)
 					var told []string
-					w := recordPanics(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					w := testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 						safe := func(f func()) {
 							defer func() {
 								if p := recover(); p != nil {
@@ -102,13 +103,13 @@ func TestStorePanics(t *testing.T) {
 						store.on = ""
 						safe(func() { s.Err(); s.Get("k"); s.Dirty(); s.Keys(); s.Has("x") })
 						safe(func() { io.WriteString(w, "done") })
-					}), b.clone())
+					}), b.Clone())
 					store.on = ""
 					res := w.Result()
-					b.receive(res)
+					b.Receive(res)
 					var stored any
 					var user string
-					st.do(b, func(s *session2.Session) { stored, user = s.Get("k"), s.User() })
+					st.Do(b, func(s *session2.Session) { stored, user = s.Get("k"), s.User() })
 					if res.StatusCode == 200 && (what == "set" || what == "renewset") && stored == nil {
 						t.Errorf("success for what is not stored")
 					}
@@ -143,10 +144,10 @@ type thing struct{ N int }
 
 func TestCodecPanics(t *testing.T) {
 	boom := ""
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: pcodec{&boom}})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Codec: pcodec{&boom}})
 	k := session2.NewKey[thing]("t")
-	b := st.login("alice")
-	st.do(b, func(s *session2.Session) { k.Set(s, thing{1}); s.Flash(thing{2}) })
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { k.Set(s, thing{1}); s.Flash(thing{2}) })
 	for _, mode := range []string{"m", "u"} {
 		for name, f := range map[string]func(s *session2.Session){
 			"set": func(s *session2.Session) { k.Set(s, thing{9}) }, "update": func(s *session2.Session) { k.Update(s, func(t thing) thing { t.N++; return t }) },
@@ -156,7 +157,7 @@ func TestCodecPanics(t *testing.T) {
 			var wrote int
 			go func() {
 				defer close(done)
-				res := st.do(b, func(s *session2.Session) {
+				res := st.Do(b, func(s *session2.Session) {
 					boom = mode
 					func() { defer func() { recover() }(); f(s) }()
 					boom = ""
@@ -171,7 +172,7 @@ func TestCodecPanics(t *testing.T) {
 			case <-time.After(5 * time.Second):
 				t.Fatalf("%s %s hangs", mode, name)
 			}
-			st.do(b, func(s *session2.Session) {
+			st.Do(b, func(s *session2.Session) {
 				v, ok := k.Get(s)
 				t.Log(mode, name, wrote, v, ok, s.Err())
 				if !ok {
@@ -186,10 +187,10 @@ func TestCodecPanics(t *testing.T) {
 func TestReworkPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
 		var cerr error
-		w := recordPanics(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		w := testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			var wg sync.WaitGroup
 			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 				time.Sleep(time.Second)
@@ -211,8 +212,8 @@ func TestReworkPanics(t *testing.T) {
 			wg.Wait()
 			io.WriteString(w, "done")
 		}), b)
-		t.Log(w.Code, cerr, st.stored(b, "a"), st.stored(b, "counter"))
-		if w.Code == 200 && st.stored(b, "counter") == nil {
+		t.Log(w.Code, cerr, st.Stored(b, "a"), st.Stored(b, "counter"))
+		if w.Code == 200 && st.Stored(b, "counter") == nil {
 			t.Error("lost in silence")
 		}
 	})
@@ -220,13 +221,13 @@ func TestReworkPanics(t *testing.T) {
 
 // A goroutine storm on one session, for -race.
 func TestGoroutinesOfOneSession(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: time.Millisecond, RenewGrace: 20 * time.Millisecond})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: time.Millisecond, RenewGrace: 20 * time.Millisecond})
+	b := st.Login("alice")
 	var outer sync.WaitGroup
 	for range 3 {
 		outer.Go(func() {
 			for i := range 30 {
-				st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					var wg sync.WaitGroup
 					for g := range 8 {
 						wg.Go(func() {
@@ -273,7 +274,7 @@ func TestGoroutinesOfOneSession(t *testing.T) {
 							case 15:
 								_ = s.Err()
 								_ = fmt.Sprint(s, s.Dirty(), s.HasInfo())
-								st.m.RevokeOthers(r.Context(), s)
+								st.M.RevokeOthers(r.Context(), s)
 							}
 						})
 					}

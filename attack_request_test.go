@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 func csrfReq(tok string) *http.Request {
@@ -23,12 +24,12 @@ func csrfReq(tok string) *http.Request {
 // A CSRF token from before the login is valid after it.
 func TestCSRFTokenSurvivesLogin(t *testing.T) {
 	for _, renew := range []bool{false, true} {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.Set("cart", 1) }) // an anonymous session
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("cart", 1) }) // an anonymous session
 		var before string
-		st.do(b, func(s *session2.Session) { before = s.CSRFToken() }) // known to whoever knew it
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) { before = s.CSRFToken() }) // known to whoever knew it
+		st.Do(b, func(s *session2.Session) {
 			if renew {
 				s.Renew()
 			} else {
@@ -36,7 +37,7 @@ func TestCSRFTokenSurvivesLogin(t *testing.T) {
 			}
 			s.CSRFToken() // the answer to the login carries a new token
 		})
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			if s.ValidCSRFToken(csrfReq(before)) {
 				t.Errorf("renew=%t: the CSRF token from before the change of privileges is valid after it", renew)
 			}
@@ -47,13 +48,13 @@ func TestCSRFTokenSurvivesLogin(t *testing.T) {
 // A passive request's Save takes back the accesses of others.
 func TestPassiveSaveMovesAccessBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{}) // idle 30 min
-		b := st.login("alice")
-		st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) { // a stream
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{}) // idle 30 min
+		b := st.Login("alice")
+		st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) { // a stream
 			s.Passive()
 			s.User()
 			time.Sleep(20 * time.Minute)
-			if st.userOf(b) != "alice" { // the user clicks in another tab
+			if st.UserOf(b) != "alice" { // the user clicks in another tab
 				t.Error("expired before")
 			}
 			s.Set("progress", 1)
@@ -61,7 +62,7 @@ func TestPassiveSaveMovesAccessBack(t *testing.T) {
 				t.Errorf("Commit = %v", err)
 			}
 			time.Sleep(11 * time.Minute)
-			if user := st.userOf(b); user != "alice" {
+			if user := st.UserOf(b); user != "alice" {
 				t.Errorf("11 minutes after its last use the session, of 30 idle minutes, reads as %q", user)
 			}
 		})
@@ -72,8 +73,8 @@ func TestPassiveSaveMovesAccessBack(t *testing.T) {
 func TestRetryRevivesExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
 		start := time.Now()
 		deadline := start.Add(10 * time.Minute)
 		var wg sync.WaitGroup
@@ -95,16 +96,16 @@ func TestRetryRevivesExpired(t *testing.T) {
 		wg.Go(func() { // is told that it has expired
 			time.Sleep(time.Until(deadline))
 			r := httptest.NewRequest("GET", "/", nil)
-			b.send(r)
-			if u := st.userOf(b.clone()); u != "" {
+			b.Send(r)
+			if u := st.UserOf(b.Clone()); u != "" {
 				t.Errorf("not expired: %q", u)
 			}
 		})
 		time.Sleep(time.Until(deadline.Add(-3 * time.Second)))
-		res := st.do(b.clone(), func(s *session2.Session) { s.Set("k", 1) })
+		res := st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
 		wg.Wait()
 		time.Sleep(time.Second)
-		if u := st.userOf(b.clone()); u != "" {
+		if u := st.UserOf(b.Clone()); u != "" {
 			t.Errorf("status %d; a Save that began %v after the end revived the session of %q", res.StatusCode, late.Sub(deadline), u)
 		}
 	})
@@ -114,13 +115,13 @@ func TestRetryRevivesExpired(t *testing.T) {
 func TestSlowUpdateRevivesExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
 		deadline := time.Now().Add(10 * time.Minute)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			time.Sleep(time.Until(deadline))
-			if u := st.userOf(b.clone()); u != "" {
+			if u := st.UserOf(b.Clone()); u != "" {
 				t.Errorf("not expired: %q", u)
 			}
 		})
@@ -132,7 +133,7 @@ func TestSlowUpdateRevivesExpired(t *testing.T) {
 		})
 		time.Sleep(time.Until(deadline.Add(-time.Second)))
 		calls := 0
-		res := st.do(b.clone(), func(s *session2.Session) {
+		res := st.Do(b.Clone(), func(s *session2.Session) {
 			counter.Update(s, func(n int) int {
 				if calls++; calls > 1 {
 					time.Sleep(2 * time.Second)
@@ -141,7 +142,7 @@ func TestSlowUpdateRevivesExpired(t *testing.T) {
 			})
 		})
 		wg.Wait()
-		if u := st.userOf(b.clone()); u != "" {
+		if u := st.UserOf(b.Clone()); u != "" {
 			t.Errorf("status %d: revived: %q", res.StatusCode, u)
 		}
 	})
@@ -160,16 +161,16 @@ func TestCommitBetweenCommitAndHeader(t *testing.T) {
 					f()
 				}
 			}})
-		must(t, err)
-		st := &site{t: t, m: m, store: store, events: &eventLog{}}
-		b := st.login("alice")
-		old := b.token()
+		testsite.Must(t, err)
+		st := &testsite.Site{T: t, M: m, Store: store, Events: &testsite.EventLog{}}
+		b := st.Login("alice")
+		old := b.Token()
 		var cerr, serr error
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			s.Set("k", 1)
 			var wg sync.WaitGroup
 			// conflict: an event that is reported by this commit
-			st.do(b.clone(), func(s *session2.Session) { s.Set("other", 1) })
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("other", 1) })
 			inReport = func() { // a slow logger, e.g.
 				wg.Go(func() {
 					store.set(func() {
@@ -188,7 +189,7 @@ func TestCommitBetweenCommitAndHeader(t *testing.T) {
 			serr = s.Err()
 		})
 		store.set(func() { store.onSave = nil })
-		if b.token() == old && st.userOf(b) != "alice" && cerr == nil && serr == nil {
+		if b.Token() == old && st.UserOf(b) != "alice" && cerr == nil && serr == nil {
 			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so: the client is locked out")
 		}
 	})
@@ -198,11 +199,11 @@ func TestCommitBetweenCommitAndHeader(t *testing.T) {
 func TestCommitBeside500(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
-		old := b.token()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		old := b.Token()
 		var cerr, serr error
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			var wg sync.WaitGroup
 			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 				time.Sleep(time.Second)
@@ -214,7 +215,7 @@ func TestCommitBeside500(t *testing.T) {
 			wg.Wait()
 			serr = s.Err()
 		})
-		if b.token() == old && st.userOf(b) != "alice" && cerr == nil && serr == nil {
+		if b.Token() == old && st.UserOf(b) != "alice" && cerr == nil && serr == nil {
 			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so")
 		}
 	})
@@ -223,15 +224,15 @@ func TestCommitBeside500(t *testing.T) {
 // The next user inherits "remember me".
 func TestRememberIsInherited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * 24 * time.Hour) })
-		st.do(b, func(s *session2.Session) { s.SetUser("bob") }) // without "remember me"
-		if b.cookie.MaxAge > 0 {
-			t.Errorf("bob's cookie stays for %ds", b.cookie.MaxAge)
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * 24 * time.Hour) })
+		st.Do(b, func(s *session2.Session) { s.SetUser("bob") }) // without "remember me"
+		if b.Cookie.MaxAge > 0 {
+			t.Errorf("bob's cookie stays for %ds", b.Cookie.MaxAge)
 		}
 		time.Sleep(48 * time.Hour)
-		if u := st.userOf(b); u != "" {
+		if u := st.UserOf(b); u != "" {
 			t.Errorf("%s is signed in after two idle days, for somebody else's Remember", u)
 		}
 	})
@@ -240,13 +241,13 @@ func TestRememberIsInherited(t *testing.T) {
 // A late answer takes the browser back to a token; the honest client is locked out.
 // A Commit after the handler.
 func TestCommitAfterTheHandler(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	var kept *session2.Session
-	st.do(b, func(s *session2.Session) { kept = s; s.User() })
+	st.Do(b, func(s *session2.Session) { kept = s; s.User() })
 	kept.Set("late", 1)
 	err := kept.Commit(t.Context())
-	if err == nil && st.stored(b, "late") != nil && st.events.count(session2.EventDropped) > 0 {
+	if err == nil && st.Stored(b, "late") != nil && st.Events.Count(session2.EventDropped) > 0 {
 		t.Errorf("event Dropped and Err = %v, and it was stored all the same", kept.Err())
 	}
 }
@@ -254,11 +255,11 @@ func TestCommitAfterTheHandler(t *testing.T) {
 // A change that changes nothing, and a Touch that fails.
 func TestTouchFailsBesideANoOp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, touchFails{session2.NewMemoryStore()}, session2.Config{})
-		b := st.login("alice")
-		st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+		st := testsite.NewSite(t, touchFails{session2.NewMemoryStore()}, session2.Config{})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
 		time.Sleep(2 * time.Minute)
-		if res := st.do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 200 {
+		if res := st.Do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 200 {
 			t.Errorf("status %d because an access could not be noted", res.StatusCode)
 		}
 	})
@@ -266,7 +267,9 @@ func TestTouchFailsBesideANoOp(t *testing.T) {
 
 type touchFails struct{ *session2.MemoryStore }
 
-func (touchFails) Touch(context.Context, session2.ID, time.Time, time.Time) error { return errDown }
+func (touchFails) Touch(context.Context, session2.ID, time.Time, time.Time) error {
+	return testsite.ErrDown
+}
 
 // What was set before SetUser, in another user's session, lands in the new user's session.
 func TestOwnSessionHoldsAnotherUsersValues(t *testing.T) {
@@ -277,19 +280,19 @@ func TestOwnSessionHoldsAnotherUsersValues(t *testing.T) {
 		"twin":          func(s *session2.Session) { s.SetUser("bob") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.login("alice")
-			other := b.clone()
-			st.during(b, func(s *session2.Session) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
+			other := b.Clone()
+			st.During(b, func(s *session2.Session) {
 				s.Set("last", s.User()+"'s secret")
 				s.Flash("Good bye, " + s.User())
-			}, func() { st.do(other, meanwhile) }, func(s *session2.Session) {
+			}, func() { st.Do(other, meanwhile) }, func(s *session2.Session) {
 				s.SetUser("bob")
 				if s.Has("last") {
 					t.Error("in the request")
 				}
 			})
-			st.do(b, func(s *session2.Session) {
+			st.Do(b, func(s *session2.Session) {
 				if v := s.Get("last"); s.User() == "bob" && v != nil {
 					t.Errorf("bob reads %v", v)
 				}
@@ -303,8 +306,8 @@ func TestOwnSessionHoldsAnotherUsersValues(t *testing.T) {
 
 // A token in a response that says public.
 func TestPublicCacheControl(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	res := st.visit(&browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		s.SetUser("alice")
 	})

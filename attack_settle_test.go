@@ -12,40 +12,41 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // Nested managers: the outer one's commit fails after the inner one's has been done.
 func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
-	outerStore := newBrittle()
+	outerStore := testsite.NewBrittle()
 	quiet := slog.New(slog.DiscardHandler)
-	outer, err := session2.NewManager(outerStore, session2.Config{Logger: quiet, CommitTimeout: tinyTimeout, Cookie: session2.CookieConfig{Name: "__Host-outer"}})
-	must(t, err)
+	outer, err := session2.NewManager(outerStore, session2.Config{Logger: quiet, CommitTimeout: testsite.TinyTimeout, Cookie: session2.CookieConfig{Name: "__Host-outer"}})
+	testsite.Must(t, err)
 	inner, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: quiet})
-	must(t, err)
+	testsite.Must(t, err)
 	var do func(in, out *session2.Session)
 	h := outer.Wrap(inner.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		do(inner.Session(r), outer.Session(r))
 		io.WriteString(w, "done")
 	})))
-	b := &browser{} // of the inner cookie
+	b := &testsite.Browser{} // of the inner cookie
 	ask := func(f func(in, out *session2.Session)) *http.Response {
 		do = f
 		r := httptest.NewRequest("GET", "/", nil)
-		b.send(r)
+		b.Send(r)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		res := w.Result()
 		for _, c := range res.Cookies() {
 			if c.Name == "__Host-session" {
-				b.cookie = c
+				b.Cookie = c
 			}
 		}
 		return res
 	}
 	ask(func(in, _ *session2.Session) { in.SetUser("alice") })
-	outerStore.failSave.Store(true)
+	outerStore.FailSave.Store(true)
 	res := ask(func(in, out *session2.Session) { in.Renew(); in.Set("order", 1); out.Set("k", 1) })
-	outerStore.failSave.Store(false)
+	outerStore.FailSave.Store(false)
 	var user string
 	ask(func(in, _ *session2.Session) { user = in.User() })
 	if user != "alice" {
@@ -57,9 +58,9 @@ func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
 // A Discard beside a commit that lands: a refusal though nobody else changed the key.
 func TestFalseLostUpdateAfterDiscard(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Get("k")
 		s.Set("k", 1)
 		store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
@@ -81,12 +82,12 @@ func TestFalseLostUpdateAfterDiscard(t *testing.T) {
 
 // After a Commit that merged, a fresh read and a Set are refused.
 func TestFalseLostUpdateAfterAMerge(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		counter.Update(s, inc)
 		counter.Get(s) // to show it
-		st.do(b.clone(), func(s *session2.Session) { counter.Update(s, inc) })
+		st.Do(b.Clone(), func(s *session2.Session) { counter.Update(s, inc) })
 		if err := s.Commit(r.Context()); err != nil { // merged: 2
 			t.Error(err)
 		}
@@ -107,16 +108,16 @@ func TestPanicIsNotUncertain(t *testing.T) {
 	var got error
 	m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { got = err; w.WriteHeader(503) }})
-	must(t, err)
-	st := &site{t: t, m: m, store: store, events: &eventLog{}}
-	b := st.login("alice")
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	testsite.Must(t, err)
+	st := &testsite.Site{T: t, M: m, Store: store, Events: &testsite.EventLog{}}
+	b := st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Set("k", 1)
 		store.on = "saved"
 		func() { defer func() { recover() }(); s.Commit(r.Context()) }()
 		store.on = ""
 	})
-	if got != nil && !errors.Is(got, session2.ErrUncertain) && st.stored(b, "k") != nil {
+	if got != nil && !errors.Is(got, session2.ErrUncertain) && st.Stored(b, "k") != nil {
 		t.Errorf("%v: not uncertain, and stored", got)
 	}
 }
@@ -125,11 +126,11 @@ func TestPanicIsNotUncertain(t *testing.T) {
 func TestRevokeUserEndsAnothersSession(t *testing.T) {
 	mem := session2.NewMemoryStore()
 	store := &plainIter{MemoryStore: mem}
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	store.before = func() { store.before = nil; st.do(b, func(s *session2.Session) { s.SetUser("bob") }) }
-	n, err := st.m.RevokeUser(t.Context(), "alice")
-	if u := st.userOf(b); u != "bob" {
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	store.before = func() { store.before = nil; st.Do(b, func(s *session2.Session) { s.SetUser("bob") }) }
+	n, err := st.M.RevokeUser(t.Context(), "alice")
+	if u := st.UserOf(b); u != "bob" {
 		t.Errorf("RevokeUser(alice) = %d, %v ended bob's session: %q", n, err, u)
 	}
 }
@@ -152,17 +153,17 @@ func (p *plainIter) Delete(ctx context.Context, id session2.ID) error {
 // UseFormToken after the inner http.TimeoutHandler has answered with 503.
 func TestFormTokenAfterTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := st.Login("alice")
 		var form string
-		st.do(b, func(s *session2.Session) { form = s.FormToken() })
+		st.Do(b, func(s *session2.Session) { form = s.FormToken() })
 		done := make(chan struct{})
 		var ok bool
 		var err error
 		r := httptest.NewRequest("GET", "/", nil)
-		b.send(r)
+		b.Send(r)
 		w := httptest.NewRecorder()
-		st.m.Wrap(http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		st.M.Wrap(http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer close(done)
 			s := session2.FromContext(r.Context())
 			s.User()
@@ -179,14 +180,14 @@ func TestFormTokenAfterTimeout(t *testing.T) {
 
 // Update that uses the session's same key inside: must end.
 func TestNestedUpdateEnds(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	done := make(chan struct{})
 	calls := 0
 	go func() {
 		defer close(done)
 		defer func() { recover() }()
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			counter.Update(s, func(n int) int {
 				if calls++; calls > 100000 {
 					panic("endless")
@@ -209,9 +210,9 @@ func TestNestedUpdateEnds(t *testing.T) {
 // A store panics where the cookie of an earlier Commit is confirmed: no cookie, status 200.
 func TestConfirmPanics(t *testing.T) {
 	store := &panicSave{hookStore: newHookStore()}
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Renew()
 		if err := s.Commit(r.Context()); err != nil {
 			t.Error(err)
@@ -221,7 +222,7 @@ func TestConfirmPanics(t *testing.T) {
 		store.on = ""
 		w.WriteHeader(500)
 	})
-	if u := st.userOf(b); u != "alice" {
+	if u := st.UserOf(b); u != "alice" {
 		t.Errorf("status %d without the cookie: locked out", res.StatusCode)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // nowhere is a ResponseWriter that costs nothing itself.
@@ -32,18 +33,18 @@ func benchStores(b *testing.B, f func(b *testing.B, store session2.Store)) {
 
 // benchServe serves requests with the cookie of a session of ten keys.
 func benchServe(b *testing.B, store session2.Store, cookie bool, h http.HandlerFunc) {
-	st := newSite(b, store, session2.Config{})
-	visitor := &browser{}
-	st.do(visitor, func(s *session2.Session) {
+	st := testsite.NewSite(b, store, session2.Config{})
+	visitor := &testsite.Browser{}
+	st.Do(visitor, func(s *session2.Session) {
 		for i := range 10 {
 			s.Set(fmt.Sprintf("key%d", i), "value")
 		}
 	})
 	r := httptest.NewRequest("GET", "/", nil)
 	if cookie {
-		visitor.send(r)
+		visitor.Send(r)
 	}
-	handler := st.m.Wrap(h)
+	handler := st.M.Wrap(h)
 	b.ReportAllocs()
 	for b.Loop() {
 		handler.ServeHTTP(&nowhere{header: http.Header{}}, r)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // cacheable says what a shared cache may do with a response, "" for nothing.
@@ -46,10 +47,10 @@ func TestCookieIsKeptFromSharedCaches(t *testing.T) {
 	}
 	for change, f := range changes {
 		for i, lines := range append(kept, replaced...) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := &browser{}
-			st.begin(b)
-			res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &testsite.Browser{}
+			st.Begin(b)
+			res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 				w.Header()["Cache-Control"] = lines
 				w.Header().Set("Expires", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
 				f(s)
@@ -75,8 +76,8 @@ func TestCookieIsKeptFromCachesOfOneVendor(t *testing.T) {
 	names := []string{"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "vercel-cdn-cache-control",
 		"Surrogate-Control", "Edge-Control", "X-Accel-Expires"}
 	for _, login := range []bool{true, false} {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		res := st.visit(&browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			for _, name := range names {
 				w.Header()[name] = []string{"max-age=60"}
 			}
@@ -163,14 +164,14 @@ func TestLateHeadersDoNotMakeACookiePublic(t *testing.T) {
 	}
 	for name, f := range handlers {
 		for where, wrap := range outside {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 1000,
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 1000,
 				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 					w.WriteHeader(http.StatusServiceUnavailable)
 					public(w)
 					io.WriteString(w, "error page")
 				}})
 			rec := httptest.NewRecorder()
-			wrap(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			wrap(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				s.SetUser("alice")
 				f(s, w, r)
 			})).ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // A change is done again on what others have stored meanwhile, whether or not
@@ -27,14 +28,14 @@ func TestAChangeThatLooksLikeNothingIsReplayed(t *testing.T) {
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.login("alice")
-			st.do(b, func(s *session2.Session) { s.Set("k", 1) })
-			other := b.clone()
-			st.during(b, func(s *session2.Session) { s.User() }, func() {
-				st.do(other, func(s *session2.Session) { s.Set("next", "/admin") })
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
+			st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+			other := b.Clone()
+			st.During(b, func(s *session2.Session) { s.User() }, func() {
+				st.Do(other, func(s *session2.Session) { s.Set("next", "/admin") })
 			}, func(s *session2.Session) { change(s); s.SetUser("alice") })
-			if next := st.stored(b, "next"); next != nil {
+			if next := st.Stored(b, "next"); next != nil {
 				t.Errorf("next = %v after it was deleted at a login", next)
 			}
 		})
@@ -55,11 +56,11 @@ func TestACommitThatChangesNothingWritesNothing(t *testing.T) {
 	}
 	for name, change := range changes {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
-		st.do(b, func(s *session2.Session) { s.Set("k", "v") })
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("k", "v") })
 		before := store.count("save", "touch")
-		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			change(s)
 			if err := s.Commit(r.Context()); err != nil {
 				t.Errorf("%s: Commit = %v", name, err)
@@ -70,7 +71,7 @@ func TestACommitThatChangesNothingWritesNothing(t *testing.T) {
 		if n := store.count("save", "touch") - before; n != 0 || len(res.Cookies()) != 0 {
 			t.Errorf("%s: %d writes, cookies %v", name, n, res.Cookies())
 		}
-		if got := st.stored(b, "k"); got != "v" {
+		if got := st.Stored(b, "k"); got != "v" {
 			t.Errorf("%s: k = %v", name, got)
 		}
 	}
@@ -79,9 +80,9 @@ func TestACommitThatChangesNothingWritesNothing(t *testing.T) {
 // A function of the application that panics, uses the session or commits it leaves
 // no lock behind: its request ends, and the next one goes on.
 func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
-	replayed := func(second func(s *session2.Session)) func(st *site, b *browser) *httptest.ResponseRecorder {
-		return func(st *site, b *browser) *httptest.ResponseRecorder {
-			return recordPanics(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	replayed := func(second func(s *session2.Session)) func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
+		return func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
+			return testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				first := true
 				counter.Update(s, func(n int) int {
 					if !first {
@@ -90,13 +91,13 @@ func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
 					first = false
 					return n + 1
 				})
-				st.do(b.clone(), func(s *session2.Session) { counter.Update(s, inc) })
+				st.Do(b.Clone(), func(s *session2.Session) { counter.Update(s, inc) })
 				io.WriteString(w, "done")
 			}), b)
 		}
 	}
 	for name, c := range map[string]struct {
-		run   func(st *site, b *browser) *httptest.ResponseRecorder
+		run   func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder
 		count int // what the counter is left at
 	}{
 		"panics at the replay":  {replayed(func(*session2.Session) { panic("oh") }), 1},
@@ -105,18 +106,18 @@ func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
 		"discards":              {replayed((*session2.Session).Discard), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.login("alice")
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
 			c.run(st, b)
-			if n := st.stored(b, "counter"); n != c.count {
+			if n := st.Stored(b, "counter"); n != c.count {
 				t.Errorf("counter = %v, want %d", n, c.count)
 			}
 		})
 	}
 	t.Run("commits at the replay", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.login("alice")
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
 			var err error
 			w := replayed(func(s *session2.Session) { err = s.Commit(context.Background()) })(st, b)
 			if err == nil || w.Code == 0 {
@@ -128,9 +129,9 @@ func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
 
 // What a panic leaves of a session stores nothing a second time.
 func TestACommitThatPanickedIsNotDoneAgain(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		calls := 0
 		counter.Update(s, func(n int) int {
 			if calls++; calls > 1 {
@@ -138,7 +139,7 @@ func TestACommitThatPanickedIsNotDoneAgain(t *testing.T) {
 			}
 			return n + 1
 		})
-		st.do(b.clone(), func(s *session2.Session) { s.Set("k", 1) })
+		st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
 		func() {
 			defer func() { recover() }()
 			s.Commit(r.Context())
@@ -147,8 +148,8 @@ func TestACommitThatPanickedIsNotDoneAgain(t *testing.T) {
 			t.Error("a commit after one that panicked is acknowledged")
 		}
 	})
-	if res.StatusCode != 500 || st.stored(b, "counter") != nil {
-		t.Errorf("status %d, counter %v", res.StatusCode, st.stored(b, "counter"))
+	if res.StatusCode != 500 || st.Stored(b, "counter") != nil {
+		t.Errorf("status %d, counter %v", res.StatusCode, st.Stored(b, "counter"))
 	}
 }
 
@@ -166,10 +167,10 @@ func (p *panickyStore) Load(ctx context.Context, id session2.ID) (session2.Recor
 
 func TestALoadThatPanickedIsNoSession(t *testing.T) {
 	store := &panickyStore{hookStore: newHookStore()}
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	store.panics = true
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		func() {
 			defer func() { recover() }()
 			s.User()
@@ -185,7 +186,7 @@ func TestALoadThatPanickedIsNoSession(t *testing.T) {
 		t.Errorf("status %d, body %q", res.StatusCode, body)
 	}
 	store.panics = false
-	if user := st.userOf(b); user != "alice" {
+	if user := st.UserOf(b); user != "alice" {
 		t.Errorf("user %q afterwards", user)
 	}
 }
@@ -194,7 +195,7 @@ func TestALoadThatPanickedIsNoSession(t *testing.T) {
 func TestOnEventMayUseTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kinds := map[session2.EventKind]int{}
-		cfg := session2.Config{RenewEvery: time.Minute, Logger: (&logBook{}).logger()}
+		cfg := session2.Config{RenewEvery: time.Minute, Logger: (&testsite.Log{}).Logger()}
 		var current *session2.Session
 		cfg.OnEvent = func(ctx context.Context, e session2.Event) {
 			kinds[e.Kind]++
@@ -208,21 +209,21 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 			}
 		}
 		m, err := session2.NewManager(session2.NewMemoryStore(), cfg)
-		must(t, err)
-		st := &site{t: t, m: m, events: &eventLog{}}
-		visit := func(b *browser, f func(s *session2.Session)) {
-			st.do(b, func(s *session2.Session) { current = s; f(s) })
+		testsite.Must(t, err)
+		st := &testsite.Site{T: t, M: m, Events: &testsite.EventLog{}}
+		visit := func(b *testsite.Browser, f func(s *session2.Session)) {
+			st.Do(b, func(s *session2.Session) { current = s; f(s) })
 			current = nil
 		}
-		b := &browser{}
+		b := &testsite.Browser{}
 		visit(b, func(s *session2.Session) { s.SetUser("alice") })
 		time.Sleep(2 * time.Minute)
-		old := b.clone()
+		old := b.Clone()
 		visit(b, func(s *session2.Session) { s.Set("k", 1) })
 		visit(b, func(s *session2.Session) { s.Set("k", 2) })
 		time.Sleep(2 * time.Minute)
 		visit(old, func(s *session2.Session) { s.User() })
-		visit(&browser{cookie: &http.Cookie{Name: "__Host-session", Value: "garbage"}}, func(s *session2.Session) { s.User() })
+		visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: "garbage"}}, func(s *session2.Session) { s.User() })
 		for _, k := range []session2.EventKind{session2.EventCreated, session2.EventRenewed, session2.EventReuse,
 			session2.EventDestroyed, session2.EventMalformed} {
 			if kinds[k] == 0 {
@@ -234,43 +235,43 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 
 func TestTheLastCommitOfAStreamFailsAloud(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(st *site, store *hookStore, s *session2.Session)
+		change func(st *testsite.Site, store *hookStore, s *session2.Session)
 		event  session2.EventKind
 	}{
-		"too large":     {func(_ *site, _ *hookStore, s *session2.Session) { s.Set("k", make([]byte, 2000)) }, session2.EventDropped},
-		"not encodable": {func(_ *site, _ *hookStore, s *session2.Session) { s.Set("k", make(chan int)) }, session2.EventDropped},
-		"ended": {func(st *site, _ *hookStore, s *session2.Session) {
+		"too large":     {func(_ *testsite.Site, _ *hookStore, s *session2.Session) { s.Set("k", make([]byte, 2000)) }, session2.EventDropped},
+		"not encodable": {func(_ *testsite.Site, _ *hookStore, s *session2.Session) { s.Set("k", make(chan int)) }, session2.EventDropped},
+		"ended": {func(st *testsite.Site, _ *hookStore, s *session2.Session) {
 			s.Set("k", 1)
-			st.m.Revoke(context.Background(), s.ID())
+			st.M.Revoke(context.Background(), s.ID())
 		}, session2.EventDropped},
-		"new cookie": {func(_ *site, _ *hookStore, s *session2.Session) { s.Renew() }, session2.EventDropped},
-		"lost update": {func(st *site, store *hookStore, s *session2.Session) {
+		"new cookie": {func(_ *testsite.Site, _ *hookStore, s *session2.Session) { s.Renew() }, session2.EventDropped},
+		"lost update": {func(st *testsite.Site, store *hookStore, s *session2.Session) {
 			naive(s)
-			o, _ := st.m.Open(context.Background(), s.Token())
+			o, _ := st.M.Open(context.Background(), s.Token())
 			naive(o)
 			o.Commit(context.Background())
 		}, session2.EventConflict},
-		"store down": {func(_ *site, store *hookStore, s *session2.Session) {
+		"store down": {func(_ *testsite.Site, store *hookStore, s *session2.Session) {
 			s.Set("k", 1)
 			store.set(func() {
-				store.onSave = func(session2.Record, session2.Version, func() error) error { return errDown }
+				store.onSave = func(session2.Record, session2.Version, func() error) error { return testsite.ErrDown }
 			})
 		}, session2.EventStoreError},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store, book := newHookStore(), &logBook{}
-				st := newSite(t, store, session2.Config{MaxBytes: 1000, Logger: book.logger()})
-				b := st.login("alice")
+				store, book := newHookStore(), &testsite.Log{}
+				st := testsite.NewSite(t, store, session2.Config{MaxBytes: 1000, Logger: book.Logger()})
+				b := st.Login("alice")
 				var s *session2.Session
-				st.visit(b, func(of *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				st.Visit(b, func(of *session2.Session, w http.ResponseWriter, _ *http.Request) {
 					s = of
 					s.User()
 					w.(http.Flusher).Flush()
 					c.change(st, store, s)
 				})
-				if s.Err() == nil || st.events.count(c.event) == 0 || !strings.Contains(book.String(), "error=") {
-					t.Errorf("Err() = %v, %d events of kind %v, log:\n%s", s.Err(), st.events.count(c.event), c.event, book)
+				if s.Err() == nil || st.Events.Count(c.event) == 0 || !strings.Contains(book.String(), "error=") {
+					t.Errorf("Err() = %v, %d events of kind %v, log:\n%s", s.Err(), st.Events.Count(c.event), c.event, book)
 				}
 			})
 		})
@@ -278,12 +279,12 @@ func TestTheLastCommitOfAStreamFailsAloud(t *testing.T) {
 }
 
 func TestASessionUsedAfterItsHandler(t *testing.T) {
-	book := &logBook{}
+	book := &testsite.Log{}
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{Logger: book.logger()})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
+	b := st.Login("alice")
 	var late *session2.Session
-	st.do(b, func(s *session2.Session) { late = s; s.User() })
+	st.Do(b, func(s *session2.Session) { late = s; s.User() })
 	if late.Err() != nil {
 		t.Fatalf("Err() = %v", late.Err())
 	}
@@ -295,28 +296,28 @@ func TestASessionUsedAfterItsHandler(t *testing.T) {
 	if n := strings.Count(book.String(), "after its handler"); n != 1 {
 		t.Errorf("%d log lines, want 1:\n%s", n, book)
 	}
-	st.do(b, func(s *session2.Session) { late = s }) // and is never looked at
+	st.Do(b, func(s *session2.Session) { late = s }) // and is never looked at
 	if late.Get("k") != nil || late.Err() == nil {
 		t.Errorf("k = %v, Err() = %v", late.Get("k"), late.Err())
 	}
 }
 
 func TestErrAfterALoginThatJoinedItsTwin(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	late := b.clone()
-	st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	late := b.Clone()
+	st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 	var err error
-	st.visit(late, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st.Visit(late, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.SetUser("alice")
 		if c := s.Commit(r.Context()); c != nil {
 			t.Errorf("Commit = %v", c)
 		}
 		err = s.Err()
 	})
-	if err != nil || late.token() != b.token() {
-		t.Errorf("Err() = %v, the same token %t", err, late.token() == b.token())
+	if err != nil || late.Token() != b.Token() {
+		t.Errorf("Err() = %v, the same token %t", err, late.Token() == b.Token())
 	}
 }
 
@@ -325,11 +326,11 @@ func TestTheLibrarysOwnBytesDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := session2.Config{MaxBytes: 1000, RenewEvery: time.Minute}
 		store := session2.NewMemoryStore()
-		st := newSite(t, store, cfg)
-		b := &browser{}
+		st := testsite.NewSite(t, store, cfg)
+		b := &testsite.Browser{}
 		size := 0
 		for n := 1000; size == 0; n-- { // as large as may be
-			if st.do(b, func(s *session2.Session) { s.Set("k", make([]byte, n)) }).StatusCode == 200 {
+			if st.Do(b, func(s *session2.Session) { s.Set("k", make([]byte, n)) }).StatusCode == 200 {
 				size = n
 			}
 		}
@@ -338,7 +339,7 @@ func TestTheLibrarysOwnBytesDoNotCount(t *testing.T) {
 		}
 		ok := func(what string, f func(s *session2.Session)) {
 			t.Helper()
-			if res := st.do(b, f); res.StatusCode != 200 {
+			if res := st.Do(b, f); res.StatusCode != 200 {
 				t.Errorf("%s of a full session: status %d", what, res.StatusCode)
 			}
 		}
@@ -352,14 +353,14 @@ func TestTheLibrarysOwnBytesDoNotCount(t *testing.T) {
 			ok("Renew", (*session2.Session).Renew)
 			ok("a form token", func(s *session2.Session) { s.FormToken(); s.CSRFToken() })
 		}
-		st2 := newSite(t, store, session2.Config{MaxBytes: 100}) // a later configuration
-		if res := st2.do(b, func(s *session2.Session) { s.Renew() }); res.StatusCode != 200 {
+		st2 := testsite.NewSite(t, store, session2.Config{MaxBytes: 100}) // a later configuration
+		if res := st2.Do(b, func(s *session2.Session) { s.Renew() }); res.StatusCode != 200 {
 			t.Errorf("Renew under a smaller MaxBytes: %d", res.StatusCode)
 		}
-		if res := st2.do(b, func(s *session2.Session) { s.Set("more", 1) }); res.StatusCode != 500 {
+		if res := st2.Do(b, func(s *session2.Session) { s.Set("more", 1) }); res.StatusCode != 500 {
 			t.Errorf("growing under a smaller MaxBytes: %d", res.StatusCode)
 		}
-		if res := st2.do(b, func(s *session2.Session) { s.Delete("k") }); res.StatusCode != 200 {
+		if res := st2.Do(b, func(s *session2.Session) { s.Delete("k") }); res.StatusCode != 200 {
 			t.Errorf("shrinking: %d", res.StatusCode)
 		}
 	})
@@ -380,11 +381,11 @@ func TestTheCostOfManyChanges(t *testing.T) {
 		"FormToken": func(s *session2.Session, i int) { s.FormToken() },
 	} {
 		cost := func(n int) uint64 {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.login("alice")
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			res := st.do(b, func(s *session2.Session) {
+			res := st.Do(b, func(s *session2.Session) {
 				for i := range n {
 					change(s, i)
 				}
@@ -404,11 +405,11 @@ func TestTheCostOfManyChanges(t *testing.T) {
 // A replay of many changes ends with the commit's time.
 func TestALongReplayEndsWithTheCommitsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{CommitTimeout: time.Second})
-		b := st.login("alice")
-		other := b.clone()
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{CommitTimeout: time.Second})
+		b := st.Login("alice")
+		other := b.Clone()
 		replays := 0
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			first := true
 			for range 100 {
 				counter.Update(s, func(n int) int {
@@ -420,7 +421,7 @@ func TestALongReplayEndsWithTheCommitsTime(t *testing.T) {
 				})
 			}
 			first = false
-			st.do(other, func(s *session2.Session) { s.Set("k", 1) })
+			st.Do(other, func(s *session2.Session) { s.Set("k", 1) })
 			if err := s.Commit(r.Context()); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Commit = %v", err)
 			}
@@ -432,15 +433,15 @@ func TestALongReplayEndsWithTheCommitsTime(t *testing.T) {
 }
 
 func TestCSRFTokensOfManyFirstRequests(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{CommitTimeout: time.Minute})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{CommitTimeout: time.Minute})
+	b := st.Login("alice")
 	var mu sync.Mutex
 	var csrf, forms []string
 	var wg, drawn sync.WaitGroup
 	drawn.Add(12)
 	for range 12 {
 		wg.Go(func() {
-			st.do(b.clone(), func(s *session2.Session) {
+			st.Do(b.Clone(), func(s *session2.Session) {
 				c, f := s.CSRFToken(), s.FormToken()
 				if again := s.CSRFToken(); again == c {
 					t.Error("one spelling twice: compression would give it away")
@@ -455,7 +456,7 @@ func TestCSRFTokensOfManyFirstRequests(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range csrf {
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			r.Header.Set("X-CSRF-Token", csrf[i])
 			if !s.ValidCSRFToken(r) {
 				t.Errorf("CSRF token %d is dead on arrival", i)
@@ -465,16 +466,16 @@ func TestCSRFTokensOfManyFirstRequests(t *testing.T) {
 			}
 		})
 	}
-	stranger := st.login("bob")
-	st.visit(stranger, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	stranger := st.Login("bob")
+	st.Visit(stranger, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.CSRFToken()
 		r.Header.Set("X-CSRF-Token", csrf[0])
 		if s.ValidCSRFToken(r) {
 			t.Error("a token of another session is valid")
 		}
 	})
-	st.do(b, (*session2.Session).Renew)
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st.Do(b, (*session2.Session).Renew)
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.CSRFToken()
 		r.Header.Set("X-CSRF-Token", csrf[0])
 		if s.ValidCSRFToken(r) {
@@ -491,11 +492,11 @@ func (c *countingReader) Read(p []byte) (int, error) {
 }
 
 func TestNoBodyIsParsedForASessionWithoutACSRFToken(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 	body := &countingReader{}
 	r := httptest.NewRequest("POST", "/", io.NopCloser(body))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		if s.ValidCSRFToken(r) {
 			t.Error("no token is valid")
 		}
@@ -517,12 +518,12 @@ func TestARequestWhoseTimeIsOverStoresNothing(t *testing.T) {
 	for name, change := range change {
 		eachReal(t, func(t *testing.T, respond func(http.ResponseWriter, *http.Request)) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{RenewEvery: time.Second})
-			b := st.login("alice")
+			st := testsite.NewSite(t, store, session2.Config{RenewEvery: time.Second})
+			b := st.Login("alice")
 			time.Sleep(2 * time.Second)
 			before := store.count("save", "delete", "touch")
 			ended := make(chan struct{})
-			h := http.TimeoutHandler(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			h := http.TimeoutHandler(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				defer close(ended)
 				change(s)
 				<-r.Context().Done()
@@ -532,14 +533,14 @@ func TestARequestWhoseTimeIsOverStoresNothing(t *testing.T) {
 				respond(w, r)
 			}), time.Second, "too late")
 			r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
-			b.send(r)
+			b.Send(r)
 			h.ServeHTTP(w, r)
 			<-ended
 			synctest.Wait()
 			if n := store.count("save", "delete", "touch") - before; w.Code != 503 || n != 0 {
 				t.Errorf("%s: status %d, %d writes; want 503 and none", name, w.Code, n)
 			}
-			if user := st.userOf(b); user != "alice" || st.stored(b, "k") != nil {
+			if user := st.UserOf(b); user != "alice" || st.Stored(b, "k") != nil {
 				t.Errorf("%s: user %q", name, user)
 			}
 		})
@@ -548,15 +549,15 @@ func TestARequestWhoseTimeIsOverStoresNothing(t *testing.T) {
 
 // Without anybody else to answer, the client is not told of a success either.
 func TestARequestPastItsDeadlineIsNoSuccess(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	serve := func(f func(s *session2.Session)) *httptest.ResponseRecorder {
 		ctx, cancel := context.WithTimeout(t.Context(), 0)
 		defer cancel()
 		r, w := httptest.NewRequest("GET", "/", nil).WithContext(context.WithoutCancel(ctx)), httptest.NewRecorder()
-		b.send(r)
+		b.Send(r)
 		deadline := &lateContext{Context: r.Context()}
-		st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			s.User()
 			deadline.late = true
 			f(s)
@@ -570,7 +571,7 @@ func TestARequestPastItsDeadlineIsNoSuccess(t *testing.T) {
 	if w := serve(func(*session2.Session) {}); w.Code != 200 {
 		t.Errorf("a read: %d", w.Code)
 	}
-	if st.stored(b, "k") != nil {
+	if st.Stored(b, "k") != nil {
 		t.Error("the change is stored")
 	}
 }
@@ -590,24 +591,24 @@ func (c *lateContext) Err() error {
 
 func TestStatuses(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(st *site, b *browser, s *session2.Session)
+		change func(st *testsite.Site, b *testsite.Browser, s *session2.Session)
 		status int
 		level  string
 	}{
-		"a value that cannot be encoded": {func(_ *site, _ *browser, s *session2.Session) { s.Set("k", make(chan int)) }, 500, "ERROR"},
-		"a user too long":                {func(_ *site, _ *browser, s *session2.Session) { s.SetUser(strings.Repeat("u", 2000)) }, 500, "ERROR"},
-		"too large":                      {func(_ *site, _ *browser, s *session2.Session) { s.Set("k", make([]byte, 2<<20)) }, 500, "ERROR"},
-		"a login elsewhere": {func(st *site, b *browser, s *session2.Session) {
+		"a value that cannot be encoded": {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.Set("k", make(chan int)) }, 500, "ERROR"},
+		"a user too long":                {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.SetUser(strings.Repeat("u", 2000)) }, 500, "ERROR"},
+		"too large":                      {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.Set("k", make([]byte, 2<<20)) }, 500, "ERROR"},
+		"a login elsewhere": {func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
 			s.Set("k", 1)
-			st.do(b.clone(), func(s *session2.Session) { s.SetUser("bob") })
+			st.Do(b.Clone(), func(s *session2.Session) { s.SetUser("bob") })
 		}, 409, "INFO"},
-		"a lost update": {func(st *site, b *browser, s *session2.Session) { naive(s); st.do(b.clone(), naive) }, 409, "INFO"},
+		"a lost update": {func(st *testsite.Site, b *testsite.Browser, s *session2.Session) { naive(s); st.Do(b.Clone(), naive) }, 409, "INFO"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			book := &logBook{}
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.logger()})
-			b := st.login("alice")
-			res := st.do(b, func(s *session2.Session) { c.change(st, b, s) })
+			book := &testsite.Log{}
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.Logger()})
+			b := st.Login("alice")
+			res := st.Do(b, func(s *session2.Session) { c.change(st, b, s) })
 			if res.StatusCode != c.status {
 				t.Errorf("status %d, want %d", res.StatusCode, c.status)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -51,13 +52,13 @@ func (g galera) stores(t testing.TB, options string) []session2.Store {
 	var stores []session2.Store
 	for _, dsn := range g.dsns {
 		cfg, err := mysql.ParseDSN(dsn)
-		must(t, err)
+		testsite.Must(t, err)
 		u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
 		u.RawQuery = "table=" + table + "&" + options
 		store, err := session2.Open(t.Context(), u.String())
-		must(t, err)
+		testsite.Must(t, err)
 		t.Cleanup(func() { store.(sqlStore).Close() })
-		must(t, store.(sqlStore).Setup(t.Context()))
+		testsite.Must(t, store.(sqlStore).Setup(t.Context()))
 		stores = append(stores, store)
 	}
 	return stores
@@ -92,7 +93,7 @@ func galeraCounter(t *testing.T, g galera) {
 	before := g.conflicts(t)
 	stop := l.run(t, 2)
 	l.await(t, 300)
-	must(t, until(func() (bool, error) { return g.conflicts(t) > before, nil })) // else this shows nothing
+	testsite.Must(t, until(func() (bool, error) { return g.conflicts(t) > before, nil })) // else this shows nothing
 	stop()
 	l.check(t, stores...)
 }
@@ -103,7 +104,7 @@ func (g galera) conflicts(t testing.TB) (total int) {
 	t.Helper()
 	for _, dsn := range g.dsns {
 		var failures, aborts int
-		must(t, openSQL(t, "mysql", dsn).QueryRow(`SELECT
+		testsite.Must(t, openSQL(t, "mysql", dsn).QueryRow(`SELECT
 (SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_local_cert_failures'),
 (SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_local_bf_aborts')`).Scan(&failures, &aborts))
 		total += failures + aborts
@@ -118,14 +119,14 @@ func galeraManagers(t *testing.T, g galera) {
 	var managers []*session2.Manager
 	for _, store := range stores {
 		m, err := session2.NewManager(store, session2.Config{})
-		must(t, err)
+		testsite.Must(t, err)
 		managers = append(managers, m)
 	}
 	key := session2.NewKey[int]("n")
 	s, err := managers[0].Open(t.Context(), "")
-	must(t, err)
+	testsite.Must(t, err)
 	key.Set(s, 0)
-	must(t, s.Commit(t.Context()))
+	testsite.Must(t, s.Commit(t.Context()))
 	token := s.Token()
 	var wg sync.WaitGroup
 	for i := range each * len(managers) {
@@ -140,7 +141,7 @@ func galeraManagers(t *testing.T, g galera) {
 	wg.Wait()
 	for i, m := range managers {
 		s, err := m.Open(t.Context(), token)
-		must(t, err)
+		testsite.Must(t, err)
 		if n, _ := key.Get(s); n != each*rounds*len(managers) {
 			t.Errorf("node %d: got %d, want %d", i, n, each*rounds*len(managers))
 		}
@@ -173,18 +174,18 @@ func (g galera) stall(t *testing.T) (resume func()) {
 	}, query string) {
 		t.Helper()
 		_, err := db.ExecContext(t.Context(), query)
-		must(t, err)
+		testsite.Must(t, err)
 	}
 	exec(far, "CREATE TABLE "+table+" (n int PRIMARY KEY)")
 	conn, err := near.Conn(t.Context())
-	must(t, err)
+	testsite.Must(t, err)
 	var n int
-	must(t, conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n)) // the table is there
+	testsite.Must(t, conn.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n)) // the table is there
 	exec(conn, "LOCK TABLES "+table+" READ")
 	exec(far, "INSERT INTO "+table+" VALUES (1)")
 	return sync.OnceFunc(func() {
 		exec(conn, "UNLOCK TABLES")
-		must(t, conn.Close())
+		testsite.Must(t, conn.Close())
 	})
 }
 
@@ -194,10 +195,10 @@ func galeraPair(t *testing.T, g galera, params string, recs ...session2.Record) 
 	t.Helper()
 	stores := g.stores(t, params)
 	for _, rec := range recs {
-		must(t, stores[0].Save(t.Context(), rec, 0))
+		testsite.Must(t, stores[0].Save(t.Context(), rec, 0))
 		for { // without wsrep_sync_wait it may not be there yet
 			if found, err := stores[1].Has(t.Context(), rec.ID); err != nil || found {
-				must(t, err)
+				testsite.Must(t, err)
 				break
 			}
 		}
@@ -224,7 +225,7 @@ func later(resume func(), f func()) (before bool) {
 func galeraLogout(t *testing.T, g galera) {
 	rec := sqlRecord(1)
 	far, near, resume := galeraPair(t, g, synced, rec)
-	must(t, far.Delete(t.Context(), rec.ID))
+	testsite.Must(t, far.Delete(t.Context(), rec.ID))
 	var found bool
 	var err error
 	if later(resume, func() { found, err = near.Has(t.Context(), rec.ID) }) {
@@ -239,12 +240,12 @@ func galeraLogout(t *testing.T, g galera) {
 func galeraLogoutOfNew(t *testing.T, g galera) {
 	rec := sqlRecord(1)
 	far, near, resume := galeraPair(t, g, synced)
-	must(t, far.Save(t.Context(), rec, 0))
+	testsite.Must(t, far.Save(t.Context(), rec, 0))
 	var err error
 	if later(resume, func() { err = near.Delete(t.Context(), rec.ID) }) {
 		t.Error("the node answered before it had applied the login")
 	}
-	must(t, err)
+	testsite.Must(t, err)
 	if found, err := far.Has(t.Context(), rec.ID); found || err != nil {
 		t.Errorf("logged out on node 1: got %v, %v on node 0, want false", found, err)
 	}
@@ -254,12 +255,12 @@ func galeraLogoutOfNew(t *testing.T, g galera) {
 func galeraStale(t *testing.T, g galera) {
 	old, fresh := sqlRecord(1), sqlRecord(2)
 	far, near, resume := galeraPair(t, g, "", old)
-	must(t, far.Delete(t.Context(), old.ID))
-	must(t, far.Save(t.Context(), fresh, 0))
+	testsite.Must(t, far.Delete(t.Context(), old.ID))
+	testsite.Must(t, far.Save(t.Context(), fresh, 0))
 	if found, err := near.Has(t.Context(), old.ID); !found || err != nil {
 		t.Errorf("logged out on node 0: got %v, %v on node 1, want true", found, err)
 	}
-	must(t, near.Delete(t.Context(), fresh.ID))
+	testsite.Must(t, near.Delete(t.Context(), fresh.ID))
 	resume()
 	if found, err := far.Has(t.Context(), fresh.ID); !found || err != nil {
 		t.Errorf("logged out on node 1, which did not know the session: got %v, %v on node 0, want true", found, err)
@@ -275,9 +276,9 @@ func galeraStaleSave(t *testing.T, g galera) {
 		far, near, resume := galeraPair(t, g, params, changed, gone)
 		theirs, mine, after := changed, changed, changed
 		theirs.Version, mine.Version, after.Version = 11, 12, 13
-		must(t, far.Save(t.Context(), theirs, changed.Version))
-		must(t, far.Delete(t.Context(), gone.ID))
-		must(t, far.Save(t.Context(), fresh, 0))
+		testsite.Must(t, far.Save(t.Context(), theirs, changed.Version))
+		testsite.Must(t, far.Delete(t.Context(), gone.ID))
+		testsite.Must(t, far.Save(t.Context(), fresh, 0))
 		late, second := gone, fresh
 		late.Version, second.Version = 14, 15
 		var err, errGone, errFresh error
@@ -292,7 +293,7 @@ func galeraStaleSave(t *testing.T, g galera) {
 				t.Errorf("save %d with %q: got %v, want %v", i, params, got, want)
 			}
 		}
-		must(t, near.Save(t.Context(), after, theirs.Version))
+		testsite.Must(t, near.Save(t.Context(), after, theirs.Version))
 		if found, err := near.Has(t.Context(), gone.ID); found || err != nil {
 			t.Errorf("with %q: got %v, %v, want false", params, found, err)
 		}
@@ -305,17 +306,17 @@ func galeraSaveAhead(t *testing.T, g galera) {
 	rec, next := sqlRecord(1), sqlRecord(1)
 	next.Version++
 	far, near, resume := galeraPair(t, g, synced)
-	must(t, far.Save(t.Context(), rec, 0))
+	testsite.Must(t, far.Save(t.Context(), rec, 0))
 	var err error
 	later(resume, func() { err = near.Save(t.Context(), next, rec.Version) })
-	must(t, err)
+	testsite.Must(t, err)
 }
 
 // galeraTooLarge saves more than nodes send to one another.
 func galeraTooLarge(t *testing.T, g galera) {
 	store, db := g.stores(t, synced)[0], openSQL(t, "mysql", g.dsns[0])
 	_, err := db.Exec("SET GLOBAL wsrep_max_ws_size = 20000")
-	must(t, err)
+	testsite.Must(t, err)
 	defer db.Exec("SET GLOBAL wsrep_max_ws_size = 2147483647")
 	rec := sqlRecord(1)
 	rec.Data = make([]byte, 100000)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -41,8 +42,8 @@ func partitioned(t testing.TB, sys sqlSystem, dsn, table string, options *regexp
 	list := []string{options.ReplaceAllString(store.Schema()[0], partition[0])}
 	for _, ddl := range append(list, partition[1:]...) {
 		_, err := db.ExecContext(t.Context(), regexp.MustCompile(`\{t\}`).ReplaceAllString(ddl, table))
-		must(t, err)
+		testsite.Must(t, err)
 	}
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	return store
 }

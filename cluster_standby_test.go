@@ -11,6 +11,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // waits has a primary acknowledge nothing that its standby has not got.
@@ -20,20 +21,20 @@ const waits = "synchronous_standby_names = '*'"
 func openPair(t *testing.T, options string, servers ...*testdb.Server) sqlStore {
 	t.Helper()
 	u, err := url.Parse(servers[0].DSN())
-	must(t, err)
+	testsite.Must(t, err)
 	hosts, ports := "", ""
 	for _, s := range servers {
 		at, err := url.Parse(s.DSN())
-		must(t, err)
+		testsite.Must(t, err)
 		hosts, ports = hosts+","+at.Hostname(), ports+","+at.Port()
 	}
 	u.Host = hosts[1:]
 	u.RawQuery += "&target_session_attrs=read-write&port=" + ports[1:] + options
 	opened, err := session2.Open(t.Context(), u.String())
-	must(t, err)
+	testsite.Must(t, err)
 	store := opened.(sqlStore)
 	t.Cleanup(func() { store.Close() })
-	must(t, until(func() (bool, error) { return store.Setup(t.Context()) == nil, nil })) // its timeout may be short
+	testsite.Must(t, until(func() (bool, error) { return store.Setup(t.Context()) == nil, nil })) // its timeout may be short
 	return store
 }
 
@@ -83,8 +84,8 @@ func TestClusterStandbyAway(t *testing.T) {
 	patient := openPair(t, "&timeout=-1s", primary, standby.Server)
 	store := openPair(t, "&timeout=500ms", primary, standby.Server)
 	ctx, created, changed, gone := t.Context(), sqlRecord(1), sqlRecord(2), sqlRecord(3)
-	must(t, patient.Save(ctx, changed, 0))
-	must(t, patient.Save(ctx, gone, 0))
+	testsite.Must(t, patient.Save(ctx, changed, 0))
+	testsite.Must(t, patient.Save(ctx, gone, 0))
 	next := changed
 	next.Version++
 
@@ -104,9 +105,9 @@ func TestClusterStandbyAway(t *testing.T) {
 	}
 
 	standby.Start()
-	must(t, patient.Save(ctx, created, 0))
-	must(t, patient.Save(ctx, next, changed.Version))
-	must(t, patient.Delete(ctx, gone.ID))
+	testsite.Must(t, patient.Save(ctx, created, 0))
+	testsite.Must(t, patient.Save(ctx, next, changed.Version))
+	testsite.Must(t, patient.Delete(ctx, gone.ID))
 	primary.Kill()
 	standby.Promote()
 	alter(t, standby.Server, "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
@@ -150,6 +151,6 @@ func alter(t testing.TB, s *testdb.Server, queries ...string) {
 	db := openSQL(t, "postgres", s.DSN())
 	for _, query := range queries {
 		_, err := db.ExecContext(t.Context(), query)
-		must(t, err)
+		testsite.Must(t, err)
 	}
 }

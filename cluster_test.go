@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // ledger is load on a few records, through several stores over the same data.
@@ -40,7 +41,7 @@ func newLedger(t testing.TB, records int, stores ...session2.Store) *ledger {
 	for i := range records {
 		rec := sqlRecord(byte(i + 1))
 		rec.Data = nil
-		must(t, until(func() (bool, error) { return stores[0].Save(t.Context(), rec, 0) == nil, nil })) // its timeout may be short
+		testsite.Must(t, until(func() (bool, error) { return stores[0].Save(t.Context(), rec, 0) == nil, nil })) // its timeout may be short
 		l.ids = append(l.ids, rec.ID)
 	}
 	return l
@@ -164,7 +165,7 @@ func (l *ledger) check(t testing.TB, stores ...session2.Store) {
 		want := slices.Sorted(slices.Values(l.acked[id]))
 		for i, store := range stores {
 			rec, err := store.Load(t.Context(), id)
-			must(t, err)
+			testsite.Must(t, err)
 			if got := slices.Sorted(slices.Values(entries(rec.Data))); !slices.Equal(got, want) {
 				t.Errorf("store %d, record %v: got %d entries, want the %d that were acknowledged", i, id, len(got), len(want))
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // once makes the next Save be answered by f, and those after it by the store.
@@ -29,9 +30,9 @@ func TestLogoutBesideACreateThatIsUncertain(t *testing.T) {
 	for _, landed := range []bool{true, false} {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{})
-			b := st.login("alice")
-			old := b.clone()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := st.Login("alice")
+			old := b.Clone()
 			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 				if landed {
 					if err := save(); err != nil {
@@ -40,17 +41,17 @@ func TestLogoutBesideACreateThatIsUncertain(t *testing.T) {
 				}
 				return uncertain()
 			})
-			res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+			res := st.Do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
 			if res.StatusCode != 200 {
 				t.Fatalf("status %d", res.StatusCode)
 			}
-			if user := st.userOf(old); user != "" {
+			if user := st.UserOf(old); user != "" {
 				t.Errorf("a logout was acknowledged, and the old token is still %s", user)
 			}
-			if n := st.events.count(session2.EventDestroyed); n != 1 {
+			if n := st.Events.Count(session2.EventDestroyed); n != 1 {
 				t.Errorf("%d destroyed events, want 1", n)
 			}
-			st.do(b, func(s *session2.Session) {
+			st.Do(b, func(s *session2.Session) {
 				if f := s.Flashes(); len(f) != 1 || f[0] != "bye" {
 					t.Errorf("Flashes() = %v in the session that was begun after the logout", f)
 				}
@@ -63,7 +64,7 @@ func TestCreateThatIsUncertainIsNeverAFalseSuccess(t *testing.T) {
 	for _, landed := range []bool{true, false} {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{})
+			st := testsite.NewSite(t, store, session2.Config{})
 			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 				if landed {
 					if err := save(); err != nil {
@@ -72,12 +73,12 @@ func TestCreateThatIsUncertainIsNeverAFalseSuccess(t *testing.T) {
 				}
 				return uncertain()
 			})
-			b := &browser{}
-			res := st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			b := &testsite.Browser{}
+			res := st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
 			if res.StatusCode != 200 {
 				t.Fatalf("status %d", res.StatusCode)
 			}
-			st.do(b, func(s *session2.Session) {
+			st.Do(b, func(s *session2.Session) {
 				if s.Get("cart") != "book" {
 					t.Error("the client was told of a success, and nothing is stored")
 				}
@@ -93,20 +94,20 @@ func TestNobodyReadsOnInASessionThatAnotherUserTookOver(t *testing.T) {
 	for _, rotated := range []bool{false, true} {
 		t.Run(fmt.Sprint("rotated ", rotated), func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{})
-			b := st.login("alice")
-			old := b.clone()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := st.Login("alice")
+			old := b.Clone()
 			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 				if err := save(); err != nil {
 					t.Error(err)
 				}
 				if rotated { // a twin of the login has the new token, and hands it on
-					st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+					st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 				}
-				st.do(b, func(s *session2.Session) { s.SetUser("bob"); s.Set("secret", "bob's") })
+				st.Do(b, func(s *session2.Session) { s.SetUser("bob"); s.Set("secret", "bob's") })
 				return uncertain()
 			})
-			res := st.do(old, func(s *session2.Session) {
+			res := st.Do(old, func(s *session2.Session) {
 				s.Set("k", 1)
 				if rotated {
 					s.SetUser("alice")
@@ -118,8 +119,8 @@ func TestNobodyReadsOnInASessionThatAnotherUserTookOver(t *testing.T) {
 					t.Errorf("alice's request goes on as %q with keys %v", s.User(), s.Keys())
 				}
 			})
-			if len(res.Cookies()) != 0 || st.userOf(b) != "bob" {
-				t.Errorf("%d cookies for the loser, and the winner is %q", len(res.Cookies()), st.userOf(b))
+			if len(res.Cookies()) != 0 || st.UserOf(b) != "bob" {
+				t.Errorf("%d cookies for the loser, and the winner is %q", len(res.Cookies()), st.UserOf(b))
 			}
 		})
 	}
@@ -128,19 +129,19 @@ func TestNobodyReadsOnInASessionThatAnotherUserTookOver(t *testing.T) {
 func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.Set("k", 1) })
-		other := b.clone()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+		other := b.Clone()
 		time.Sleep(time.Second)
 		// other has loaded; b empties; a third request's Touch comes between b's
 		// Save and its Delete; then other commits.
-		_, dropped := st.during(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
+		_, dropped := st.During(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
 			store.onDel = func(id session2.ID) error {
 				store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
 				return errors.New("slow, or crashed")
 			}
-			st.do(b, func(s *session2.Session) { s.Delete("k") })
+			st.Do(b, func(s *session2.Session) { s.Delete("k") })
 		}, func(*session2.Session) {})
 		if !errors.Is(dropped, session2.ErrNotFound) {
 			t.Errorf("Err() = %v for a change to a session that was emptied and touched; its Delete would have taken it along", dropped)
@@ -153,8 +154,8 @@ func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
 // for the first, so both must say the same.
 func TestOneVersionIsOneContent(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 		loads := store.count("load")
 		store.set(func() {
@@ -171,25 +172,25 @@ func TestOneVersionIsOneContent(t *testing.T) {
 		})
 		return uncertain()
 	})
-	if res := st.do(b, func(s *session2.Session) { s.Renew() }); res.StatusCode != 200 {
+	if res := st.Do(b, func(s *session2.Session) { s.Renew() }); res.StatusCode != 200 {
 		t.Fatalf("status %d", res.StatusCode)
 	}
-	if user := st.userOf(b); user != "alice" {
+	if user := st.UserOf(b); user != "alice" {
 		t.Errorf("the cookie that was sent is %q", user)
 	}
 }
 
 func TestEmptyingThatSomebodyElseMayHaveEndedLeavesTheCookie(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("k", 1) })
-	other := b.clone()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+	other := b.Clone()
 	store.once(func(session2.Record, session2.Version, func() error) error {
-		st.do(other, func(s *session2.Session) { s.Destroy() })
+		st.Do(other, func(s *session2.Session) { s.Destroy() })
 		return uncertain()
 	})
-	res := st.do(b, func(s *session2.Session) { s.Delete("k") })
+	res := st.Do(b, func(s *session2.Session) { s.Delete("k") })
 	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
 		t.Errorf("status %d, %d cookies; want 200 and none: the browser may hold a newer one", res.StatusCode, len(res.Cookies()))
 	}
@@ -197,19 +198,19 @@ func TestEmptyingThatSomebodyElseMayHaveEndedLeavesTheCookie(t *testing.T) {
 
 func TestSpendingBesideALostSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
 		var form string
-		st.do(b, func(s *session2.Session) { form = s.FormToken() })
+		st.Do(b, func(s *session2.Session) { form = s.FormToken() })
 		time.Sleep(11 * time.Minute)
-		st.userOf(b.clone()) // rotates, and the answer is lost
-		old := b.token()
-		st.do(b, func(s *session2.Session) {
+		st.UserOf(b.Clone()) // rotates, and the answer is lost
+		old := b.Token()
+		st.Do(b, func(s *session2.Session) {
 			if ok, err := s.UseFormToken(t.Context(), form); !ok || err != nil {
 				t.Errorf("UseFormToken = %t, %v", ok, err)
 			}
 		})
-		if b.token() == old {
+		if b.Token() == old {
 			t.Error("the successor was not sent again")
 		}
 	})
@@ -219,8 +220,8 @@ func TestSpendingBesideALostSuccessor(t *testing.T) {
 // often that fails at first.
 func TestLookingWhetherASaveLandedIsRetried(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	failures := 3
 	store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
 		if err := save(); err != nil {
@@ -229,16 +230,16 @@ func TestLookingWhetherASaveLandedIsRetried(t *testing.T) {
 		store.set(func() {
 			store.onLoad = func(session2.ID) error {
 				if failures--; failures >= 0 {
-					return errDown
+					return testsite.ErrDown
 				}
 				return nil
 			}
 		})
 		return uncertain()
 	})
-	res := st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
+	res := st.Do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
 	n := 0
-	st.do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
+	st.Do(b, func(s *session2.Session) { n, _ = counter.Get(s) })
 	if res.StatusCode != 200 || n != 1 || failures >= 0 {
 		t.Errorf("status %d, counted %d, %d failures left; want 200, 1 and none", res.StatusCode, n, failures)
 	}
@@ -274,11 +275,11 @@ func TestARefusalIsSaidAtOnce(t *testing.T) {
 			t.Run(name+", "+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := newHookStore()
-					st := newSite(t, store, session2.Config{})
-					b := st.login("alice")
+					st := testsite.NewSite(t, store, session2.Config{})
+					b := st.Login("alice")
 					before, start := store.count(c.calls), time.Now()
 					var err error
-					res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 						s.User()
 						store.set(func() { c.break_(store) })
 						c.do(s)

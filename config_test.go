@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 func TestZeroConfig(t *testing.T) {
@@ -185,15 +186,15 @@ func (l *lonelyStore) IterUser(ctx context.Context, user string) iter.Seq2[sessi
 
 func TestStoresAreSerialised(t *testing.T) {
 	store := &lonelyStore{MemoryStore: session2.NewMemoryStore()}
-	st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			b := &browser{}
+			b := &testsite.Browser{}
 			for range 10 {
-				st.do(b, func(s *session2.Session) { s.SetUser("alice") })
-				st.do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
-				if _, err := st.m.RevokeUser(t.Context(), "alice"); err != nil {
+				st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+				st.Do(b, func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) })
+				if _, err := st.M.RevokeUser(t.Context(), "alice"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -201,7 +202,7 @@ func TestStoresAreSerialised(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	sweep := make(chan error)
-	go func() { sweep <- st.m.Cleanup(ctx, time.Millisecond) }()
+	go func() { sweep <- st.M.Cleanup(ctx, time.Millisecond) }()
 	wg.Wait()
 	cancel()
 	if err := <-sweep; !errors.Is(err, context.Canceled) {

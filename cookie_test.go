@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // setCookieLine returns the one Set-Cookie line of an answer, its token replaced.
@@ -59,12 +60,12 @@ func TestSetCookieLines(t *testing.T) {
 	}
 	for _, c := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), c.cfg)
-			b := &browser{}
-			if got := setCookieLine(t, st.do(b, func(s *session2.Session) { s.SetUser("alice") })); got != c.created {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), c.cfg)
+			b := &testsite.Browser{}
+			if got := setCookieLine(t, st.Do(b, func(s *session2.Session) { s.SetUser("alice") })); got != c.created {
 				t.Errorf("%s: created\n got %s\nwant %s", c.name, got, c.created)
 			}
-			if got := setCookieLine(t, st.do(b, (*session2.Session).Destroy)); got != c.revoke {
+			if got := setCookieLine(t, st.Do(b, (*session2.Session).Destroy)); got != c.revoke {
 				t.Errorf("%s: revoked\n got %s\nwant %s", c.name, got, c.revoke)
 			}
 		})
@@ -74,44 +75,33 @@ func TestSetCookieLines(t *testing.T) {
 // Max-Age is what is left of the lifetime, and no rotation extends it.
 func TestMaxAgeShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: time.Hour, IdleTimeout: -1})
-		b := &browser{}
-		st.begin(b)
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: time.Hour, IdleTimeout: -1})
+		b := &testsite.Browser{}
+		st.Begin(b)
 		time.Sleep(20 * time.Minute)
-		line := setCookieLine(t, st.do(b, func(s *session2.Session) { s.SetPersistent(true) }))
+		line := setCookieLine(t, st.Do(b, func(s *session2.Session) { s.SetPersistent(true) }))
 		if !strings.Contains(line, "; Max-Age=2400;") {
 			t.Errorf("SetPersistent after 20 of 60 minutes: %s", line)
 		}
 		time.Sleep(20 * time.Minute)
-		if line := setCookieLine(t, st.do(b, (*session2.Session).Renew)); !strings.Contains(line, "; Max-Age=1200;") {
+		if line := setCookieLine(t, st.Do(b, (*session2.Session).Renew)); !strings.Contains(line, "; Max-Age=1200;") {
 			t.Errorf("Renew after 40 of 60 minutes: %s", line)
 		}
-		if line := setCookieLine(t, st.do(b, func(s *session2.Session) { s.SetPersistent(false) })); strings.Contains(line, "Max-Age") {
+		if line := setCookieLine(t, st.Do(b, func(s *session2.Session) { s.SetPersistent(false) })); strings.Contains(line, "Max-Age") {
 			t.Errorf("SetPersistent(false): %s", line)
 		}
 	})
 }
 
-// request serves one request with the given Cookie header lines.
-func (st *site) request(cookies []string, f func(*session2.Session)) *http.Response {
-	r := httptest.NewRequest("GET", "/", nil)
-	for _, c := range cookies {
-		r.Header.Add("Cookie", c)
-	}
-	w := httptest.NewRecorder()
-	st.handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { f(s) }).ServeHTTP(w, r)
-	return w.Result()
-}
-
 // A cookie is used only as it was written, is checked against every other one of
 // its name, and what is none of ours never becomes an ID or a path.
 func TestPresentedCookies(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
-	alice, bob := &browser{}, &browser{}
-	st.begin(alice)
-	st.do(bob, func(s *session2.Session) { s.SetUser("bob") })
-	a, b := alice.token(), bob.token()
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
+	alice, bob := &testsite.Browser{}, &testsite.Browser{}
+	st.Begin(alice)
+	st.Do(bob, func(s *session2.Session) { s.SetUser("bob") })
+	a, b := alice.Token(), bob.Token()
 	id, secret, _ := strings.Cut(a, ".")
 	name := "__Host-session="
 	madeUp := func(n int) (list []string) {
@@ -156,17 +146,17 @@ func TestPresentedCookies(t *testing.T) {
 		{"another cookie's name", []string{"__host-session=" + a + "; session=" + a}, "", 0, nil},
 	}
 	for _, c := range tests {
-		loads, events := store.loads.Load(), len(st.events.list)
-		res := st.request(c.cookies, func(s *session2.Session) {
+		loads, events := store.Loads.Load(), len(st.Events.List)
+		res := st.Request(c.cookies, func(s *session2.Session) {
 			if got := s.User(); got != c.user {
 				t.Errorf("%s: User() = %q, want %q", c.name, got, c.user)
 			}
 		})
-		if n := store.loads.Load() - loads; n != c.loads {
+		if n := store.Loads.Load() - loads; n != c.loads {
 			t.Errorf("%s: %d loads, want %d", c.name, n, c.loads)
 		}
 		var kinds []session2.EventKind
-		for _, e := range st.events.list[events:] {
+		for _, e := range st.Events.List[events:] {
 			kinds = append(kinds, e.Kind)
 		}
 		if !slices.Equal(kinds, c.events) {
@@ -217,10 +207,10 @@ func TestSecureCookieOverPlainHTTP(t *testing.T) {
 		{"http://example.com/", "Sec-Fetch-Site: none", cookie{}, false},
 	}
 	for _, c := range tests {
-		book := &logBook{}
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{Cookie: c.cookie, Logger: book.logger()})
+		book := &testsite.Log{}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Cookie: c.cookie, Logger: book.Logger()})
 		known := secrets{}
-		h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/read":
 				s.User()
@@ -231,24 +221,24 @@ func TestSecureCookieOverPlainHTTP(t *testing.T) {
 			}
 			io.WriteString(w, "page")
 		})
-		b := &browser{}
+		b := &testsite.Browser{}
 		serve := func(path string) {
 			r := httptest.NewRequest("GET", c.url, nil)
 			r.URL.Path = path
 			if name, value, ok := strings.Cut(c.header, ": "); ok {
 				r.Header.Set(name, value)
 			}
-			b.send(r)
+			b.Send(r)
 			rec := httptest.NewRecorder()
 			h.ServeHTTP(rec, r)
-			b.receive(rec.Result())
+			b.Receive(rec.Result())
 		}
 		serve("/read")
 		if text := book.String(); text != "" {
 			t.Errorf("%s %s: without a cookie the log says %s", c.url, c.header, text)
 		}
 		serve("/login")
-		known.token(b.token())
+		known.token(b.Token())
 		serve("/logout")
 		want := map[bool]int{true: 1}[c.warned]
 		if n := strings.Count(book.String(), "level=WARN"); n != want || strings.Count(book.String(), "plain HTTP") != want {
@@ -260,13 +250,13 @@ func TestSecureCookieOverPlainHTTP(t *testing.T) {
 
 // An ID that a client made up must not be adopted.
 func TestUnknownIsNotAdopted(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
 	planted := session2.EncodeToken(session2.ID{1, 2, 3}, [32]byte{4, 5, 6})
-	b := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: planted}}
-	st.do(b, func(s *session2.Session) { s.Set("color", "green") })
-	list := recordsOf(t, store)
-	if len(list) != 1 || list[0].ID == (session2.ID{1, 2, 3}) || b.token() == planted {
+	b := &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: planted}}
+	st.Do(b, func(s *session2.Session) { s.Set("color", "green") })
+	list := testsite.RecordsOf(t, store)
+	if len(list) != 1 || list[0].ID == (session2.ID{1, 2, 3}) || b.Token() == planted {
 		t.Errorf("%d records; the planted token was adopted", len(list))
 	}
 }

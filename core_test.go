@@ -16,31 +16,32 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 func TestLoginsByATokenAndItsPeriodicPredecessor(t *testing.T) {
 	for _, predecessorFirst := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			store := session2.NewMemoryStore()
-			st := newSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
-			b := &browser{}
-			st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-			old := b.clone()
+			st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			old := b.Clone()
 			time.Sleep(11 * time.Minute)
-			st.userOf(b) // rotates
-			st.userOf(b) // seen
+			st.UserOf(b) // rotates
+			st.UserOf(b) // seen
 			first, second := b, old
 			if predecessorFirst {
 				first, second = old, b
 			}
-			for _, who := range []*browser{first, second} {
-				st.do(who, func(s *session2.Session) { s.SetUser("alice") })
+			for _, who := range []*testsite.Browser{first, second} {
+				st.Do(who, func(s *session2.Session) { s.SetUser("alice") })
 			}
-			if b.token() != old.token() {
+			if b.Token() != old.Token() {
 				t.Error("the two logins were not given the same token")
 			}
-			if st.userOf(b) != "alice" || records(t, store) != 1 {
-				t.Errorf("user %q, %d records", st.userOf(b), records(t, store))
+			if st.UserOf(b) != "alice" || records(t, store) != 1 {
+				t.Errorf("user %q, %d records", st.UserOf(b), records(t, store))
 			}
 		})
 	}
@@ -48,18 +49,18 @@ func TestLoginsByATokenAndItsPeriodicPredecessor(t *testing.T) {
 
 func TestThreeLoginsAtOnce(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	clicks := []*browser{b.clone(), b.clone(), b.clone()}
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	clicks := []*testsite.Browser{b.Clone(), b.Clone(), b.Clone()}
 	login := func(s *session2.Session) { s.SetUser("alice") }
 	look := func(s *session2.Session) { s.User() }
-	st.during(clicks[0], look, func() {
-		st.during(clicks[1], look, func() { st.do(clicks[2], login) }, login)
+	st.During(clicks[0], look, func() {
+		st.During(clicks[1], look, func() { st.Do(clicks[2], login) }, login)
 	}, login)
 	for i, c := range clicks {
-		if c.token() != clicks[0].token() || st.userOf(c) != "alice" {
-			t.Errorf("click %d: user %q", i, st.userOf(c))
+		if c.Token() != clicks[0].Token() || st.UserOf(c) != "alice" {
+			t.Errorf("click %d: user %q", i, st.UserOf(c))
 		}
 	}
 	if n := records(t, store); n != 1 {
@@ -68,17 +69,17 @@ func TestThreeLoginsAtOnce(t *testing.T) {
 }
 
 func TestATwinsTokensSurviveTheSecondLogin(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	late := b.clone()
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	late := b.Clone()
 	var form, csrf string
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		s.SetUser("alice")
 		form, csrf = s.FormToken(), s.CSRFToken()
 	})
-	st.do(late, func(s *session2.Session) { s.SetUser("alice") })
-	st.do(b, func(s *session2.Session) {
+	st.Do(late, func(s *session2.Session) { s.SetUser("alice") })
+	st.Do(b, func(s *session2.Session) {
 		r := httptest.NewRequest("POST", "/", nil)
 		r.Header.Set("X-CSRF-Token", csrf)
 		if !s.HasFormToken(form) || !s.ValidCSRFToken(r) {
@@ -89,12 +90,12 @@ func TestATwinsTokensSurviveTheSecondLogin(t *testing.T) {
 
 func TestRevokeOthersWithoutASession(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	broken := errors.New("disk on fire")
 	store.onLoad = func(session2.ID) error { return broken }
-	st.do(b, func(s *session2.Session) {
-		if n, err := st.m.RevokeOthers(t.Context(), s); n != 0 || !errors.Is(err, broken) {
+	st.Do(b, func(s *session2.Session) {
+		if n, err := st.M.RevokeOthers(t.Context(), s); n != 0 || !errors.Is(err, broken) {
 			t.Errorf("RevokeOthers = %d, %v; want the load's error", n, err)
 		}
 	})
@@ -103,14 +104,14 @@ func TestRevokeOthersWithoutASession(t *testing.T) {
 func TestLoginAfterTheGraceStartsASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
-		st := newSite(t, store, session2.Config{})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-		old := b.clone()
-		st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+		old := b.Clone()
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 		time.Sleep(31 * time.Second)
-		st.do(old, func(s *session2.Session) { s.SetUser("alice") })
-		if old.token() == b.token() || records(t, store) != 2 {
+		st.Do(old, func(s *session2.Session) { s.SetUser("alice") })
+		if old.Token() == b.Token() || records(t, store) != 2 {
 			t.Error("a token that is long dead joined the session")
 		}
 	})
@@ -120,9 +121,9 @@ func TestEmptyingWhoseAnswerIsLost(t *testing.T) {
 	for _, landed := range []bool{true, false} {
 		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{})
-			b := &browser{}
-			st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
 			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
 				store.set(func() { store.onSave = nil })
 				if landed {
@@ -132,9 +133,9 @@ func TestEmptyingWhoseAnswerIsLost(t *testing.T) {
 				}
 				return fmt.Errorf("save: %w", session2.ErrUncertain)
 			}
-			res := st.do(b, func(s *session2.Session) { s.Delete("k") })
-			if res.StatusCode != 200 || b.token() != "" {
-				t.Errorf("status %d, cookie %t", res.StatusCode, b.token() != "")
+			res := st.Do(b, func(s *session2.Session) { s.Delete("k") })
+			if res.StatusCode != 200 || b.Token() != "" {
+				t.Errorf("status %d, cookie %t", res.StatusCode, b.Token() != "")
 			}
 			for rec := range store.Iter(t.Context()) {
 				if rec.Expires.After(time.Now()) {
@@ -147,17 +148,17 @@ func TestEmptyingWhoseAnswerIsLost(t *testing.T) {
 
 func TestConcurrentTouchDoesNotReviveWhatWasEmptied(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
 	store.onDel = func(id session2.ID) error { // between the Save and the Delete, which then fails
 		store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
 		return errors.New("disk on fire")
 	}
-	old := b.clone()
-	st.do(b, func(s *session2.Session) { s.Delete("k") })
+	old := b.Clone()
+	st.Do(b, func(s *session2.Session) { s.Delete("k") })
 	store.onDel = nil
-	st.do(old, func(s *session2.Session) {
+	st.Do(old, func(s *session2.Session) {
 		if s.HasInfo() || s.User() != "" {
 			t.Errorf("the emptied session holds %v", s.Keys())
 		}
@@ -166,7 +167,7 @@ func TestConcurrentTouchDoesNotReviveWhatWasEmptied(t *testing.T) {
 
 func TestIDThatIsTaken(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
+	st := testsite.NewSite(t, store, session2.Config{})
 	store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
 		store.set(func() { store.onSave = nil })
 		foreign := rec
@@ -176,9 +177,9 @@ func TestIDThatIsTaken(t *testing.T) {
 		}
 		return save()
 	}
-	b := st.login("alice")
-	if st.userOf(b) != "alice" || records(t, store) != 2 {
-		t.Errorf("user %q, %d records", st.userOf(b), records(t, store))
+	b := st.Login("alice")
+	if st.UserOf(b) != "alice" || records(t, store) != 2 {
+		t.Errorf("user %q, %d records", st.UserOf(b), records(t, store))
 	}
 }
 
@@ -200,10 +201,10 @@ func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
 		for what, change := range late {
 			t.Run(how+" meanwhile, "+what, func(t *testing.T) {
 				store := session2.NewMemoryStore()
-				st := newSite(t, store, session2.Config{})
-				b := st.login("alice")
-				loser := b.clone()
-				res, err := st.during(loser, func(s *session2.Session) { s.User() }, func() { st.do(b, end) }, change)
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := st.Login("alice")
+				loser := b.Clone()
+				res, err := st.During(loser, func(s *session2.Session) { s.User() }, func() { st.Do(b, end) }, change)
 				if len(res.Cookies()) != 0 {
 					t.Errorf("the loser was sent %d cookies", len(res.Cookies()))
 				}
@@ -213,7 +214,7 @@ func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
 				if how == "destroyed" && records(t, store) != 0 {
 					t.Error("the session came back")
 				}
-				if how == "renewed" && st.userOf(b) != "alice" {
+				if how == "renewed" && st.UserOf(b) != "alice" {
 					t.Error("the winner lost its session")
 				}
 			})
@@ -223,33 +224,33 @@ func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
 
 func TestCommitThenLoseTheRace(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	before := b.clone()
-	res, _ := st.during(b, func(s *session2.Session) {
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	before := b.Clone()
+	res, _ := st.During(b, func(s *session2.Session) {
 		s.Renew()
 		if err := s.Commit(t.Context()); err != nil { // the new token is in the response to come
 			t.Error(err)
 		}
 	}, func() {
 		for rec := range store.Iter(t.Context()) {
-			st.m.Revoke(t.Context(), rec.ID)
+			st.M.Revoke(t.Context(), rec.ID)
 		}
 	}, func(s *session2.Session) { s.Set("k", 1) })
 	if len(res.Cookies()) != 0 || records(t, store) != 0 {
 		t.Errorf("%d cookies, %d records after a revocation", len(res.Cookies()), records(t, store))
 	}
-	if st.userOf(before) != "" {
+	if st.UserOf(before) != "" {
 		t.Error("the old token opens something")
 	}
 }
 
 func TestDestroyThenMore(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	var old session2.ID
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		old = s.ID()
 		s.Set("k", 1)
 		s.Destroy()
@@ -258,16 +259,16 @@ func TestDestroyThenMore(t *testing.T) {
 		}
 		s.Flash("Goodbye.")
 	})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if got := s.Flashes(); len(got) != 1 || s.ID() == old || s.User() != "" {
 			t.Errorf("flashes %v, same ID %t, user %q", got, s.ID() == old, s.User())
 		}
 	})
-	if n := records(t, store); n != 0 || b.token() != "" {
-		t.Errorf("%d records, cookie %t", n, b.token() != "")
+	if n := records(t, store); n != 0 || b.Token() != "" {
+		t.Errorf("%d records, cookie %t", n, b.Token() != "")
 	}
-	b = st.login("alice")
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	b = st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Destroy()
 		s.Set("k", 1)
 		s.Discard()
@@ -275,7 +276,7 @@ func TestDestroyThenMore(t *testing.T) {
 			t.Error("Discard does not undo Destroy")
 		}
 	})
-	if st.userOf(b) != "alice" {
+	if st.UserOf(b) != "alice" {
 		t.Error("a discarded logout left a trace")
 	}
 }
@@ -284,10 +285,10 @@ func TestDestroyThenMore(t *testing.T) {
 func TestDestroyAndDiscardBesideACommit(t *testing.T) {
 	for _, stored := range []bool{true, false} {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := &browser{}
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := &testsite.Browser{}
 		if stored {
-			b = st.login("alice")
+			b = st.Login("alice")
 		}
 		var during func()
 		store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
@@ -295,25 +296,25 @@ func TestDestroyAndDiscardBesideACommit(t *testing.T) {
 			during()
 			return save()
 		}
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			during = s.Destroy
 			s.Set("k", 1)
 			if err := s.Commit(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
-		if n := records(t, store); n != 0 || b.token() != "" {
-			t.Errorf("stored %t: Destroy beside a commit: %d records, cookie %t", stored, n, b.token() != "")
+		if n := records(t, store); n != 0 || b.Token() != "" {
+			t.Errorf("stored %t: Destroy beside a commit: %d records, cookie %t", stored, n, b.Token() != "")
 		}
 	}
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
 		store.set(func() { store.onSave = nil })
 		return save()
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		onSave := store.onSave
 		store.set(func() {
 			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
@@ -327,7 +328,7 @@ func TestDestroyAndDiscardBesideACommit(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if got := fmt.Sprint(s.Keys()); got != "[after before]" {
 			t.Errorf("keys %v, want both: the one was committed, the other came after", got)
 		}
@@ -337,8 +338,8 @@ func TestDestroyAndDiscardBesideACommit(t *testing.T) {
 func TestDestroyBesideALostAnswer(t *testing.T) {
 	for _, revoked := range []bool{false, true} {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
 		store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
 			store.set(func() { store.onSave = nil })
 			if err := save(); err != nil {
@@ -349,7 +350,7 @@ func TestDestroyBesideALostAnswer(t *testing.T) {
 			}
 			return fmt.Errorf("save: %w", session2.ErrUncertain)
 		}
-		res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+		res := st.Do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
 		if res.StatusCode != 200 {
 			t.Errorf("status %d", res.StatusCode)
 		}
@@ -358,18 +359,18 @@ func TestDestroyBesideALostAnswer(t *testing.T) {
 				t.Error("the logout deleted nothing")
 			}
 		}
-		if n := st.events.count(session2.EventDestroyed); n != 1 {
+		if n := st.Events.Count(session2.EventDestroyed); n != 1 {
 			t.Errorf("%d events of an end, want 1", n)
 		}
 	}
 }
 
 func TestClearKeepsTheUser(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	st.do(b, func(s *session2.Session) { s.Set("k", 1); s.Flash("x"); s.FormToken() })
-	st.do(b, func(s *session2.Session) { s.Clear() })
-	st.do(b, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1); s.Flash("x"); s.FormToken() })
+	st.Do(b, func(s *session2.Session) { s.Clear() })
+	st.Do(b, func(s *session2.Session) {
 		if s.User() != "alice" || len(s.Keys()) != 0 || len(s.Flashes()) != 0 {
 			t.Errorf("user %q, keys %v", s.User(), s.Keys())
 		}
@@ -380,13 +381,13 @@ func TestClearKeepsTheUser(t *testing.T) {
 }
 
 func TestFlashesMerge(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	st.do(b, func(s *session2.Session) { s.Flash("one") })
-	st.during(b, func(s *session2.Session) { s.Flashes() }, func() {
-		st.do(b.clone(), func(s *session2.Session) { s.Flash("two") })
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { s.Flash("one") })
+	st.During(b, func(s *session2.Session) { s.Flashes() }, func() {
+		st.Do(b.Clone(), func(s *session2.Session) { s.Flash("two") })
 	}, func(*session2.Session) {})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if got := fmt.Sprint(s.Flashes()); got != "[two]" {
 			t.Errorf("flashes %v, want the one that came meanwhile", got)
 		}
@@ -395,23 +396,23 @@ func TestFlashesMerge(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: -1})
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: -1})
 		start := time.Now()
-		b := &browser{}
+		b := &testsite.Browser{}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("User-Agent", strings.Repeat("x", 300))
 		w := httptest.NewRecorder()
-		st.handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+		st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
 			s.SetUser("alice")
 			s.SetLifetime(48 * time.Hour)
 			s.SetPersistent(true)
 		}).ServeHTTP(w, r)
-		b.receive(w.Result())
-		if b.cookie.MaxAge != 48*3600 {
-			t.Errorf("Max-Age %d, want two days", b.cookie.MaxAge)
+		b.Receive(w.Result())
+		if b.Cookie.MaxAge != 48*3600 {
+			t.Errorf("Max-Age %d, want two days", b.Cookie.MaxAge)
 		}
 		time.Sleep(47 * time.Hour)
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			if !s.Created().Equal(start) || !s.Accessed().Equal(start) || !s.Expires().Equal(start.Add(48*time.Hour)) {
 				t.Errorf("created %v, accessed %v, expires %v", s.Created(), s.Accessed(), s.Expires())
 			}
@@ -426,7 +427,7 @@ func TestAttributes(t *testing.T) {
 			}
 		})
 		time.Sleep(2 * time.Hour)
-		if st.userOf(b) != "" {
+		if st.UserOf(b) != "" {
 			t.Error("the session outlived SetLifetime")
 		}
 	})
@@ -440,15 +441,15 @@ func TestRefusedChangesFailTheRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := session2.NewMemoryStore()
-			st := newSite(t, store, session2.Config{})
-			b := &browser{}
-			if res := st.do(b, func(s *session2.Session) { s.Set("other", 1); change(s) }); res.StatusCode < 500 {
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			if res := st.Do(b, func(s *session2.Session) { s.Set("other", 1); change(s) }); res.StatusCode < 500 {
 				t.Errorf("status %d", res.StatusCode)
 			}
-			if n := records(t, store); n != 0 || b.token() != "" {
-				t.Errorf("%d records, cookie %t", n, b.token() != "")
+			if n := records(t, store); n != 0 || b.Token() != "" {
+				t.Errorf("%d records, cookie %t", n, b.Token() != "")
 			}
-			if res := st.do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) }); res.StatusCode != 200 {
+			if res := st.Do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) }); res.StatusCode != 200 {
 				t.Errorf("after Discard: status %d", res.StatusCode)
 			}
 		})
@@ -458,14 +459,14 @@ func TestRefusedChangesFailTheRequest(t *testing.T) {
 func TestHangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{CommitTimeout: time.Second})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Second})
+		b := st.Login("alice")
 		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error {
 			time.Sleep(2 * time.Second)
 			return context.DeadlineExceeded
 		}
 		start := time.Now()
-		if res := st.do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
+		if res := st.Do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
 			t.Errorf("status %d", res.StatusCode)
 		}
 		if d := time.Since(start); d > 3*time.Second {
@@ -480,24 +481,24 @@ func TestFailureSaysWhetherItIsCertain(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		uncertain bool
-		fail      func(b *brittleStore) *atomic.Bool
+		fail      func(b *testsite.Brittle) *atomic.Bool
 		ask       func(s *session2.Session)
 	}{
-		{"load", false, func(b *brittleStore) *atomic.Bool { return &b.failLoad }, func(s *session2.Session) { s.Set("k", 1) }},
-		{"save", true, func(b *brittleStore) *atomic.Bool { return &b.failSave }, func(s *session2.Session) { s.Set("k", 1) }},
-		{"logout", true, func(b *brittleStore) *atomic.Bool { return &b.failDelete }, func(s *session2.Session) { s.Destroy() }},
+		{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, func(s *session2.Session) { s.Destroy() }},
 	} {
-		store := newBrittle()
+		store := testsite.NewBrittle()
 		var failed error
-		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			failed = err
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}})
-		b := st.login("alice")
+		b := st.Login("alice")
 		c.fail(store).Store(true)
-		res := st.do(b, c.ask)
-		if got := errors.Is(failed, session2.ErrUncertain); res.StatusCode != 503 || !errors.Is(failed, errDown) || got != c.uncertain {
-			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t", c.name, res.StatusCode, failed, errDown, c.uncertain)
+		res := st.Do(b, c.ask)
+		if got := errors.Is(failed, session2.ErrUncertain); res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || got != c.uncertain {
+			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t", c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
 		}
 	}
 }
@@ -505,16 +506,16 @@ func TestFailureSaysWhetherItIsCertain(t *testing.T) {
 func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
 		time.Sleep(11 * time.Minute)
 		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return errors.New("disk on fire") }
-		res := st.do(b, func(s *session2.Session) { s.User() })
-		if res.StatusCode != 200 || len(res.Cookies()) != 0 || st.events.count(session2.EventStoreError) == 0 {
+		res := st.Do(b, func(s *session2.Session) { s.User() })
+		if res.StatusCode != 200 || len(res.Cookies()) != 0 || st.Events.Count(session2.EventStoreError) == 0 {
 			t.Errorf("status %d, %d cookies", res.StatusCode, len(res.Cookies()))
 		}
 		store.onSave = nil
-		if st.userOf(b) != "alice" {
+		if st.UserOf(b) != "alice" {
 			t.Error("a rotation that failed cost the session")
 		}
 	})
@@ -536,23 +537,23 @@ func (l listStore) Iter(ctx context.Context) iter.Seq2[session2.Record, error] {
 func TestPlainStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := session2.NewMemoryStore()
-		st := newSite(t, plainStore{memory}, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, plainStore{memory}, session2.Config{})
+		b := st.Login("alice")
 		for range 40 { // accesses are saved where they cannot be touched
 			time.Sleep(time.Minute)
-			if st.userOf(b) != "alice" {
+			if st.UserOf(b) != "alice" {
 				t.Fatal("the session ended while in use")
 			}
 		}
-		if _, err := st.m.RevokeUser(t.Context(), "alice"); !errors.Is(err, errors.ErrUnsupported) {
+		if _, err := st.M.RevokeUser(t.Context(), "alice"); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("RevokeUser = %v", err)
 		}
-		if err := st.m.Cleanup(t.Context(), time.Minute); !errors.Is(err, errors.ErrUnsupported) {
+		if err := st.M.Cleanup(t.Context(), time.Minute); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("Cleanup = %v", err)
 		}
-		st = newSite(t, listStore{memory, memory}, session2.Config{})
-		st.login("bob")
-		if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+		st = testsite.NewSite(t, listStore{memory, memory}, session2.Config{})
+		st.Login("bob")
+		if n, err := st.M.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
 			t.Errorf("RevokeUser by listing = %d, %v", n, err)
 		}
 		if n := records(t, memory); n != 1 {
@@ -562,16 +563,16 @@ func TestPlainStore(t *testing.T) {
 }
 
 func TestBlindSetsOfOneKey(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
-			st.do(b.clone(), func(s *session2.Session) { s.Set("k", strings.Repeat(fmt.Sprint(i%10), 100)) })
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", strings.Repeat(fmt.Sprint(i%10), 100)) })
 		})
 	}
 	wg.Wait()
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		got, _ := s.Get("k").(string)
 		if len(got) != 100 || got != strings.Repeat(got[:1], 100) {
 			t.Errorf("the value is a mixture: %q", got)
@@ -580,13 +581,13 @@ func TestBlindSetsOfOneKey(t *testing.T) {
 }
 
 func TestFormTokensAreBounded(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
 	var tokens []string
 	for range 20 {
-		st.do(b, func(s *session2.Session) { tokens = append(tokens, s.FormToken()) })
+		st.Do(b, func(s *session2.Session) { tokens = append(tokens, s.FormToken()) })
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		for i, token := range tokens {
 			if got, want := s.HasFormToken(token), i >= 4; got != want {
 				t.Errorf("token %d of 20: %t, want %t", i, got, want)
@@ -599,63 +600,63 @@ func TestFormTokensAreBounded(t *testing.T) {
 }
 
 func TestUpdateOfAValueThatCannotBeRead(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("counter", "not a number") })
-	res := st.do(b, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("counter", "not a number") })
+	res := st.Do(b, func(s *session2.Session) {
 		if n, ok := counter.Get(s); n != 0 || ok {
 			t.Errorf("Get = %d, %v, want none", n, ok)
 		}
 		counter.Update(s, func(n int) int { return n + 1 })
 	})
-	if res.StatusCode != 200 || st.events.count(session2.EventCorrupt) == 0 {
-		t.Errorf("status %d, %d corrupt events; want 200 and one at least", res.StatusCode, st.events.count(session2.EventCorrupt))
+	if res.StatusCode != 200 || st.Events.Count(session2.EventCorrupt) == 0 {
+		t.Errorf("status %d, %d corrupt events; want 200 and one at least", res.StatusCode, st.Events.Count(session2.EventCorrupt))
 	}
-	if got := st.stored(b, "counter"); got != 1 {
+	if got := st.Stored(b, "counter"); got != 1 {
 		t.Errorf("counter = %v, want 1: Update starts from zero", got)
 	}
 }
 
 func TestLoginThatLandedLateAndWasOvertaken(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	twin := b.clone()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	twin := b.Clone()
 	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
 		store.set(func() { store.onSave = nil })
 		if err := save(); err != nil {
 			t.Error(err)
 		}
-		st.do(twin, func(s *session2.Session) { s.SetUser("alice") }) // is given the token of the first
-		st.do(twin, func(s *session2.Session) { s.Renew() })          // and a newer one
+		st.Do(twin, func(s *session2.Session) { s.SetUser("alice") }) // is given the token of the first
+		st.Do(twin, func(s *session2.Session) { s.Renew() })          // and a newer one
 		return errors.New("connection reset")
 	}
-	res := st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	res := st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
 		t.Errorf("status %d, %d cookies: the browser holds a newer one", res.StatusCode, len(res.Cookies()))
 	}
-	if st.userOf(twin) != "alice" {
+	if st.UserOf(twin) != "alice" {
 		t.Error("the newer token is dead")
 	}
 }
 
 func TestSessionThatHeldAFormTokenOnly(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
 	var token string
-	st.do(b, func(s *session2.Session) { token = s.FormToken() })
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		if ok, err := s.UseFormToken(r.Context(), token); !ok || err != nil {
 			t.Errorf("UseFormToken = %t, %v", ok, err)
 		}
 	})
-	if n := records(t, store); n != 0 || b.token() != "" {
-		t.Errorf("%d records, cookie %t, though the session holds nothing", n, b.token() != "")
+	if n := records(t, store); n != 0 || b.Token() != "" {
+		t.Errorf("%d records, cookie %t, though the session holds nothing", n, b.Token() != "")
 	}
-	st.do(b, func(s *session2.Session) { token = s.FormToken() })
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		id := s.ID()
 		s.UseFormToken(r.Context(), token)
 		s.Set("k", 1)
@@ -663,7 +664,7 @@ func TestSessionThatHeldAFormTokenOnly(t *testing.T) {
 			t.Error("a session that goes on has another ID")
 		}
 	})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.Get("k") != 1 {
 			t.Error("what was set beside the token is lost")
 		}
@@ -672,30 +673,30 @@ func TestSessionThatHeldAFormTokenOnly(t *testing.T) {
 
 func TestFormTokenWhoseAnswerIsLost(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	var token string
-	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
 	store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
 		store.set(func() { store.onSave = nil })
 		if err := save(); err != nil {
 			t.Error(err)
 		}
-		st.do(b.clone(), func(s *session2.Session) { s.Set("other", 1) })
+		st.Do(b.Clone(), func(s *session2.Session) { s.Set("other", 1) })
 		return errors.New("connection reset")
 	}
 	for i, want := range []bool{true, false} {
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			if ok, err := s.UseFormToken(r.Context(), token); ok != want || err != nil {
 				t.Errorf("use %d: %t, %v; want %t", i, ok, err, want)
 			}
 		})
 	}
-	ended := b.clone()
-	st.do(b, func(s *session2.Session) { token = s.FormToken() })
-	st.visit(ended, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	ended := b.Clone()
+	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.Visit(ended, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.User()
-		st.do(b, func(s *session2.Session) { s.Destroy() })
+		st.Do(b, func(s *session2.Session) { s.Destroy() })
 		if ok, err := s.UseFormToken(r.Context(), token); ok || err != nil {
 			t.Errorf("in a session that has ended: %t, %v", ok, err)
 		}
@@ -710,10 +711,10 @@ func TestErrorHandlerHasTheSession(t *testing.T) {
 		told = session2.FromContext(r.Context()).Err()
 		w.WriteHeader(http.StatusTeapot)
 	}
-	st := newSite(t, store, cfg)
+	st := testsite.NewSite(t, store, cfg)
 	broken := errors.New("disk on fire")
 	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
-	if res := st.do(&browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+	if res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
 		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // The stores in testdata/golden/v1 were written by an earlier release: see the
@@ -65,19 +66,19 @@ type golden struct {
 // eachGolden calls test with a copy of each golden store.
 func eachGolden(t *testing.T, test func(t *testing.T, g golden)) {
 	text, err := os.ReadFile(filepath.Join(goldenDir, "sessions.json"))
-	must(t, err)
+	testsite.Must(t, err)
 	var lists map[string][]*goldenSession
-	must(t, json.Unmarshal(text, &lists))
+	testsite.Must(t, json.Unmarshal(text, &lists))
 	for name, path := range map[string]string{"file": "sessions", "bolt": "sessions.db", "gob": "sessions.gob"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			goldenUnpack(t, filepath.Join(goldenDir, name+".tar.gz"), dir)
 			u := url.URL{Scheme: name, Path: filepath.ToSlash(filepath.Join(dir, path))}
 			store, err := session2.Open(t.Context(), u.String())
-			must(t, err)
+			testsite.Must(t, err)
 			t.Cleanup(func() { store.(io.Closer).Close() })
 			if s, ok := store.(session2.SetupStore); ok {
-				must(t, s.Setup(t.Context()))
+				testsite.Must(t, s.Setup(t.Context()))
 			}
 			test(t, golden{store, lists[name]})
 		})
@@ -92,24 +93,24 @@ func eachGolden(t *testing.T, test func(t *testing.T, g golden)) {
 func goldenUnpack(t *testing.T, from, dir string) {
 	t.Helper()
 	f, err := os.Open(from)
-	must(t, err)
+	testsite.Must(t, err)
 	defer f.Close()
 	z, err := gzip.NewReader(f)
-	must(t, err)
+	testsite.Must(t, err)
 	for r := tar.NewReader(z); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			return
 		}
-		must(t, err)
+		testsite.Must(t, err)
 		to := filepath.Join(dir, filepath.FromSlash(h.Name))
 		if h.Typeflag == tar.TypeDir {
-			must(t, os.Mkdir(to, h.FileInfo().Mode().Perm()))
+			testsite.Must(t, os.Mkdir(to, h.FileInfo().Mode().Perm()))
 			continue
 		}
 		b, err := io.ReadAll(r)
-		must(t, err)
-		must(t, os.WriteFile(to, b, h.FileInfo().Mode().Perm()))
+		testsite.Must(t, err)
+		testsite.Must(t, os.WriteFile(to, b, h.FileInfo().Mode().Perm()))
 	}
 }
 
@@ -118,18 +119,18 @@ func goldenUnpack(t *testing.T, from, dir string) {
 func goldenTable(t *testing.T, sys sqlSystem, dsn string) session2.Store {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(goldenDir, sys.name+".sql"))
-	must(t, err)
+	testsite.Must(t, err)
 	db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
 	for stmt := range strings.SplitSeq(strings.ReplaceAll(string(text), "golden_v1", table), ";\n") {
 		if stmt != "" {
 			_, err := db.Exec(stmt)
-			must(t, err)
+			testsite.Must(t, err)
 		}
 	}
 	before := goldenRows(t, db, table)
 	store := sys.store(t, db, session2.SQLOptions{Table: table})
 	for range 2 {
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 	}
 	if after := goldenRows(t, db, table); !slices.Equal(after, before) {
 		t.Errorf("Setup changed the tables: got %q, want %q", after, before)
@@ -147,21 +148,21 @@ func goldenRows(t *testing.T, db *sql.DB, table string) (text []string) {
 			"WHERE table_name LIKE '{t}%' ORDER BY 1, 2",
 	} {
 		rows, err := db.Query(strings.ReplaceAll(query, "{t}", table))
-		must(t, err)
+		testsite.Must(t, err)
 		defer rows.Close()
 		names, err := rows.Columns()
-		must(t, err)
+		testsite.Must(t, err)
 		row := make([]any, len(names))
 		for i := range row {
 			row[i] = new(string)
 		}
 		for rows.Next() {
-			must(t, rows.Scan(row...))
+			testsite.Must(t, rows.Scan(row...))
 			for _, v := range row {
 				text = append(text, *v.(*string))
 			}
 		}
-		must(t, rows.Err())
+		testsite.Must(t, rows.Err())
 	}
 	return text
 }
@@ -180,7 +181,7 @@ func (g golden) manager(t *testing.T, change func(*session2.Config)) *session2.M
 		change(&cfg)
 	}
 	m, err := session2.NewManager(g.store, cfg)
-	must(t, err)
+	testsite.Must(t, err)
 	return m
 }
 

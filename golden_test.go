@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // TestGolden goes on with every session of every store: all that it holds is
@@ -103,7 +104,7 @@ func (e *goldenSession) holds(t *testing.T, m *session2.Manager) {
 		if !slices.Equal(flashes, e.Flashes) {
 			t.Errorf("got the flashes %q, want %q", flashes, e.Flashes)
 		}
-		must(t, s.Err())
+		testsite.Must(t, s.Err())
 	})
 }
 
@@ -170,7 +171,7 @@ func (e *goldenSession) change(t *testing.T, m *session2.Manager) {
 		}
 		s.Set("name", "changed")
 		s.Set("new", goldenCart{Count: 9})
-		must(t, s.Err())
+		testsite.Must(t, s.Err())
 	})
 	want := maps.Clone(e.Values)
 	want["name"], want["new"] = "string changed", "session2_test.goldenCart {[] 9}"
@@ -189,11 +190,11 @@ func (e *goldenSession) change(t *testing.T, m *session2.Manager) {
 func (e *goldenSession) remembers(t *testing.T, store session2.Store) {
 	t.Helper()
 	id, err := session2.ParseID(e.ID)
-	must(t, err)
+	testsite.Must(t, err)
 	rec, err := store.Load(t.Context(), id)
-	must(t, err)
+	testsite.Must(t, err)
 	c, err := session2.Inspect(rec)
-	must(t, err)
+	testsite.Must(t, err)
 	if n := len(c.Versions); n < e.Versions || n > 16 || c.Versions[n-1] != rec.Version || c.Lifetime != e.Lifetime {
 		t.Errorf("got the versions %v of %v, lifetime %v, want at least %d that end in it, %v",
 			c.Versions, rec.Version, c.Lifetime, e.Versions, e.Lifetime)
@@ -286,11 +287,11 @@ func TestGoldenSweep(t *testing.T) {
 			return ids
 		}
 		slices.Sort(want)
-		if got := ids(recordsOf(t, g.store.(session2.IterStore))); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		if got := ids(testsite.RecordsOf(t, g.store.(session2.IterStore))); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
 			t.Errorf("Iter: got %q, want %q", got, want)
 		}
 		keep, err := session2.ParseID(alice[0])
-		must(t, err)
+		testsite.Must(t, err)
 		for _, step := range []struct {
 			what string
 			do   func() (int, error)
@@ -305,7 +306,7 @@ func TestGoldenSweep(t *testing.T) {
 				t.Errorf("%s: got %d, %v, want %d", step.what, n, err, step.want)
 			}
 		}
-		if left := recordsOf(t, g.store.(session2.IterStore)); len(left) > 0 {
+		if left := testsite.RecordsOf(t, g.store.(session2.IterStore)); len(left) > 0 {
 			t.Errorf("got %q left, want none", ids(left))
 		}
 	})
@@ -324,14 +325,14 @@ func TestUnknownData(t *testing.T) {
 	eachGolden(t, func(t *testing.T, g golden) {
 		e := g.list[0]
 		id, err := session2.ParseID(e.ID)
-		must(t, err)
+		testsite.Must(t, err)
 		prev, err := g.store.Load(t.Context(), id)
-		must(t, err)
+		testsite.Must(t, err)
 		known := slices.Clone(prev.Data)
 		for name, change := range later {
 			rec := prev
 			rec.Version, rec.Data = prev.Version+1, change(slices.Clone(known))
-			must(t, g.store.Save(t.Context(), rec, prev.Version))
+			testsite.Must(t, g.store.Save(t.Context(), rec, prev.Version))
 			var events []session2.Event
 			m := g.manager(t, func(c *session2.Config) {
 				c.OnEvent = func(_ context.Context, e session2.Event) { events = append(events, e) }

@@ -12,14 +12,8 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
-
-// seeded returns a source of randomness whose seed is printed.
-func seeded(t testing.TB) *rand.Rand {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
 
 // unreliable makes the store lose answers and fail, at random.
 func (h *hookStore) unreliable(seed uint64) {
@@ -51,12 +45,12 @@ func (h *hookStore) unreliable(seed uint64) {
 // Every increment that was answered with 200 is there once, and of those
 // answered with an error each at most once, whatever the store loses.
 func TestIncrementsOnAnUnreliableStore(t *testing.T) {
-	r := seeded(t)
+	r := testsite.Seeded(t)
 	for range 5 {
 		synctest.Test(t, func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{CommitTimeout: time.Minute, RenewEvery: time.Second})
-			b := st.login("alice")
+			st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute, RenewEvery: time.Second})
+			b := st.Login("alice")
 			store.unreliable(r.Uint64())
 			var mu sync.Mutex
 			acknowledged, failed := 0, 0
@@ -64,8 +58,8 @@ func TestIncrementsOnAnUnreliableStore(t *testing.T) {
 			for range 8 {
 				wg.Go(func() {
 					for range 30 {
-						mine := b.clone()
-						res := st.visit(mine, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+						mine := b.Clone()
+						res := st.Visit(mine, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 							counter.Update(s, func(n int) int { return n + 1 })
 						})
 						mu.Lock()
@@ -75,15 +69,15 @@ func TestIncrementsOnAnUnreliableStore(t *testing.T) {
 							failed++
 						}
 						mu.Unlock()
-						if mine.token() != b.token() {
-							b.receive(res)
+						if mine.Token() != b.Token() {
+							b.Receive(res)
 						}
 					}
 				})
 			}
 			wg.Wait()
 			store.set(func() { store.onSave = nil })
-			st.do(b, func(s *session2.Session) {
+			st.Do(b, func(s *session2.Session) {
 				n, _ := counter.Get(s)
 				if s.User() != "alice" || n < acknowledged || n > acknowledged+failed {
 					t.Errorf("user %q, counter %d, with %d acknowledged and %d failed", s.User(), n, acknowledged, failed)
@@ -106,14 +100,14 @@ type world struct {
 // once. Nobody ever reads what another user left, and nothing that was ended
 // comes back.
 func TestRandomHistories(t *testing.T) {
-	r := seeded(t)
+	r := testsite.Seeded(t)
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{RenewEvery: 30 * time.Second, RenewGrace: 5 * time.Second, CommitTimeout: time.Minute})
+			st := testsite.NewSite(t, store, session2.Config{RenewEvery: 30 * time.Second, RenewGrace: 5 * time.Second, CommitTimeout: time.Minute})
 			store.unreliable(r.Uint64())
 			w := &world{ended: map[session2.ID]bool{}}
-			browsers := []*browser{{}, {}, {}}
+			browsers := []*testsite.Browser{{}, {}, {}}
 			var wg sync.WaitGroup
 			for i := range 6 {
 				own := rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
@@ -140,12 +134,12 @@ func TestRandomHistories(t *testing.T) {
 }
 
 // step is one request of a random history.
-func (w *world) step(t *testing.T, st *site, r *rand.Rand, b *browser) {
+func (w *world) step(t *testing.T, st *testsite.Site, r *rand.Rand, b *testsite.Browser) {
 	user := []string{"alice", "bob", "carol"}[r.IntN(3)]
 	pause := time.Duration(r.IntN(1500)) * time.Millisecond
 	what := r.IntN(10)
 	var ended session2.ID
-	res := st.do(b, func(s *session2.Session) {
+	res := st.Do(b, func(s *session2.Session) {
 		if owner := s.Get("owner"); owner != nil && s.User() != "" && owner != s.User() {
 			t.Errorf("%s reads what %v left", s.User(), owner)
 		}

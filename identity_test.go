@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // handlers are as applications have them: what the second commit of a
@@ -46,10 +46,10 @@ func eachReal(t *testing.T, f func(t *testing.T, respond func(w http.ResponseWri
 func TestASuccessorIsSeenWhenAClientComesWithIt(t *testing.T) {
 	eachReal(t, func(t *testing.T, respond func(http.ResponseWriter, *http.Request)) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
-		visit := func(b *browser) (user string) {
-			st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
+		visit := func(b *testsite.Browser) (user string) {
+			st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				user = s.User()
 				respond(w, r)
 			})
@@ -57,9 +57,9 @@ func TestASuccessorIsSeenWhenAClientComesWithIt(t *testing.T) {
 		}
 		time.Sleep(11 * time.Minute)
 		saves := store.count("save")
-		lost := b.clone()
-		if user := visit(lost); user != "alice" || lost.token() == b.token() {
-			t.Fatalf("user %q, new token %t; want a rotation", user, lost.token() != b.token())
+		lost := b.Clone()
+		if user := visit(lost); user != "alice" || lost.Token() == b.Token() {
+			t.Fatalf("user %q, new token %t; want a rotation", user, lost.Token() != b.Token())
 		}
 		if n := store.count("save") - saves; n != 1 {
 			t.Errorf("a rotation cost %d saves, want 1", n)
@@ -67,12 +67,12 @@ func TestASuccessorIsSeenWhenAClientComesWithIt(t *testing.T) {
 		// That answer was lost. The client goes on with what it has, for long.
 		for range 3 {
 			time.Sleep(5 * time.Minute)
-			again := b.clone()
-			if user := visit(again); user != "alice" || again.token() != lost.token() {
-				t.Fatalf("user %q, same successor %t: the client was locked out", user, again.token() == lost.token())
+			again := b.Clone()
+			if user := visit(again); user != "alice" || again.Token() != lost.Token() {
+				t.Fatalf("user %q, same successor %t: the client was locked out", user, again.Token() == lost.Token())
 			}
 		}
-		if n := st.events.count(session2.EventReuse) + st.events.count(session2.EventUnknown); n != 0 {
+		if n := st.Events.Count(session2.EventReuse) + st.Events.Count(session2.EventUnknown); n != 0 {
 			t.Errorf("%d alarms about an honest client", n)
 		}
 		// Now it arrives. The predecessor's grace begins with its first request.
@@ -80,61 +80,51 @@ func TestASuccessorIsSeenWhenAClientComesWithIt(t *testing.T) {
 			t.Fatalf("user %q by the successor", user)
 		}
 		time.Sleep(31 * time.Second)
-		if user := visit(b.clone()); user != "" || st.events.count(session2.EventReuse) != 1 {
-			t.Errorf("user %q, %d reuse events; want nobody and 1", user, st.events.count(session2.EventReuse))
+		if user := visit(b.Clone()); user != "" || st.Events.Count(session2.EventReuse) != 1 {
+			t.Errorf("user %q, %d reuse events; want nobody and 1", user, st.Events.Count(session2.EventReuse))
 		}
 	})
 }
 
 func TestTheNextRotationIsDueFromTheFirstSight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
 		time.Sleep(11 * time.Minute)
-		st.userOf(b) // rotates
+		st.UserOf(b) // rotates
 		for _, step := range []struct {
 			after   time.Duration
 			rotates bool
 		}{{9 * time.Minute, false}, {9 * time.Minute, false}, {2 * time.Minute, true}} {
 			time.Sleep(step.after)
-			old := b.token()
-			if st.userOf(b); (b.token() != old) != step.rotates {
-				t.Errorf("%v after: rotated %t, want %t", step.after, b.token() != old, step.rotates)
+			old := b.Token()
+			if st.UserOf(b); (b.Token() != old) != step.rotates {
+				t.Errorf("%v after: rotated %t, want %t", step.after, b.Token() != old, step.rotates)
 			}
 		}
 	})
 }
 
-// cookies serves one request with these cookie values.
-func (st *site) cookies(values []string, f func(s *session2.Session)) *http.Response {
-	st.t.Helper()
-	lines := slices.Clone(values)
-	for i := range lines {
-		lines[i] = "__Host-session=" + lines[i]
-	}
-	return st.request(lines, f)
-}
-
 func TestARetiredTokenBesideTheCurrentOneIsNoTheft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
-		old := b.token()
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
+		old := b.Token()
 		time.Sleep(11 * time.Minute)
-		st.userOf(b)
-		st.userOf(b) // the successor is seen
+		st.UserOf(b)
+		st.UserOf(b) // the successor is seen
 		time.Sleep(5 * time.Minute)
-		for _, both := range [][]string{{old, b.token()}, {b.token(), old}} {
-			st.cookies(both, func(s *session2.Session) {
+		for _, both := range [][]string{{old, b.Token()}, {b.Token(), old}} {
+			st.Cookies(both, func(s *session2.Session) {
 				if s.User() != "alice" {
 					t.Errorf("User() = %q, want alice", s.User())
 				}
 			})
 		}
-		if n := st.events.count(session2.EventReuse); n != 0 {
+		if n := st.Events.Count(session2.EventReuse); n != 0 {
 			t.Errorf("%d reuse events", n)
 		}
-		if st.userOf(b) != "alice" {
+		if st.UserOf(b) != "alice" {
 			t.Error("the session was ended")
 		}
 	})
@@ -143,7 +133,7 @@ func TestARetiredTokenBesideTheCurrentOneIsNoTheft(t *testing.T) {
 // Two sessions by two cookies are nobody's, until a login or logout ends both.
 func TestALoginOrLogoutEndsAllThatWerePresented(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
+	st := testsite.NewSite(t, store, session2.Config{})
 	for name, c := range map[string]struct {
 		do      func(s *session2.Session)
 		user    string // of the session that is left, if one is
@@ -156,8 +146,8 @@ func TestALoginOrLogoutEndsAllThatWerePresented(t *testing.T) {
 		"logout that is discarded": {func(s *session2.Session) { s.Destroy(); s.Discard() }, "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			alice, bob := st.login("alice"), st.login("bob")
-			res := st.cookies([]string{alice.token(), bob.token()}, func(s *session2.Session) {
+			alice, bob := st.Login("alice"), st.Login("bob")
+			res := st.Cookies([]string{alice.Token(), bob.Token()}, func(s *session2.Session) {
 				if s.User() != "" {
 					t.Errorf("two sessions are %q", s.User())
 				}
@@ -166,38 +156,38 @@ func TestALoginOrLogoutEndsAllThatWerePresented(t *testing.T) {
 			if n := records(t, store); n != c.records {
 				t.Errorf("%d records are left, want %d", n, c.records)
 			}
-			b := &browser{}
-			b.receive(res)
-			if user := st.userOf(b); user != c.user {
+			b := &testsite.Browser{}
+			b.Receive(res)
+			if user := st.UserOf(b); user != c.user {
 				t.Errorf("the answer's cookie is %q's, want %q", user, c.user)
 			}
 			if c.records < 2 && len(res.Cookies()) != 1 {
 				t.Errorf("cookies %v, want one", res.Cookies())
 			}
-			st.do(b, (*session2.Session).Destroy)
-			st.m.RevokeUser(t.Context(), "alice")
-			st.m.RevokeUser(t.Context(), "bob")
+			st.Do(b, (*session2.Session).Destroy)
+			st.M.RevokeUser(t.Context(), "alice")
+			st.M.RevokeUser(t.Context(), "bob")
 		})
 	}
 }
 
 func TestALogoutAlwaysRevokesTheCookie(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	gone := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	gone := st.Login("alice")
 	for rec := range store.Iter(t.Context()) {
-		st.m.Revoke(t.Context(), rec.ID)
+		st.M.Revoke(t.Context(), rec.ID)
 	}
-	for name, token := range map[string]string{"of a session that has ended": gone.token(), "that is no token": "garbage"} {
-		if res := st.cookies([]string{token}, func(s *session2.Session) { s.User() }); len(res.Cookies()) != 0 {
+	for name, token := range map[string]string{"of a session that has ended": gone.Token(), "that is no token": "garbage"} {
+		if res := st.Cookies([]string{token}, func(s *session2.Session) { s.User() }); len(res.Cookies()) != 0 {
 			t.Errorf("a read with a cookie %s: cookies %v", name, res.Cookies())
 		}
-		res := st.cookies([]string{token}, func(s *session2.Session) { s.Destroy() })
+		res := st.Cookies([]string{token}, func(s *session2.Session) { s.Destroy() })
 		if c := res.Cookies(); len(c) != 1 || c[0].MaxAge >= 0 {
 			t.Errorf("a logout with a cookie %s: cookies %v, want it revoked", name, c)
 		}
 	}
-	if res := st.do(&browser{}, (*session2.Session).Destroy); len(res.Cookies()) != 0 {
+	if res := st.Do(&testsite.Browser{}, (*session2.Session).Destroy); len(res.Cookies()) != 0 {
 		t.Errorf("a logout without a cookie: cookies %v", res.Cookies())
 	}
 }
@@ -205,8 +195,8 @@ func TestALogoutAlwaysRevokesTheCookie(t *testing.T) {
 func TestFormerCookiesGoWithALoginOrLogout(t *testing.T) {
 	cfg := session2.Config{Cookie: session2.CookieConfig{Former: []session2.CookieConfig{
 		{Name: "sid", Domain: "example.com"}, {Name: "__Host-session", Partitioned: true}}}}
-	st := newSite(t, session2.NewMemoryStore(), cfg)
-	b := &browser{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
+	b := &testsite.Browser{}
 	want := func(res *http.Response, what string, n int) {
 		t.Helper()
 		revoked := 0
@@ -219,14 +209,14 @@ func TestFormerCookiesGoWithALoginOrLogout(t *testing.T) {
 			t.Errorf("%s: %d former cookies revoked in %q, want %d", what, revoked, res.Header["Set-Cookie"], n)
 		}
 	}
-	want(st.do(b, func(s *session2.Session) { s.Set("k", 1) }), "a first change", 0)
-	res := st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	want(st.Do(b, func(s *session2.Session) { s.Set("k", 1) }), "a first change", 0)
+	res := st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 	want(res, "login", 2)
 	if lines := res.Header["Set-Cookie"]; len(lines) != 3 || res.Cookies()[2].MaxAge < 0 {
 		t.Errorf("login: %q, want the session's own cookie last", lines)
 	}
-	b.cookie = res.Cookies()[2]
-	want(st.do(b, (*session2.Session).Destroy), "logout", 2)
+	b.Cookie = res.Cookies()[2]
+	want(st.Do(b, (*session2.Session).Destroy), "logout", 2)
 }
 
 // Where a session's time runs out while a request is under way, it has ended for
@@ -246,21 +236,21 @@ func TestARunningRequestDoesNotReviveAnExpiredSession(t *testing.T) {
 		} {
 			t.Run(name+", "+limit, func(t *testing.T) {
 				eachReal(t, func(t *testing.T, respond func(http.ResponseWriter, *http.Request)) {
-					st := newSite(t, session2.NewMemoryStore(), cfg)
-					b := st.login("alice")
-					slow := b.clone()
+					st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
+					b := st.Login("alice")
+					slow := b.Clone()
 					var err error
-					res := st.visit(slow, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					res := st.Visit(slow, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 						s.User()
 						time.Sleep(11 * time.Minute)
-						if user := st.userOf(b); user != "" { // others are told that it has expired
+						if user := st.UserOf(b); user != "" { // others are told that it has expired
 							t.Fatalf("user %q after the limit", user)
 						}
 						change(s)
 						respond(w, r)
 						err = s.Err()
 					})
-					if user := st.userOf(b); user != "" {
+					if user := st.UserOf(b); user != "" {
 						t.Errorf("the session of %q is back", user)
 					}
 					if len(res.Cookies()) != 0 || res.StatusCode >= 400 {
@@ -279,15 +269,15 @@ func TestARunningRequestDoesNotReviveAnExpiredSession(t *testing.T) {
 // others have used meanwhile.
 func TestALongRequestInASessionThatOthersUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: 10 * time.Minute})
-		b := st.login("alice")
-		st.during(b.clone(), func(s *session2.Session) { s.User() }, func() {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
+		st.During(b.Clone(), func(s *session2.Session) { s.User() }, func() {
 			for range 3 {
 				time.Sleep(6 * time.Minute)
-				st.userOf(b)
+				st.UserOf(b)
 			}
 		}, func(s *session2.Session) { s.Set("k", 1) })
-		if got := st.stored(b, "k"); got != 1 {
+		if got := st.Stored(b, "k"); got != 1 {
 			t.Errorf("k = %v, want 1", got)
 		}
 	})
@@ -303,17 +293,17 @@ func TestACookieThatAnEarlierCommitOwesIsCheckedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := newHookStore()
-			st := newSite(t, store, session2.Config{})
-			b := st.login("alice")
-			slow := b.clone()
-			run := func(meanwhile func(b *browser), loads int) *http.Response {
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := st.Login("alice")
+			slow := b.Clone()
+			run := func(meanwhile func(b *testsite.Browser), loads int) *http.Response {
 				var res *http.Response
-				h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					s.Renew()
 					if err := s.Commit(r.Context()); err != nil {
 						t.Fatal(err)
 					}
-					now := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: s.Token()}}
+					now := &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: s.Token()}}
 					meanwhile(now)
 					before := store.count("load")
 					defer func() {
@@ -327,26 +317,26 @@ func TestACookieThatAnEarlierCommitOwesIsCheckedAgain(t *testing.T) {
 					}
 					end(w)
 				})
-				w := recordPanics(h, slow)
+				w := testsite.RecordPanics(h, slow)
 				res = w.Result()
 				return res
 			}
-			res := run(func(now *browser) { st.do(now, (*session2.Session).Renew); b = now }, 1)
+			res := run(func(now *testsite.Browser) { st.Do(now, (*session2.Session).Renew); b = now }, 1)
 			if len(res.Cookies()) != 0 {
 				t.Errorf("a token that another request has replaced went out: %v", res.Cookies())
 			}
-			if user := st.userOf(b); user != "alice" {
+			if user := st.UserOf(b); user != "alice" {
 				t.Errorf("user %q by the newer token", user)
 			}
-			slow = b.clone()
-			res = run(func(*browser) {}, 1)
+			slow = b.Clone()
+			res = run(func(*testsite.Browser) {}, 1)
 			if len(res.Cookies()) != 1 {
 				t.Errorf("cookies %v, want the one that the commit owes", res.Cookies())
 			}
-			slow.receive(res)
-			gone := slow.clone()
-			slow = gone.clone()
-			if res = run(func(now *browser) { st.do(now, (*session2.Session).Destroy) }, 1); len(res.Cookies()) != 0 {
+			slow.Receive(res)
+			gone := slow.Clone()
+			slow = gone.Clone()
+			if res = run(func(now *testsite.Browser) { st.Do(now, (*session2.Session).Destroy) }, 1); len(res.Cookies()) != 0 {
 				t.Errorf("the token of a session that has ended went out: %v", res.Cookies())
 			}
 		})
@@ -361,20 +351,20 @@ func TestALoginsTwinInheritsNothingThatWasProvedSince(t *testing.T) {
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := &browser{}
-			st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-			late := b.clone()
-			st.do(b, func(s *session2.Session) { s.SetUser("alice") })
-			st.do(b, func(s *session2.Session) { change(s); s.Set("second factor", true) })
-			st.do(late, func(s *session2.Session) { s.SetUser("alice") })
-			if late.token() == b.token() {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			late := b.Clone()
+			st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+			st.Do(b, func(s *session2.Session) { change(s); s.Set("second factor", true) })
+			st.Do(late, func(s *session2.Session) { s.SetUser("alice") })
+			if late.Token() == b.Token() {
 				t.Fatal("the twin was given the token that somebody else has proved more for")
 			}
-			if got := st.stored(late, "second factor"); got != nil {
+			if got := st.Stored(late, "second factor"); got != nil {
 				t.Errorf("the twin has inherited a second factor: %v", got)
 			}
-			if st.userOf(late) != "alice" || st.userOf(b) != "alice" {
+			if st.UserOf(late) != "alice" || st.UserOf(b) != "alice" {
 				t.Error("one of the two is not signed in")
 			}
 		})
@@ -386,7 +376,7 @@ func TestALoginsTwinInheritsNothingThatWasProvedSince(t *testing.T) {
 func TestACreateThatWasDeletedDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
+		st := testsite.NewSite(t, store, session2.Config{})
 		var first session2.ID
 		store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
 			if first != (session2.ID{}) {
@@ -396,17 +386,17 @@ func TestACreateThatWasDeletedDoesNotComeBack(t *testing.T) {
 			if err := save(); err != nil {
 				return err
 			}
-			if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+			if n, err := st.M.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
 				t.Errorf("RevokeUser = %d, %v", n, err)
 			}
-			return errDown
+			return testsite.ErrDown
 		}
-		b := &browser{}
-		res := st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+		b := &testsite.Browser{}
+		res := st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 		if there, _ := store.Has(t.Context(), first); there {
 			t.Error("a session that was ended is back under its ID")
 		}
-		if user := st.userOf(b); (res.StatusCode == 200) != (user == "alice") {
+		if user := st.UserOf(b); (res.StatusCode == 200) != (user == "alice") {
 			t.Errorf("status %d, user %q", res.StatusCode, user)
 		}
 	})
@@ -414,32 +404,32 @@ func TestACreateThatWasDeletedDoesNotComeBack(t *testing.T) {
 
 func TestALoginBeginsTheSessionsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: 24 * time.Hour, IdleTimeout: -1, RenewEvery: time.Hour})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: 24 * time.Hour, IdleTimeout: -1, RenewEvery: time.Hour})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
 		time.Sleep(23*time.Hour + 50*time.Minute)
-		twin := b.clone()
-		st.do(b, func(s *session2.Session) {
+		twin := b.Clone()
+		st.Do(b, func(s *session2.Session) {
 			s.SetUser("alice")
 			if left := time.Until(s.Expires()); left != 24*time.Hour {
 				t.Errorf("%v are left after the login, want 24h", left)
 			}
 		})
 		time.Sleep(20 * time.Second)
-		st.do(twin, func(s *session2.Session) { s.SetUser("alice") }) // joins, and begins nothing
-		st.do(b, func(s *session2.Session) {
+		st.Do(twin, func(s *session2.Session) { s.SetUser("alice") }) // joins, and begins nothing
+		st.Do(b, func(s *session2.Session) {
 			if left := time.Until(s.Expires()); left != 24*time.Hour-20*time.Second {
 				t.Errorf("%v are left after the login's twin", left)
 			}
 		})
 		time.Sleep(12 * time.Hour)
-		st.do(b, (*session2.Session).Renew)
+		st.Do(b, (*session2.Session).Renew)
 		time.Sleep(11*time.Hour + 59*time.Minute)
-		if user := st.userOf(b); user != "alice" {
+		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("user %q before the login's 24 hours are over", user)
 		}
 		time.Sleep(2 * time.Minute)
-		if user := st.userOf(b); user != "" {
+		if user := st.UserOf(b); user != "" {
 			t.Errorf("user %q after the login's 24 hours: Renew or a rotation has extended them", user)
 		}
 	})
@@ -447,22 +437,22 @@ func TestALoginBeginsTheSessionsTime(t *testing.T) {
 
 func TestRemember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 		const days = 24 * time.Hour
-		b := &browser{}
-		res := st.do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * days) })
+		b := &testsite.Browser{}
+		res := st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * days) })
 		if c := res.Cookies(); len(c) != 1 || c[0].MaxAge != int(30*days/time.Second) {
 			t.Errorf("cookies %v, want a Max-Age of 30 days", c)
 		}
 		time.Sleep(29 * days)
-		if user := st.userOf(b); user != "alice" {
+		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("user %q after 29 idle days", user)
 		}
 		time.Sleep(2 * days)
-		if user := st.userOf(b); user != "" {
+		if user := st.UserOf(b); user != "" {
 			t.Errorf("user %q after 31 days", user)
 		}
-		if res := st.do(&browser{}, func(s *session2.Session) { s.Set("k", 1); s.Remember(0) }); res.StatusCode != 500 {
+		if res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1); s.Remember(0) }); res.StatusCode != 500 {
 			t.Errorf("Remember(0): status %d, want 500", res.StatusCode)
 		}
 	})
@@ -470,28 +460,28 @@ func TestRemember(t *testing.T) {
 
 func TestASessionsOwnIdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 		for _, c := range []struct {
 			own        time.Duration
 			lasts, not time.Duration
 		}{{5 * time.Second, 4 * time.Second, 5 * time.Second}, {time.Hour, 59 * time.Minute, time.Hour},
 			{-1, 23 * time.Hour, 24 * time.Hour}, {0, 29 * time.Minute, 30 * time.Minute}} {
-			b := st.login("alice")
-			st.do(b, func(s *session2.Session) { s.SetIdleTimeout(c.own) })
+			b := st.Login("alice")
+			st.Do(b, func(s *session2.Session) { s.SetIdleTimeout(c.own) })
 			if c.own > 0 {
 				for range 5 { // used, it goes on
 					time.Sleep(c.lasts)
-					if st.userOf(b) != "alice" {
+					if st.UserOf(b) != "alice" {
 						t.Fatalf("%v: it ended although it was used", c.own)
 					}
 				}
 			}
 			time.Sleep(c.lasts)
-			if user := st.userOf(b.clone()); user != "alice" && c.own >= 0 {
+			if user := st.UserOf(b.Clone()); user != "alice" && c.own >= 0 {
 				t.Errorf("%v: user %q after %v", c.own, user, c.lasts)
 			}
 			time.Sleep(c.not)
-			if user := st.userOf(b); user != "" {
+			if user := st.UserOf(b); user != "" {
 				t.Errorf("%v: user %q after %v more", c.own, user, c.not)
 			}
 		}
@@ -501,12 +491,12 @@ func TestASessionsOwnIdleTimeout(t *testing.T) {
 // A page that polls does not keep its session alive, whatever the handler does.
 func TestPassive(t *testing.T) {
 	eachReal(t, func(t *testing.T, respond func(http.ResponseWriter, *http.Request)) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
 		var user string
 		for i := range 12 {
 			time.Sleep(time.Minute)
-			st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				s.Passive()
 				user = s.User()
 				if i%2 == 1 && user != "" {
@@ -527,26 +517,28 @@ func TestPassive(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	ends := map[string]struct {
-		do   func(st *site, b *browser)
+		do   func(st *testsite.Site, b *testsite.Browser)
 		ends bool
 	}{
-		"nothing":            {func(*site, *browser) {}, false},
-		"a change":           {func(st *site, b *browser) { st.do(b, func(s *session2.Session) { s.Set("k", 1) }) }, false},
-		"Renew":              {func(st *site, b *browser) { st.do(b, (*session2.Session).Renew) }, false},
-		"a login again":      {func(st *site, b *browser) { st.do(b, func(s *session2.Session) { s.SetUser("alice") }) }, false},
-		"many rotations":     {func(st *site, b *browser) { rotations(st, b, 50) }, false},
-		"a logout":           {func(st *site, b *browser) { st.do(b, (*session2.Session).Destroy) }, true},
-		"RevokeUser":         {func(st *site, b *browser) { st.m.RevokeUser(context.Background(), "alice") }, true},
-		"somebody else":      {func(st *site, b *browser) { st.do(b, func(s *session2.Session) { s.SetUser("bob") }) }, true},
-		"the idle limit":     {func(*site, *browser) { time.Sleep(31 * time.Minute) }, true},
-		"the absolute limit": {func(st *site, b *browser) { rotations(st, b, 30*60/11) }, true},
+		"nothing":  {func(*testsite.Site, *testsite.Browser) {}, false},
+		"a change": {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, func(s *session2.Session) { s.Set("k", 1) }) }, false},
+		"Renew":    {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, (*session2.Session).Renew) }, false},
+		"a login again": {func(st *testsite.Site, b *testsite.Browser) {
+			st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+		}, false},
+		"many rotations":     {func(st *testsite.Site, b *testsite.Browser) { rotations(st, b, 50) }, false},
+		"a logout":           {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, (*session2.Session).Destroy) }, true},
+		"RevokeUser":         {func(st *testsite.Site, b *testsite.Browser) { st.M.RevokeUser(context.Background(), "alice") }, true},
+		"somebody else":      {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, func(s *session2.Session) { s.SetUser("bob") }) }, true},
+		"the idle limit":     {func(*testsite.Site, *testsite.Browser) { time.Sleep(31 * time.Minute) }, true},
+		"the absolute limit": {func(st *testsite.Site, b *testsite.Browser) { rotations(st, b, 30*60/11) }, true},
 	}
 	for name, c := range ends {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-				b := st.login("alice")
-				st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+				b := st.Login("alice")
+				st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					s.User()
 					w.(http.Flusher).Flush()
 					c.do(st, b)
@@ -555,7 +547,7 @@ func TestCheck(t *testing.T) {
 						t.Errorf("Check = %v, want an end: %t", err, c.ends)
 					}
 				})
-				if n := st.events.count(session2.EventReuse); n != 0 {
+				if n := st.Events.Count(session2.EventReuse); n != 0 {
 					t.Errorf("%d reuse events", n)
 				}
 			})
@@ -564,10 +556,10 @@ func TestCheck(t *testing.T) {
 }
 
 // rotations uses the session every 11 minutes.
-func rotations(st *site, b *browser, n int) {
+func rotations(st *testsite.Site, b *testsite.Browser, n int) {
 	for range n {
 		time.Sleep(11 * time.Minute)
-		st.userOf(b)
+		st.UserOf(b)
 	}
 }
 
@@ -576,9 +568,9 @@ func TestCheckIsAUse(t *testing.T) {
 		"with Touch": session2.NewMemoryStore(), "without": struct{ session2.Store }{session2.NewMemoryStore()}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				st := newSite(t, store, session2.Config{})
-				b := st.login("alice")
-				st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := st.Login("alice")
+				st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					s.User()
 					w.(http.Flusher).Flush()
 					for range 10 {
@@ -588,7 +580,7 @@ func TestCheckIsAUse(t *testing.T) {
 						}
 					}
 				})
-				if user := st.userOf(b); user != "alice" {
+				if user := st.UserOf(b); user != "alice" {
 					t.Errorf("user %q after a stream that looked at the session", user)
 				}
 			})
@@ -598,24 +590,24 @@ func TestCheckIsAUse(t *testing.T) {
 
 func TestCheckWhereNothingIsStored(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	st.do(&browser{}, func(s *session2.Session) {
+	st := testsite.NewSite(t, store, session2.Config{})
+	st.Do(&testsite.Browser{}, func(s *session2.Session) {
 		if err := s.Check(t.Context()); err != nil {
 			t.Errorf("Check of an anonymous visitor's session = %v", err)
 		}
 	})
-	b := st.login("alice")
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	b := st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Destroy()
 		if err := s.Check(r.Context()); !errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("Check after Destroy = %v", err)
 		}
 	})
-	b = st.login("alice")
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	b = st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.User()
-		store.set(func() { store.onLoad = func(session2.ID) error { return errDown } })
-		if err := s.Check(r.Context()); !errors.Is(err, errDown) || errors.Is(err, session2.ErrNotFound) {
+		store.set(func() { store.onLoad = func(session2.ID) error { return testsite.ErrDown } })
+		if err := s.Check(r.Context()); !errors.Is(err, testsite.ErrDown) || errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("Check on a store that is down = %v", err)
 		}
 	})
@@ -624,38 +616,38 @@ func TestCheckWhereNothingIsStored(t *testing.T) {
 // A handler that polls by Manager.Open and its own token is no thief.
 func TestATokenThatThisProcessHandedOutIsNoReuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
 		var token string
-		st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			w.(http.Flusher).Flush()
 			token = s.Token()
 			for range 5 {
 				rotations(st, b, 2)
-				if o, err := st.m.Open(r.Context(), token); err != nil || o.User() != "alice" {
+				if o, err := st.M.Open(r.Context(), token); err != nil || o.User() != "alice" {
 					t.Fatalf("Open = %v, %v", o, err)
 				}
 			}
 		})
-		if n := st.events.count(session2.EventReuse); n != 0 || st.userOf(b) != "alice" {
-			t.Errorf("%d reuse events, user %q", n, st.userOf(b))
+		if n := st.Events.Count(session2.EventReuse); n != 0 || st.UserOf(b) != "alice" {
+			t.Errorf("%d reuse events, user %q", n, st.UserOf(b))
 		}
-		if _, err := st.m.Open(t.Context(), token); !errors.Is(err, session2.ErrNotFound) || st.events.count(session2.EventReuse) != 1 {
-			t.Errorf("after the handler: %v, %d reuse events; want ErrNotFound and 1", err, st.events.count(session2.EventReuse))
+		if _, err := st.M.Open(t.Context(), token); !errors.Is(err, session2.ErrNotFound) || st.Events.Count(session2.EventReuse) != 1 {
+			t.Errorf("after the handler: %v, %d reuse events; want ErrNotFound and 1", err, st.Events.Count(session2.EventReuse))
 		}
 	})
 }
 
 func TestRealms(t *testing.T) {
 	store := session2.NewMemoryStore()
-	realm := func(name string) *site { return newSite(t, store, session2.Config{Realm: name}) }
-	sites := []*site{realm(""), realm("admin"), realm("tenant")}
-	var browsers []*browser
+	realm := func(name string) *testsite.Site { return testsite.NewSite(t, store, session2.Config{Realm: name}) }
+	sites := []*testsite.Site{realm(""), realm("admin"), realm("tenant")}
+	var browsers []*testsite.Browser
 	for i, st := range sites {
-		b := st.login("alice")
-		st.do(b, func(s *session2.Session) { s.Set("site", i) })
-		anonymous := &browser{}
-		st.do(anonymous, func(s *session2.Session) { s.Set("site", i) })
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("site", i) })
+		anonymous := &testsite.Browser{}
+		st.Do(anonymous, func(s *session2.Session) { s.Set("site", i) })
 		browsers = append(browsers, b, anonymous)
 	}
 	for i, b := range browsers {
@@ -664,26 +656,26 @@ func TestRealms(t *testing.T) {
 			if i/2 == j {
 				want = j
 			}
-			if got := st.stored(b.clone(), "site"); got != want {
+			if got := st.Stored(b.Clone(), "site"); got != want {
 				t.Errorf("the cookie of site %d at site %d reads %v, want %v", i/2, j, got, want)
 			}
 		}
 	}
 	admin := browsers[2]
 	var id session2.ID
-	sites[1].do(admin, func(s *session2.Session) { id = s.ID() })
-	if err := sites[0].m.Revoke(t.Context(), id); err != nil || sites[1].userOf(admin) != "alice" {
-		t.Errorf("Revoke by another realm: %v, user %q", err, sites[1].userOf(admin))
+	sites[1].Do(admin, func(s *session2.Session) { id = s.ID() })
+	if err := sites[0].M.Revoke(t.Context(), id); err != nil || sites[1].UserOf(admin) != "alice" {
+		t.Errorf("Revoke by another realm: %v, user %q", err, sites[1].UserOf(admin))
 	}
-	if _, err := sites[2].m.Open(t.Context(), admin.token()); !errors.Is(err, session2.ErrNotFound) {
+	if _, err := sites[2].M.Open(t.Context(), admin.Token()); !errors.Is(err, session2.ErrNotFound) {
 		t.Errorf("Open by another realm: %v", err)
 	}
 	for i, st := range sites {
-		if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+		if n, err := st.M.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
 			t.Errorf("site %d: RevokeUser = %d, %v, want 1", i, n, err)
 		}
 		for j := i + 1; j < len(sites); j++ {
-			if user := sites[j].userOf(browsers[2*j]); user != "alice" {
+			if user := sites[j].UserOf(browsers[2*j]); user != "alice" {
 				t.Errorf("RevokeUser at site %d has ended a session of site %d", i, j)
 			}
 		}
@@ -693,18 +685,18 @@ func TestRealms(t *testing.T) {
 // A user's name that looks like another realm's is not one.
 func TestAUserCannotNameARealm(t *testing.T) {
 	store := session2.NewMemoryStore()
-	site, admin := newSite(t, store, session2.Config{}), newSite(t, store, session2.Config{Realm: "admin"})
-	b := admin.login("alice")
+	site, admin := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{Realm: "admin"})
+	b := admin.Login("alice")
 	for rec := range store.Iter(t.Context()) {
-		forged := site.login(rec.User)
-		if user := site.userOf(forged); user != rec.User {
+		forged := site.Login(rec.User)
+		if user := site.UserOf(forged); user != rec.User {
 			t.Errorf("user %q, want %q", user, rec.User)
 		}
-		if n, err := site.m.RevokeUser(t.Context(), rec.User); n != 1 || err != nil {
+		if n, err := site.M.RevokeUser(t.Context(), rec.User); n != 1 || err != nil {
 			t.Errorf("RevokeUser = %d, %v", n, err)
 		}
 	}
-	if user := admin.userOf(b); user != "alice" {
+	if user := admin.UserOf(b); user != "alice" {
 		t.Errorf("the admin's session is %q's", user)
 	}
 	for _, bad := range []string{"a\x1fb", "a\nb", fmt.Sprintf("%065d", 0)} {

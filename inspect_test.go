@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // parcel is of a type that gob knows by name only where it is registered.
@@ -18,20 +19,20 @@ func TestInspect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := session2.NewMemoryStore()
 			m, err := session2.NewManager(store, session2.Config{Codec: codec})
-			must(t, err)
+			testsite.Must(t, err)
 			s, err := m.Open(t.Context(), "")
-			must(t, err)
+			testsite.Must(t, err)
 			s.Set("color", "the color")
 			s.Set("age", 3*time.Second)
 			session2.NewKey[parcel]("parcel").Set(s, parcel{7})
 			s.Flash("the flash")
 			s.FormToken()
-			must(t, s.Commit(t.Context()))
+			testsite.Must(t, s.Commit(t.Context()))
 			rec, err := store.Load(t.Context(), s.ID())
-			must(t, err)
+			testsite.Must(t, err)
 
 			c, err := session2.Inspect(rec)
-			must(t, err)
+			testsite.Must(t, err)
 			if len(c.Flashes) != 1 || len(c.Values) != 3 || c.FormTokens != 1 || c.Versions[len(c.Versions)-1] != rec.Version {
 				t.Errorf("got %+v, want one flash, three values, one form token and the version %v", c, rec.Version)
 			}

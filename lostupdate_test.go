@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // naive is the handler of everybody's first day.
@@ -32,19 +33,19 @@ func TestNaiveIncrements(t *testing.T) {
 	}
 	test := func(t *testing.T, url string, processes int) {
 		store := openAt(t, url)
-		st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
-		b := st.login("alice")
-		st.do(b, func(s *session2.Session) { s.Set("n", 0) })
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("n", 0) })
 		results := make(chan [2]int, 2)
 		for range processes - 1 {
-			go func() { results <- naiveProcess(t, url, b.token()) }()
+			go func() { results <- naiveProcess(t, url, b.Token()) }()
 		}
 		ok, refused := naiveLoad(t, st, b)
 		for range processes - 1 {
 			r := <-results
 			ok, refused = ok+r[0], refused+r[1]
 		}
-		if got := st.stored(b, "n"); got != ok {
+		if got := st.Stored(b, "n"); got != ok {
 			t.Errorf("n = %v after %d acknowledged and %d refused increments", got, ok, refused)
 		}
 		if ok == 0 || ok+refused != 64*processes {
@@ -66,24 +67,24 @@ func TestNaiveIncrements(t *testing.T) {
 func openAt(t *testing.T, url string) session2.Store {
 	t.Helper()
 	store, err := session2.Open(t.Context(), url)
-	must(t, err)
+	testsite.Must(t, err)
 	if c, ok := store.(io.Closer); ok {
 		t.Cleanup(func() { c.Close() })
 	}
 	if s, ok := store.(session2.SetupStore); ok {
-		must(t, s.Setup(t.Context()))
+		testsite.Must(t, s.Setup(t.Context()))
 	}
 	return store
 }
 
 // naiveLoad makes 64 requests at once, and counts those that were acknowledged
 // and those that were refused.
-func naiveLoad(t *testing.T, st *site, b *browser) (ok, refused int) {
+func naiveLoad(t *testing.T, st *testsite.Site, b *testsite.Browser) (ok, refused int) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range 64 {
 		wg.Go(func() {
-			res := st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 				naive(s)
 				fmt.Fprint(w, "done")
 			})
@@ -129,8 +130,8 @@ func naiveProcess(t *testing.T, url, token string) (counts [2]int) {
 // naiveElsewhere is the other process.
 func naiveElsewhere(t *testing.T, url string) {
 	store := openAt(t, url)
-	st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
-	b := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: os.Getenv(naiveToken)}}
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
+	b := &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: os.Getenv(naiveToken)}}
 	ok, refused := naiveLoad(t, st, b)
 	if t.Failed() {
 		os.Exit(1)
@@ -207,11 +208,11 @@ func TestLostUpdates(t *testing.T) {
 	for _, c := range tests {
 		for _, allowed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, allowed %t", c.name, allowed), func(t *testing.T) {
-				st := newSite(t, session2.NewMemoryStore(), session2.Config{AllowLostUpdates: allowed})
-				b := st.login("alice")
-				st.do(b, set(1))
-				other := b.clone()
-				res, err := st.during(b, c.before, func() { st.do(other, c.meanwhile); b.cookie = other.cookie }, c.after)
+				st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{AllowLostUpdates: allowed})
+				b := st.Login("alice")
+				st.Do(b, set(1))
+				other := b.Clone()
+				res, err := st.During(b, c.before, func() { st.Do(other, c.meanwhile); b.Cookie = other.Cookie }, c.after)
 				if allowed {
 					if res.StatusCode != 200 || err != nil {
 						t.Errorf("status %d, Err() = %v", res.StatusCode, err)
@@ -222,14 +223,14 @@ func TestLostUpdates(t *testing.T) {
 					refused != errors.Is(err, session2.ErrLostUpdate) || len(res.Cookies()) > 0 && refused {
 					t.Errorf("status %d, Err() = %v, cookies %v; want it refused: %t", res.StatusCode, err, res.Cookies(), c.refused)
 				}
-				if got := st.stored(b, "n"); got != c.left {
+				if got := st.Stored(b, "n"); got != c.left {
 					t.Errorf("n = %v, want %v", got, c.left)
 				}
 				if !c.refused {
 					return
 				}
 				var told string
-				for _, e := range st.events.list {
+				for _, e := range st.Events.List {
 					if errors.Is(e.Err, session2.ErrLostUpdate) {
 						told = e.Err.Error()
 					}
@@ -247,13 +248,13 @@ func inc(n int) int { return n + 1 }
 // After a refusal nothing of the request is stored, and Discard lets the handler
 // begin again with what is stored now.
 func TestALostUpdateCanBeDoneAgain(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	other := b.clone()
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	other := b.Clone()
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		naive(s)
 		s.Set("blind", true)
-		st.do(other, naive)
+		st.Do(other, naive)
 		for try := 0; ; try++ {
 			err := s.Commit(r.Context())
 			if err == nil {
@@ -262,30 +263,30 @@ func TestALostUpdateCanBeDoneAgain(t *testing.T) {
 			if !errors.Is(err, session2.ErrLostUpdate) || try > 0 {
 				t.Fatalf("Commit = %v at try %d", err, try)
 			}
-			if got := st.stored(other, "blind"); got != nil {
+			if got := st.Stored(other, "blind"); got != nil {
 				t.Error("something of a refused commit is stored")
 			}
 			s.Discard()
 			naive(s)
 		}
 	})
-	if got := st.stored(b, "n"); res.StatusCode != 200 || got != 2 {
+	if got := st.Stored(b, "n"); res.StatusCode != 200 || got != 2 {
 		t.Errorf("status %d, n = %v; want 200 and 2", res.StatusCode, got)
 	}
 }
 
 // Where a login starts a session of its own, nobody's update is lost.
 func TestNoLostUpdateInASessionOfItsOwn(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, naive)
-	other := b.clone()
-	res, err := st.during(other, naive, func() { st.do(b, func(s *session2.Session) { s.SetUser("alice"); s.Set("n", 7) }) },
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, naive)
+	other := b.Clone()
+	res, err := st.During(other, naive, func() { st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Set("n", 7) }) },
 		func(s *session2.Session) { s.SetUser("bob"); s.Commit(context.Background()); naive(s) })
 	if res.StatusCode != 200 || err != nil {
 		t.Fatalf("status %d, Err() = %v", res.StatusCode, err)
 	}
-	if got := st.stored(other, "n"); got != 3 {
+	if got := st.Stored(other, "n"); got != 3 {
 		t.Errorf("n = %v, want 3", got)
 	}
 }

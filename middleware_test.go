@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 type sessionHandler = func(s *session2.Session, w http.ResponseWriter, r *http.Request)
@@ -53,29 +54,29 @@ func TestEveryDoorCommitsFirst(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		for name, door := range doors {
 			t.Run(fmt.Sprintf("%s/http2=%v", name, http2), func(t *testing.T) {
-				store := newBrittle()
-				st := newSite(t, store, session2.Config{})
-				srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				store := testsite.NewBrittle()
+				st := testsite.NewSite(t, store, session2.Config{})
+				srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/read" {
 						fmt.Fprint(w, s.Get("color"))
 						return
 					}
 					s.Set("color", "green")
 					err := door(w, r)
-					if saves := store.saves.Load(); err != nil || saves != 1 && name != "end of the handler" {
+					if saves := store.Saves.Load(); err != nil || saves != 1 && name != "end of the handler" {
 						t.Errorf("%d saves once the first byte has left, want 1; error %v", saves, err)
 					}
 				}), http2)
 				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-				b := &browser{}
-				res, _ := get(t, srv, b, "/")
+				b := &testsite.Browser{}
+				res, _ := testsite.Get(t, srv, b, "/")
 				if want := map[bool]int{false: 1, true: 2}[http2]; res.ProtoMajor != want {
 					t.Fatalf("HTTP/%d, want %d", res.ProtoMajor, want)
 				}
 				if n := len(res.Header["Set-Cookie"]); n != 1 {
 					t.Errorf("%d Set-Cookie lines, want 1", n)
 				}
-				if _, body := get(t, srv, b, "/read"); body != "green" {
+				if _, body := testsite.Get(t, srv, b, "/read"); body != "green" {
 					t.Errorf("the next request reads %q, want green", body)
 				}
 			})
@@ -86,19 +87,19 @@ func TestEveryDoorCommitsFirst(t *testing.T) {
 // An informational response must not freeze the session.
 func TestEarlyHintsDoNotCommit(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		store := newBrittle()
-		st := newSite(t, store, session2.Config{})
-		srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{})
+		srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			for range 3 {
 				w.Header().Set("Link", "</style.css>; rel=preload")
 				w.WriteHeader(http.StatusEarlyHints)
 			}
-			if store.saves.Load() != 0 {
+			if store.Saves.Load() != 0 {
 				t.Error("Early Hints committed the session")
 			}
 			s.Set("color", "green")
 			w.WriteHeader(200)
-			if store.saves.Load() != 1 {
+			if store.Saves.Load() != 1 {
 				t.Error("the 200 after Early Hints did not commit")
 			}
 		}), http2)
@@ -118,12 +119,12 @@ func TestEarlyHintsDoNotCommit(t *testing.T) {
 
 // 101 is final, though informational.
 func TestSwitchingProtocolsCommits(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
-	res := st.visit(&browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
+	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 		s.Set("color", "green")
 		w.WriteHeader(http.StatusSwitchingProtocols)
-		if store.saves.Load() != 1 {
+		if store.Saves.Load() != 1 {
 			t.Error("101 did not commit")
 		}
 	})
@@ -177,8 +178,8 @@ func TestSendfile(t *testing.T) {
 		},
 	}
 	for way, send := range ways {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		srv := httptest.NewUnstartedServer(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		srv := httptest.NewUnstartedServer(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			s.Set("color", "green")
 			f, err := os.Open(name)
 			if err != nil {
@@ -193,7 +194,7 @@ func TestSendfile(t *testing.T) {
 		l := &sendfileListener{Listener: srv.Listener}
 		srv.Listener = l
 		srv.Start()
-		res, body := get(t, srv, &browser{}, "/")
+		res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
 		srv.Close()
 		if body != string(content) || len(res.Cookies()) != 1 {
 			t.Errorf("%s: %d bytes and %d cookies, want %d and 1", way, len(body), len(res.Cookies()), len(content))
@@ -207,37 +208,37 @@ func TestSendfile(t *testing.T) {
 // A reader that fails at its first byte lets nothing out: the handler's 500
 // then leaves no trace.
 func TestReadFromThatFailsAtOnce(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
-	res := st.visit(&browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
+	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 		s.Set("color", "green")
-		if _, err := w.(io.ReaderFrom).ReadFrom(badReader{}); !errors.Is(err, errDown) {
+		if _, err := w.(io.ReaderFrom).ReadFrom(badReader{}); !errors.Is(err, testsite.ErrDown) {
 			t.Errorf("ReadFrom = %v", err)
 		}
 		http.Error(w, "broken", 500)
 	})
-	if res.StatusCode != 500 || store.calls() != 0 || len(res.Cookies()) != 0 {
-		t.Errorf("status %d, %d store calls, cookies %v", res.StatusCode, store.calls(), res.Cookies())
+	if res.StatusCode != 500 || store.Calls() != 0 || len(res.Cookies()) != 0 {
+		t.Errorf("status %d, %d store calls, cookies %v", res.StatusCode, store.Calls(), res.Cookies())
 	}
 }
 
 type badReader struct{}
 
-func (badReader) Read([]byte) (int, error) { return 0, errDown }
+func (badReader) Read([]byte) (int, error) { return 0, testsite.ErrDown }
 
 // Hijack of an existing session stores before the connection is handed over;
 // what needs a cookie cannot be sent by then, and fails.
 func TestHijack(t *testing.T) {
-	store, book := newBrittle(), &logBook{}
-	st := newSite(t, store, session2.Config{Logger: book.logger()})
+	store, book := testsite.NewBrittle(), &testsite.Log{}
+	st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
 	var sessionErr atomic.Value
 	ended := make(chan struct{}, 3) // the server does not wait for a handler that hijacked
-	h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/login" {
 			s.SetUser("alice")
 			return
 		}
-		before := store.saves.Load()
+		before := store.Saves.Load()
 		s.Set("color", "green")
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -246,34 +247,34 @@ func TestHijack(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		if store.saves.Load() != before+1 {
+		if store.Saves.Load() != before+1 {
 			t.Error("the connection was handed over before the commit")
 		}
 		fmt.Fprint(rw, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 		rw.Flush()
 		s.Set("size", "large") // committed at the end
 	})
-	srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := testsite.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
 		ended <- struct{}{}
 	}), false)
 
-	res, body := get(t, srv, &browser{}, "/")
-	if res.StatusCode != 500 || strings.Contains(body, "own") || len(res.Cookies()) != 0 || store.saves.Load() != 0 {
-		t.Errorf("Hijack of a new session: %d %q, cookies %v, %d saves", res.StatusCode, body, res.Cookies(), store.saves.Load())
+	res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
+	if res.StatusCode != 500 || strings.Contains(body, "own") || len(res.Cookies()) != 0 || store.Saves.Load() != 0 {
+		t.Errorf("Hijack of a new session: %d %q, cookies %v, %d saves", res.StatusCode, body, res.Cookies(), store.Saves.Load())
 	}
 	if err, _ := sessionErr.Load().(error); err == nil || !strings.Contains(book.String(), "changes lost") {
 		t.Errorf("Err() = %v, log %q", err, book.String())
 	}
-	b := &browser{}
-	get(t, srv, b, "/login")
-	if _, body := get(t, srv, b, "/"); body != "ok" {
+	b := &testsite.Browser{}
+	testsite.Get(t, srv, b, "/login")
+	if _, body := testsite.Get(t, srv, b, "/"); body != "ok" {
 		t.Errorf("hijacked answer %q, want ok", body)
 	}
 	for range cap(ended) {
 		<-ended
 	}
-	if st.stored(b, "color") != "green" || st.stored(b, "size") != "large" {
+	if st.Stored(b, "color") != "green" || st.Stored(b, "size") != "large" {
 		t.Error("what a hijacking handler set is not stored")
 	}
 }
@@ -281,8 +282,8 @@ func TestHijack(t *testing.T) {
 // http.ResponseController works through the wrapper, on both protocols.
 func TestResponseController(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-		srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			c := http.NewResponseController(w)
 			s.Set("color", "green")
 			deadline := time.Now().Add(time.Minute)
@@ -299,7 +300,7 @@ func TestResponseController(t *testing.T) {
 			}
 		}), http2)
 		if http2 {
-			if res, _ := get(t, srv, &browser{}, "/"); len(res.Cookies()) != 1 {
+			if res, _ := testsite.Get(t, srv, &testsite.Browser{}, "/"); len(res.Cookies()) != 1 {
 				t.Error("no cookie")
 			}
 		} else if res, err := srv.Client().Get(srv.URL); err == nil {
@@ -317,10 +318,10 @@ func (p plainWriter) Write(b []byte) (int, error) { return p.rec.Write(b) }
 
 // What the server cannot do is not claimed, and trying it begins no response.
 func TestWriterWithoutExtras(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
 	rec := httptest.NewRecorder()
-	st.handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+	st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 		_, flusher := w.(http.Flusher)
 		_, hijacker := w.(http.Hijacker)
 		_, pusher := w.(http.Pusher)
@@ -333,7 +334,7 @@ func TestWriterWithoutExtras(t *testing.T) {
 		}
 		w.WriteHeader(500)
 	}).ServeHTTP(plainWriter{rec}, httptest.NewRequest("GET", "/", nil))
-	if store.calls() != 0 || rec.Header().Get("Set-Cookie") != "" {
+	if store.Calls() != 0 || rec.Header().Get("Set-Cookie") != "" {
 		t.Error("a flush that could not be done committed the session of a failing request")
 	}
 }
@@ -352,9 +353,9 @@ func TestInsideOtherWrappers(t *testing.T) {
 	}
 	for name, wrap := range outer {
 		for _, inside := range []bool{true, false} {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 			h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				st.m.Session(r).Set("color", "green")
+				st.M.Session(r).Set("color", "green")
 				if name == "Unwrap" {
 					if err := http.NewResponseController(w).Flush(); err != nil {
 						t.Error(err)
@@ -363,13 +364,13 @@ func TestInsideOtherWrappers(t *testing.T) {
 				io.WriteString(w, "page")
 			}))
 			if inside {
-				h = wrap(st.m.Wrap(h))
+				h = wrap(st.M.Wrap(h))
 			} else {
-				h = st.m.Wrap(wrap(h))
+				h = st.M.Wrap(wrap(h))
 			}
-			b := &browser{}
-			res, body := get(t, serve(t, h, false), b, "/")
-			if body != "page" || len(res.Cookies()) != 1 || st.stored(b, "color") != "green" {
+			b := &testsite.Browser{}
+			res, body := testsite.Get(t, testsite.Serve(t, h, false), b, "/")
+			if body != "page" || len(res.Cookies()) != 1 || st.Stored(b, "color") != "green" {
 				t.Errorf("%s, Wrap inside %v: %q, %d cookies", name, inside, body, len(res.Cookies()))
 			}
 		}
@@ -382,10 +383,10 @@ func TestFailedCommit(t *testing.T) {
 	for name, door := range doors {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/http2=%v", name, http2), func(t *testing.T) {
-				store := newBrittle()
-				store.failSave.Store(true)
-				st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, Logger: (&logBook{}).logger()})
-				inner := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				store := testsite.NewBrittle()
+				store.FailSave.Store(true)
+				st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger()})
+				inner := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					h := w.Header()
 					h.Set("X-Handler", "1")
 					h.Set("Trailer", "X-Declared")
@@ -399,11 +400,11 @@ func TestFailedCommit(t *testing.T) {
 					h.Set("X-Declared", "1")
 					h.Set(http.TrailerPrefix+"X-Trailer", "1")
 				})
-				srv := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				srv := testsite.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					w.Header().Set("X-Outer", "1")
 					inner.ServeHTTP(w, r)
 				}), http2)
-				res, body := get(t, srv, &browser{}, "/")
+				res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
 				if res.StatusCode != 503 || body != "Service Unavailable\n" {
 					t.Errorf("%d %q, want a clean 503", res.StatusCode, body)
 				}
@@ -425,24 +426,24 @@ func TestFailedCommit(t *testing.T) {
 
 func TestErrorHandlers(t *testing.T) {
 	t.Run("too large is 500", func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 500, Logger: (&logBook{}).logger()})
-		res := st.do(&browser{}, func(s *session2.Session) { s.Set("big", make([]byte, 1000)) })
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 500, Logger: (&testsite.Log{}).Logger()})
+		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("big", make([]byte, 1000)) })
 		if res.StatusCode != 500 || len(res.Cookies()) != 0 {
 			t.Errorf("status %d, cookies %v", res.StatusCode, res.Cookies())
 		}
 	})
 	t.Run("custom", func(t *testing.T) {
-		store := newBrittle()
-		store.failSave.Store(true)
-		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, Logger: (&logBook{}).logger(),
+		store := testsite.NewBrittle()
+		store.FailSave.Store(true)
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-				if !errors.Is(err, errDown) {
+				if !errors.Is(err, testsite.ErrDown) {
 					t.Errorf("err = %v", err)
 				}
 				w.Header().Set("Retry-After", "3")
 				w.WriteHeader(599)
 			}})
-		res := st.do(&browser{}, func(s *session2.Session) { s.Set("color", "green") })
+		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
 		if res.StatusCode != 599 || res.Header.Get("Retry-After") != "3" {
 			t.Errorf("status %d, header %v", res.StatusCode, res.Header)
 		}
@@ -452,16 +453,16 @@ func TestErrorHandlers(t *testing.T) {
 // An error handler that writes nothing must not end in the server's 200.
 func TestErrorHandlerThatWritesNothing(t *testing.T) {
 	big := func(s *session2.Session) { s.Set("big", make([]byte, 2000)) }
-	failures := map[int]func(st *site, store *brittleStore) *http.Response{
-		503: func(st *site, store *brittleStore) *http.Response {
-			store.failSave.Store(true)
-			return st.do(&browser{}, func(s *session2.Session) { s.Set("color", "green") })
+	failures := map[int]func(st *testsite.Site, store *testsite.Brittle) *http.Response{
+		503: func(st *testsite.Site, store *testsite.Brittle) *http.Response {
+			store.FailSave.Store(true)
+			return st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
 		},
-		500: func(st *site, _ *brittleStore) *http.Response { return st.do(&browser{}, big) },
-		409: func(st *site, _ *brittleStore) *http.Response {
-			b := st.login("alice")
-			renew := func() { st.do(b, (*session2.Session).Renew) }
-			res, _ := st.during(b.clone(), func(s *session2.Session) { s.Set("x", 1) }, renew, func(*session2.Session) {})
+		500: func(st *testsite.Site, _ *testsite.Brittle) *http.Response { return st.Do(&testsite.Browser{}, big) },
+		409: func(st *testsite.Site, _ *testsite.Brittle) *http.Response {
+			b := st.Login("alice")
+			renew := func() { st.Do(b, (*session2.Session).Renew) }
+			res, _ := st.During(b.Clone(), func(s *session2.Session) { s.Set("x", 1) }, renew, func(*session2.Session) {})
 			return res
 		},
 	}
@@ -471,8 +472,8 @@ func TestErrorHandlerThatWritesNothing(t *testing.T) {
 	}
 	for want, fail := range failures {
 		for name, h := range handlers {
-			store := newBrittle()
-			st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, MaxBytes: 1000,
+			store := testsite.NewBrittle()
+			st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, MaxBytes: 1000,
 				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { h(w) }})
 			res := fail(st, store)
 			if res.StatusCode != want || res.Header.Get("Cache-Control") != "no-store" {
@@ -508,18 +509,18 @@ func TestErrorHandlerWrites(t *testing.T) {
 		},
 	}
 	for name, write := range ways {
-		store := newBrittle()
-		store.failSave.Store(true)
-		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout,
+		store := testsite.NewBrittle()
+		store.FailSave.Store(true)
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout,
 			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 				if err := write(w); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			}})
-		res, body := get(t, serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		res, body := testsite.Get(t, testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			s.Set("color", "green")
 			io.WriteString(w, "page")
-		}), false), &browser{}, "/")
+		}), false), &testsite.Browser{}, "/")
 		hints := name == "Early Hints"
 		if hints != (res.StatusCode == 503) || !hints && (res.StatusCode >= 300 || body != "" && body != "sorry") {
 			t.Errorf("%s: %d %q is not the error handler's response", name, res.StatusCode, body)
@@ -531,14 +532,14 @@ func TestErrorHandlerWrites(t *testing.T) {
 // somebody it took for anonymous does not go out, but its own 500 does.
 func TestFailedLoadFailsClosed(t *testing.T) {
 	for status, want := range map[int]int{200: 503, 302: 503, 401: 503, 500: 500, 502: 502} {
-		store := newBrittle()
-		st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, Logger: (&logBook{}).logger()})
-		b := &browser{}
-		st.begin(b)
-		token := b.token()
-		store.failLoad.Store(true)
-		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			if s.User() != "" || !errors.Is(s.Err(), errDown) {
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger()})
+		b := &testsite.Browser{}
+		st.Begin(b)
+		token := b.Token()
+		store.FailLoad.Store(true)
+		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			if s.User() != "" || !errors.Is(s.Err(), testsite.ErrDown) {
 				t.Errorf("User() = %q, Err() = %v", s.User(), s.Err())
 			}
 			w.WriteHeader(status)
@@ -548,7 +549,7 @@ func TestFailedLoadFailsClosed(t *testing.T) {
 		if res.StatusCode != want || (status < 500) == (string(body) == "handler's") {
 			t.Errorf("handler's %d became %d %q, want %d", status, res.StatusCode, body, want)
 		}
-		if len(res.Cookies()) != 0 || b.token() != token {
+		if len(res.Cookies()) != 0 || b.Token() != token {
 			t.Error("an outage touched the cookie")
 		}
 	}
@@ -581,16 +582,16 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 	for end, leave := range ends {
 		for change, f := range changes {
 			t.Run(end+"/"+change, func(t *testing.T) {
-				store := newBrittle()
-				st := newSite(t, store, session2.Config{})
-				b := &browser{}
-				st.begin(b)
-				before, token, saves := recordsOf(t, store)[0], b.token(), store.saves.Load()
+				store := testsite.NewBrittle()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := &testsite.Browser{}
+				st.Begin(b)
+				before, token, saves := testsite.RecordsOf(t, store)[0], b.Token(), store.Saves.Load()
 				done := make(chan struct{})
 				go func() { // of its own, for Goexit
 					defer close(done)
 					defer func() { recover() }()
-					res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 						f(s)
 						leave(s, w, r)
 					})
@@ -599,11 +600,11 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 					}
 				}()
 				<-done
-				after := recordsOf(t, store)
-				if len(after) != 1 || after[0].Version != before.Version || store.saves.Load() != saves || b.token() != token {
-					t.Errorf("a trace: %d records, %d saves", len(after), store.saves.Load()-saves)
+				after := testsite.RecordsOf(t, store)
+				if len(after) != 1 || after[0].Version != before.Version || store.Saves.Load() != saves || b.Token() != token {
+					t.Errorf("a trace: %d records, %d saves", len(after), store.Saves.Load()-saves)
 				}
-				if got := st.stored(b, "color"); got != "green" {
+				if got := st.Stored(b, "color"); got != "green" {
 					t.Errorf("color = %v, want green", got)
 				}
 			})
@@ -614,8 +615,8 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 // Whoever recovers from a panic after an explicit Commit answers with its cookie:
 // the old one may be dead by then.
 func TestPanicAfterCommitKeepsTheCookie(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	h := st.handler(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	h := st.Handler(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
 		s.SetUser("alice")
 		if err := s.Commit(r.Context()); err != nil {
 			t.Error(err)
@@ -623,13 +624,13 @@ func TestPanicAfterCommitKeepsTheCookie(t *testing.T) {
 		s.Set("color", "green")
 		panic("oops")
 	})
-	rec, b := httptest.NewRecorder(), &browser{}
+	rec, b := httptest.NewRecorder(), &testsite.Browser{}
 	func() {
 		defer func() { recover(); rec.WriteHeader(500) }()
 		h.ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
 	}()
-	b.receive(rec.Result())
-	st.do(b, func(s *session2.Session) {
+	b.Receive(rec.Result())
+	st.Do(b, func(s *session2.Session) {
 		if s.User() != "alice" || s.Has("color") {
 			t.Errorf("User() = %q, Has(color) = %v, want alice and false", s.User(), s.Has("color"))
 		}
@@ -640,24 +641,24 @@ func TestPanicAfterCommitKeepsTheCookie(t *testing.T) {
 func TestClientGone(t *testing.T) {
 	for name, look := range map[string]bool{"after the first look": true, "before the first look": false} {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := &browser{}
-			st.begin(b)
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &testsite.Browser{}
+			st.Begin(b)
 			ctx, cancel := context.WithCancel(t.Context())
 			r := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
-			b.send(r)
+			b.Send(r)
 			rec := httptest.NewRecorder()
-			st.handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 				if look {
 					s.User()
 				}
 				cancel()
 				s.Set("paid", true)
 			}).ServeHTTP(rec, r)
-			if rec.Code != 200 || st.stored(b, "paid") != true {
-				t.Errorf("status %d, paid = %v", rec.Code, st.stored(b, "paid"))
+			if rec.Code != 200 || st.Stored(b, "paid") != true {
+				t.Errorf("status %d, paid = %v", rec.Code, st.Stored(b, "paid"))
 			}
-			if n := st.events.count(session2.EventStoreError); n != 0 {
+			if n := st.Events.Count(session2.EventStoreError); n != 0 {
 				t.Errorf("%d store errors for a client that left", n)
 			}
 		})
@@ -667,22 +668,22 @@ func TestClientGone(t *testing.T) {
 // Changes made while a body streams are committed at the end or by Commit;
 // one that needs a cookie is told of, never silent.
 func TestStream(t *testing.T) {
-	book := &logBook{}
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.logger()})
-	b := &browser{}
-	st.begin(b)
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	book := &testsite.Log{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.Logger()})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 		s.Set("step", 1)
 		if err := s.Commit(r.Context()); err != nil {
 			t.Error(err)
 		}
-		if got := st.stored(b.clone(), "step"); got != 1 {
+		if got := st.Stored(b.Clone(), "step"); got != 1 {
 			t.Errorf("step = %v after Commit", got)
 		}
 		s.Set("step", 2)
 	})
-	if got := st.stored(b, "step"); got != 2 {
+	if got := st.Stored(b, "step"); got != 2 {
 		t.Errorf("step = %v after the handler's end", got)
 	}
 	if strings.Contains(book.String(), "lost") {
@@ -692,11 +693,11 @@ func TestStream(t *testing.T) {
 		"renew": (*session2.Session).Renew,
 		"login": func(s *session2.Session) { s.SetUser("bob") },
 	} {
-		book := &logBook{}
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.logger()})
-		b := &browser{}
-		st.begin(b)
-		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		book := &testsite.Log{}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.Logger()})
+		b := &testsite.Browser{}
+		st.Begin(b)
+		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(200)
 			change(s)
 			if err := s.Commit(r.Context()); err == nil || s.Err() == nil {
@@ -706,7 +707,7 @@ func TestStream(t *testing.T) {
 		if len(res.Cookies()) != 0 || !strings.Contains(book.String(), "changes lost") {
 			t.Errorf("%s: cookies %v, log %q", name, res.Cookies(), book)
 		}
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			if s.User() != "alice" {
 				t.Errorf("%s: User() = %q, want alice", name, s.User())
 			}
@@ -716,20 +717,20 @@ func TestStream(t *testing.T) {
 
 // A new session that begins in a stream would be a row without a cookie.
 func TestNewSessionInAStream(t *testing.T) {
-	store, book := newBrittle(), &logBook{}
-	st := newSite(t, store, session2.Config{Logger: book.logger()})
-	st.visit(&browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+	store, book := testsite.NewBrittle(), &testsite.Log{}
+	st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
+	st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(200)
 		s.Set("color", "green")
 	})
-	if n := len(recordsOf(t, store)); n != 0 || !strings.Contains(book.String(), "changes lost") {
+	if n := len(testsite.RecordsOf(t, store)); n != 0 || !strings.Contains(book.String(), "changes lost") {
 		t.Errorf("%d records, log %q", n, book)
 	}
 }
 
 func TestCacheHeaders(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
 	tests := []struct {
 		name             string
 		do               sessionHandler
@@ -757,7 +758,7 @@ func TestCacheHeaders(t *testing.T) {
 		}, "Cookie", "", ""},
 	}
 	for _, c := range tests {
-		res := st.visit(b, c.do)
+		res := st.Visit(b, c.do)
 		vary, cache := strings.Join(res.Header["Vary"], ", "), res.Header.Get("Cache-Control")
 		if vary != c.vary || cache != c.cache {
 			t.Errorf("%s: Vary %q, Cache-Control %q; want %q, %q", c.name, vary, cache, c.vary, c.cache)
@@ -770,9 +771,9 @@ func TestCacheHeaders(t *testing.T) {
 
 // However often a request commits, the browser gets one line.
 func TestOneSetCookieLine(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		for i := range 3 {
 			s.Set("a", i)
 			s.Renew()
@@ -786,20 +787,20 @@ func TestOneSetCookieLine(t *testing.T) {
 	if lines := res.Header["Set-Cookie"]; len(lines) != 1 {
 		t.Errorf("Set-Cookie lines %d, want 1", len(lines))
 	}
-	if st.stored(b, "a") != 2 {
+	if st.Stored(b, "a") != 2 {
 		t.Error("the one cookie is not the last one")
 	}
 }
 
 func TestNestedManagers(t *testing.T) {
-	outer := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	inner := newSite(t, session2.NewMemoryStore(), session2.Config{Cookie: session2.CookieConfig{Name: "__Host-admin"}})
-	h := outer.m.Wrap(inner.m.Wrap(outer.m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if session2.FromContext(r.Context()) != inner.m.Session(r) || inner.m.Session(r) == outer.m.Session(r) {
+	outer := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	inner := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Cookie: session2.CookieConfig{Name: "__Host-admin"}})
+	h := outer.M.Wrap(inner.M.Wrap(outer.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if session2.FromContext(r.Context()) != inner.M.Session(r) || inner.M.Session(r) == outer.M.Session(r) {
 			t.Error("FromContext is not the innermost manager's session")
 		}
-		outer.m.Session(r).Set("who", "outer")
-		inner.m.Session(r).Set("who", "inner")
+		outer.M.Session(r).Set("who", "outer")
+		inner.M.Session(r).Set("who", "inner")
 		io.WriteString(w, "page")
 	}))))
 	rec := httptest.NewRecorder()
@@ -811,7 +812,7 @@ func TestNestedManagers(t *testing.T) {
 	if len(names) != 2 || names["__Host-session"] != 1 || names["__Host-admin"] != 1 {
 		t.Errorf("cookies %v", names)
 	}
-	if session2.FromContext(t.Context()) != nil || outer.m.Session(httptest.NewRequest("GET", "/", nil)) != nil {
+	if session2.FromContext(t.Context()) != nil || outer.M.Session(httptest.NewRequest("GET", "/", nil)) != nil {
 		t.Error("a session outside of Wrap")
 	}
 }
@@ -819,11 +820,11 @@ func TestNestedManagers(t *testing.T) {
 // A row for each anonymous hit, a query for each handler that never looks, and a
 // lookup of what is no token: none of them.
 func TestLazy(t *testing.T) {
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.begin(b)
-	bad := &browser{cookie: &http.Cookie{Name: "__Host-session", Value: "../../etc/passwd"}}
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	bad := &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: "../../etc/passwd"}}
 	read := func(s *session2.Session) {
 		s.User()
 		s.Get("a")
@@ -835,41 +836,41 @@ func TestLazy(t *testing.T) {
 	}
 	tests := []struct {
 		name string
-		b    *browser
+		b    *testsite.Browser
 		f    func(*session2.Session)
 		want int64
 	}{
-		{"never looks, no cookie", &browser{}, func(*session2.Session) {}, 0},
+		{"never looks, no cookie", &testsite.Browser{}, func(*session2.Session) {}, 0},
 		{"never looks, cookie", b, func(*session2.Session) {}, 0},
 		{"asks only whether something went wrong", b, func(s *session2.Session) { s.Err(); s.Dirty(); _ = s.String() }, 0},
-		{"reads, no cookie", &browser{}, read, 0},
+		{"reads, no cookie", &testsite.Browser{}, read, 0},
 		{"malformed cookie", bad, read, 0},
-		{"set and taken back", &browser{}, func(s *session2.Session) { s.Set("a", 1); s.Delete("a") }, 0},
+		{"set and taken back", &testsite.Browser{}, func(s *session2.Session) { s.Set("a", 1); s.Delete("a") }, 0},
 		{"reads, cookie", b, func(s *session2.Session) { s.User(); s.Get("color") }, 1},
-		{"creates", &browser{}, func(s *session2.Session) { s.Set("a", 1) }, 1},
+		{"creates", &testsite.Browser{}, func(s *session2.Session) { s.Set("a", 1) }, 1},
 		{"changes", b, func(s *session2.Session) { s.Set("a", 1) }, 2},
 	}
 	for _, c := range tests {
-		before := store.calls()
-		res := st.do(c.b, c.f)
-		if n := store.calls() - before; n != c.want {
+		before := store.Calls()
+		res := st.Do(c.b, c.f)
+		if n := store.Calls() - before; n != c.want {
 			t.Errorf("%s: %d store calls, want %d", c.name, n, c.want)
 		}
 		if c.want != 1 && c.name != "changes" && len(res.Cookies()) != 0 {
 			t.Errorf("%s: cookies %v", c.name, res.Cookies())
 		}
 	}
-	if n := st.events.count(session2.EventMalformed); n != 1 {
+	if n := st.Events.Count(session2.EventMalformed); n != 1 {
 		t.Errorf("%d EventMalformed, want 1", n)
 	}
 }
 
 // A map shared by goroutines ends the process with concurrent writes; a session does not.
 func TestGoroutinesOfOneRequest(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.begin(b)
-	st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		var wg sync.WaitGroup
 		for i := range 16 {
 			wg.Go(func() {
@@ -891,7 +892,7 @@ func TestGoroutinesOfOneRequest(t *testing.T) {
 		io.WriteString(w, "page")
 		wg.Wait()
 	})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if n, _ := counter.Get(s); n != 16 || len(s.Flashes()) != 16 || len(s.Keys()) != 18 {
 			t.Errorf("counter %d, keys %d", n, len(s.Keys()))
 		}
@@ -905,17 +906,17 @@ func TestLogoutInAStream(t *testing.T) {
 		"and then a set":   func(s *session2.Session) { s.Set("x", 1) },
 		"and then a login": func(s *session2.Session) { s.SetUser("bob") },
 	} {
-		store, book := newBrittle(), &logBook{}
-		st := newSite(t, store, session2.Config{Logger: book.logger()})
-		b := &browser{}
-		st.begin(b)
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		store, book := testsite.NewBrittle(), &testsite.Log{}
+		st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
+		b := &testsite.Browser{}
+		st.Begin(b)
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(200)
 			s.Destroy()
 			after(s)
 		})
-		if n := len(recordsOf(t, store)); n != 0 || st.events.count(session2.EventDestroyed) != 1 {
-			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.events.count(session2.EventDestroyed))
+		if n := len(testsite.RecordsOf(t, store)); n != 0 || st.Events.Count(session2.EventDestroyed) != 1 {
+			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.Events.Count(session2.EventDestroyed))
 		}
 	}
 }

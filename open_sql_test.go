@@ -9,6 +9,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // sqlURL returns the server's URL, as Open takes it.
@@ -18,7 +19,7 @@ func sqlURL(t testing.TB, system, dsn string) *url.URL {
 		dsn = testdb.MySQLURL(t, dsn)
 	}
 	u, err := url.Parse(dsn)
-	must(t, err)
+	testsite.Must(t, err)
 	return u
 }
 
@@ -27,10 +28,10 @@ func openURL(t testing.TB, u *url.URL, options string) sqlStore {
 	t.Helper()
 	u.RawQuery += options
 	opened, err := session2.Open(t.Context(), u.String())
-	must(t, err)
+	testsite.Must(t, err)
 	store := opened.(sqlStore)
 	t.Cleanup(func() { store.Close() })
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	return store
 }
 
@@ -40,10 +41,10 @@ func TestOpenSQL(t *testing.T) {
 			u := sqlURL(t, sys.name, dsn)
 			u.RawQuery += "&table=" + sqlTable(t.TempDir()) + options
 			store, err := session2.Open(t.Context(), u.String())
-			must(t, err)
+			testsite.Must(t, err)
 			useSQL(t, store.(sqlStore))
-			must(t, store.(sqlStore).Close())
-			must(t, store.(sqlStore).Close())
+			testsite.Must(t, store.(sqlStore).Close())
+			testsite.Must(t, store.(sqlStore).Close())
 		}
 	})
 }
@@ -103,16 +104,16 @@ func TestOpenMySQLGivesUpInTheServer(t *testing.T) {
 	dsn := testdb.MySQL(t)
 	table, db := sqlTable(t.TempDir()), openSQL(t, "mysql", dsn)
 	patient, rec := sqlSystems[1].patient(t, db, table), sqlRecord(1)
-	must(t, patient.Setup(t.Context()))
-	must(t, patient.Save(t.Context(), rec, 0))
+	testsite.Must(t, patient.Setup(t.Context()))
+	testsite.Must(t, patient.Save(t.Context(), rec, 0))
 	store := sqlSystems[1].opened(t, dsn, "&timeout=300ms&table="+table)
 	tx, err := db.Begin()
-	must(t, err)
+	testsite.Must(t, err)
 	defer tx.Rollback()
 	_, err = tx.Exec("UPDATE " + table + " SET created = created + 1")
-	must(t, err)
+	testsite.Must(t, err)
 	bounded(t, "delete", context.DeadlineExceeded, func() error { return store.Delete(t.Context(), rec.ID) })
-	must(t, until(func() (bool, error) {
+	testsite.Must(t, until(func() (bool, error) {
 		var n int
 		err := db.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE info LIKE ?", "DELETE FROM `"+table+"%").Scan(&n)
 		return n == 0, err
@@ -128,11 +129,11 @@ func TestOpenSQLSettings(t *testing.T) {
 			u := sqlURL(t, sys.name, dsn)
 			u.RawQuery += "&" + set + "&table=" + sqlTable(t.TempDir())
 			store, err := session2.Open(t.Context(), u.String())
-			must(t, err)
+			testsite.Must(t, err)
 			if err := store.(sqlStore).Setup(t.Context()); (err == nil) != want {
 				t.Errorf("%s: got %v, want success %v", set, err, want)
 			}
-			must(t, store.(sqlStore).Close())
+			testsite.Must(t, store.(sqlStore).Close())
 		}
 	})
 }
@@ -155,14 +156,14 @@ func TestOpenSQLOddNames(t *testing.T) {
 		r := strings.NewReplacer("{u}", name, "{p}", literal, "{d}", strings.TrimPrefix(u.Path, "/"))
 		for _, stmt := range create[sys.name] {
 			_, err := openSQL(t, sys.driver, dsn).Exec(r.Replace(stmt))
-			must(t, err)
+			testsite.Must(t, err)
 		}
 		u.User = url.UserPassword(name, password)
 		u.RawQuery += "&table=" + table
 		store, err := session2.Open(t.Context(), u.String())
-		must(t, err)
+		testsite.Must(t, err)
 		useSQL(t, store.(sqlStore))
-		must(t, store.(sqlStore).Close())
+		testsite.Must(t, store.(sqlStore).Close())
 	})
 }
 
@@ -176,7 +177,7 @@ func TestOpenSQLReplacesConnections(t *testing.T) {
 	role := func(stmt string) {
 		t.Helper()
 		_, err := db.Exec(fmt.Sprintf(stmt, table))
-		must(t, err)
+		testsite.Must(t, err)
 	}
 	role(`CREATE ROLE %s LOGIN SUPERUSER PASSWORD 'x'`)
 	u := sqlURL(t, "postgres", dsn)
@@ -185,7 +186,7 @@ func TestOpenSQLReplacesConnections(t *testing.T) {
 
 	role(`ALTER ROLE %s SET default_transaction_read_only = on`)
 	rec := sqlRecord(1)
-	must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) != nil, nil }))
+	testsite.Must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) != nil, nil }))
 	role(`ALTER ROLE %s RESET default_transaction_read_only`)
-	must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) == nil, nil }))
+	testsite.Must(t, until(func() (bool, error) { return store.Save(t.Context(), rec, 0) == nil, nil }))
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // pitfalls is what session libraries are known to get wrong, and the tests that
@@ -99,7 +100,7 @@ func TestPitfallsAreTested(t *testing.T) {
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	have := map[string]bool{}
-	must(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+	testsite.Must(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -119,9 +120,9 @@ func testNames(t *testing.T) map[string]bool {
 
 func TestLogoutWithoutIdleTimeout(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{IdleTimeout: -1})
-	b := st.login("alice")
-	st.do(b, func(s *session2.Session) { s.Destroy() })
+	st := testsite.NewSite(t, store, session2.Config{IdleTimeout: -1})
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { s.Destroy() })
 	if n := records(t, store); n != 0 {
 		t.Errorf("%d records after the logout", n)
 	}
@@ -129,16 +130,16 @@ func TestLogoutWithoutIdleTimeout(t *testing.T) {
 
 func TestAStolenTableOpensNothing(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	_, verifier, _ := strings.Cut(b.token(), ".")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	_, verifier, _ := strings.Cut(b.Token(), ".")
 	for rec := range store.Iter(t.Context()) {
-		if strings.Contains(string(rec.Data), verifier) || strings.Contains(string(rec.Data), b.token()) {
+		if strings.Contains(string(rec.Data), verifier) || strings.Contains(string(rec.Data), b.Token()) {
 			t.Error("the record holds the token")
 		}
 		for i := 0; i+32 <= len(rec.Data); i++ { // whatever the thief finds in it
 			guess := session2.EncodeToken(rec.ID, [32]byte(rec.Data[i:i+32]))
-			if _, err := st.m.Open(t.Context(), guess); err == nil {
+			if _, err := st.M.Open(t.Context(), guess); err == nil {
 				t.Fatalf("the bytes from %d of the record open the session", i)
 			}
 		}
@@ -146,12 +147,12 @@ func TestAStolenTableOpensNothing(t *testing.T) {
 }
 
 func TestForwardedAddressIsNotBelieved(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("X-Forwarded-For", "10.0.0.1")
 	r.Header.Set("Forwarded", "for=10.0.0.1")
 	w := httptest.NewRecorder()
-	st.handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+	st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
 		if got := s.RemoteAddr(); got != r.RemoteAddr {
 			t.Errorf("RemoteAddr() = %q, want %q", got, r.RemoteAddr)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // hookStore lets a test stand between the manager and its store.
@@ -111,55 +112,22 @@ func records(t testing.TB, store session2.IterStore) (n int) {
 	return n
 }
 
-// login signs a user in by a browser of their own.
-func (st *site) login(user string) *browser {
-	st.t.Helper()
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.SetUser(user) })
-	if b.token() == "" {
-		st.t.Fatal("no cookie after a login")
-	}
-	return b
-}
-
-// userOf returns who the browser's cookie is.
-func (st *site) userOf(b *browser) (user string) {
-	st.t.Helper()
-	st.do(b, func(s *session2.Session) { user = s.User() })
-	return user
-}
-
-// during serves a request of b that does first, and lets the test do something
-// else before it does second and commits.
-func (st *site) during(b *browser, first func(s *session2.Session), meanwhile func(), second func(s *session2.Session)) (*http.Response, error) {
-	st.t.Helper()
-	var err error
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		first(s)
-		meanwhile()
-		second(s)
-		w.WriteHeader(200)
-		err = s.Err()
-	})
-	return res, err
-}
-
 func TestConcurrentChangesToDifferentKeysMerge(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	other := b.clone()
-	_, err := st.during(b, func(s *session2.Session) { s.Set("a", 1) }, func() {
-		st.do(other, func(s *session2.Session) { s.Set("b", 2) })
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	other := b.Clone()
+	_, err := st.During(b, func(s *session2.Session) { s.Set("a", 1) }, func() {
+		st.Do(other, func(s *session2.Session) { s.Set("b", 2) })
 	}, func(*session2.Session) {})
 	if err != nil {
 		t.Errorf("Err() = %v", err)
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.Get("a") != 1 || s.Get("b") != 2 {
 			t.Errorf("a, b = %v, %v; want 1, 2", s.Get("a"), s.Get("b"))
 		}
 	})
-	if n := st.events.count(session2.EventConflict); n != 1 {
+	if n := st.Events.Count(session2.EventConflict); n != 1 {
 		t.Errorf("%d conflict events, want 1", n)
 	}
 }
@@ -172,12 +140,12 @@ func TestLogoutIsNotUndoneByARunningRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := session2.NewMemoryStore()
-			st := newSite(t, store, session2.Config{AccessResolution: time.Nanosecond})
-			b := st.login("alice")
-			other := b.clone()
+			st := testsite.NewSite(t, store, session2.Config{AccessResolution: time.Nanosecond})
+			b := st.Login("alice")
+			other := b.Clone()
 			var dirty bool
-			res, err := st.during(b, func(s *session2.Session) { s.Get("x") }, func() {
-				st.do(other, func(s *session2.Session) { s.Destroy() })
+			res, err := st.During(b, func(s *session2.Session) { s.Get("x") }, func() {
+				st.Do(other, func(s *session2.Session) { s.Destroy() })
 			}, func(s *session2.Session) { change(s); dirty = s.Dirty() })
 			if n := records(t, store); n != 0 {
 				t.Errorf("%d records after the logout, want none", n)
@@ -194,64 +162,64 @@ func TestLogoutIsNotUndoneByARunningRequest(t *testing.T) {
 
 func TestLogoutWinsOverAConcurrentChange(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	other := b.clone()
-	st.during(b, func(s *session2.Session) { s.Destroy() }, func() {
-		st.do(other, func(s *session2.Session) { s.Set("x", 1) })
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	other := b.Clone()
+	st.During(b, func(s *session2.Session) { s.Destroy() }, func() {
+		st.Do(other, func(s *session2.Session) { s.Set("x", 1) })
 	}, func(*session2.Session) {})
-	if n := records(t, store); n != 0 || b.token() != "" {
-		t.Errorf("%d records and cookie %t after the logout", n, b.token() != "")
+	if n := records(t, store); n != 0 || b.Token() != "" {
+		t.Errorf("%d records and cookie %t after the logout", n, b.Token() != "")
 	}
 }
 
 func TestLogoutWinsOverAConcurrentRotation(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	other := b.clone()
-	st.during(b, func(s *session2.Session) { s.Destroy() }, func() {
-		st.do(other, func(s *session2.Session) { s.Renew() })
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	other := b.Clone()
+	st.During(b, func(s *session2.Session) { s.Destroy() }, func() {
+		st.Do(other, func(s *session2.Session) { s.Renew() })
 	}, func(*session2.Session) {})
 	if n := records(t, store); n != 0 {
 		t.Errorf("%d records after the logout, want none", n)
 	}
-	if user := st.userOf(other); user != "" {
+	if user := st.UserOf(other); user != "" {
 		t.Errorf("the rotated token is still %s", user)
 	}
 }
 
 func TestEmptiedSessionIsDeletedUnlessChangedMeanwhile(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("a", 1) })
-	other := b.clone()
-	st.during(b, func(s *session2.Session) { s.Delete("a") }, func() {
-		st.do(other, func(s *session2.Session) { s.Set("b", 2) })
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("a", 1) })
+	other := b.Clone()
+	st.During(b, func(s *session2.Session) { s.Delete("a") }, func() {
+		st.Do(other, func(s *session2.Session) { s.Set("b", 2) })
 	}, func(*session2.Session) {})
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.Has("a") || s.Get("b") != 2 {
 			t.Errorf("keys %v, want b alone", s.Keys())
 		}
 		s.Clear()
 	})
-	if n := records(t, store); n != 0 || b.token() != "" {
-		t.Errorf("%d records and cookie %t of an emptied session", n, b.token() != "")
+	if n := records(t, store); n != 0 || b.Token() != "" {
+		t.Errorf("%d records and cookie %t of an emptied session", n, b.Token() != "")
 	}
 }
 
 func TestStaleRequestIsRefused(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
-	old := b.clone()
-	res, err := st.during(old, func(s *session2.Session) { s.Set("x", 1) }, func() {
-		st.do(b, func(s *session2.Session) { s.Renew() })
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	old := b.Clone()
+	res, err := st.During(old, func(s *session2.Session) { s.Set("x", 1) }, func() {
+		st.Do(b, func(s *session2.Session) { s.Renew() })
 	}, func(*session2.Session) {})
 	if res.StatusCode != http.StatusConflict || !errors.Is(err, session2.ErrStale) || len(res.Cookies()) != 0 {
 		t.Errorf("status %d, Err() = %v, cookies %v; want 409, ErrStale and none", res.StatusCode, err, res.Cookies())
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.User() != "alice" || s.Has("x") {
 			t.Errorf("user %q, x %v; want alice and nothing merged", s.User(), s.Get("x"))
 		}
@@ -261,11 +229,11 @@ func TestStaleRequestIsRefused(t *testing.T) {
 func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
-		old := b.clone()
-		st.do(b, func(s *session2.Session) { s.Renew() })
-		res, err := st.during(old, func(s *session2.Session) {
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		old := b.Clone()
+		st.Do(b, func(s *session2.Session) { s.Renew() })
+		res, err := st.During(old, func(s *session2.Session) {
 			if s.User() != "" {
 				t.Errorf("a replaced token is %q", s.User())
 			}
@@ -277,12 +245,12 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 			t.Errorf("status %d, cookies %v, Err %v, %d records", res.StatusCode, res.Cookies(), err, records(t, store))
 		}
 		time.Sleep(31 * time.Second)
-		unknown := st.events.count(session2.EventUnknown)
-		st.do(old, func(s *session2.Session) { s.Set("x", 1) })
-		if records(t, store) != 2 || st.events.count(session2.EventUnknown) != unknown+1 {
+		unknown := st.Events.Count(session2.EventUnknown)
+		st.Do(old, func(s *session2.Session) { s.Set("x", 1) })
+		if records(t, store) != 2 || st.Events.Count(session2.EventUnknown) != unknown+1 {
 			t.Error("after the grace a replaced token is not one that was never issued")
 		}
-		if user := st.userOf(b); user != "alice" {
+		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("the new token is %q, want alice", user)
 		}
 	})
@@ -292,20 +260,20 @@ func TestLoginClickedTwice(t *testing.T) {
 	for _, firstAnswerLast := range []bool{false, true} {
 		t.Run(fmt.Sprint("first answer last: ", firstAnswerLast), func(t *testing.T) {
 			store := session2.NewMemoryStore()
-			st := newSite(t, store, session2.Config{})
-			b := &browser{}
-			st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-			one, two := b.clone(), b.clone()
-			st.during(one, func(s *session2.Session) { s.SetUser("alice"); s.Set("one", 1) }, func() {
-				st.do(two, func(s *session2.Session) { s.SetUser("alice"); s.Set("two", 2) })
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+			one, two := b.Clone(), b.Clone()
+			st.During(one, func(s *session2.Session) { s.SetUser("alice"); s.Set("one", 1) }, func() {
+				st.Do(two, func(s *session2.Session) { s.SetUser("alice"); s.Set("two", 2) })
 			}, func(*session2.Session) {})
-			if one.token() == b.token() || one.token() != two.token() {
+			if one.Token() == b.Token() || one.Token() != two.Token() {
 				t.Fatal("the two logins were not given the same new token")
 			}
 			if firstAnswerLast {
 				two = one
 			}
-			st.do(two, func(s *session2.Session) {
+			st.Do(two, func(s *session2.Session) {
 				if s.User() != "alice" || s.Get("cart") != "book" || s.Get("one") != 1 || s.Get("two") != 2 {
 					t.Errorf("user %q, keys %v", s.User(), s.Keys())
 				}
@@ -318,51 +286,51 @@ func TestLoginClickedTwice(t *testing.T) {
 }
 
 func TestSecondLoginAfterTheFirst(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	late := b.clone()
-	st.do(b, func(s *session2.Session) { s.SetUser("alice") })
-	st.do(late, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	late := b.Clone()
+	st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+	st.Do(late, func(s *session2.Session) {
 		if s.User() != "" || s.Has("cart") {
 			t.Error("a replaced token opens the session")
 		}
 		s.SetUser("alice")
 	})
-	if late.token() != b.token() {
+	if late.Token() != b.Token() {
 		t.Error("the second login has another token than the first")
 	}
 }
 
 func TestLoginOfAnotherUserStartsASessionOfItsOwn(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	other := b.clone()
-	st.during(other, func(s *session2.Session) { s.Set("mine", 1); s.SetUser("bob") }, func() {
-		st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	other := b.Clone()
+	st.During(other, func(s *session2.Session) { s.Set("mine", 1); s.SetUser("bob") }, func() {
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 	}, func(*session2.Session) {})
-	st.do(other, func(s *session2.Session) {
+	st.Do(other, func(s *session2.Session) {
 		if s.User() != "bob" || s.Has("cart") || s.Get("mine") != 1 {
 			t.Errorf("user %q, keys %v; want bob with his own changes and nothing else", s.User(), s.Keys())
 		}
 	})
-	if st.userOf(b) != "alice" || records(t, store) != 2 {
+	if st.UserOf(b) != "alice" || records(t, store) != 2 {
 		t.Error("the other user's login harmed the first")
 	}
 }
 
 func TestLoginIntoASessionThatEndedMeanwhile(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
-	other := b.clone()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	other := b.Clone()
 	var id session2.ID
-	st.during(other, func(s *session2.Session) { id = s.ID(); s.Set("k", 1) }, func() {
-		st.do(b, func(s *session2.Session) { s.Destroy() })
+	st.During(other, func(s *session2.Session) { id = s.ID(); s.Set("k", 1) }, func() {
+		st.Do(b, func(s *session2.Session) { s.Destroy() })
 	}, func(s *session2.Session) { s.SetUser("alice") })
-	st.do(other, func(s *session2.Session) {
+	st.Do(other, func(s *session2.Session) {
 		if s.User() != "alice" || s.ID() == id || s.Get("k") != 1 {
 			t.Errorf("user %q, same ID %t", s.User(), s.ID() == id)
 		}
@@ -370,12 +338,12 @@ func TestLoginIntoASessionThatEndedMeanwhile(t *testing.T) {
 }
 
 func TestSetUserFromOneToAnotherClears(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
 	for _, next := range []string{"bob", ""} {
-		b := st.login("alice")
-		st.do(b, func(s *session2.Session) { s.Set("secret", 1); s.Flash("hi"); s.CSRFToken() })
-		st.do(b, func(s *session2.Session) { s.SetUser(next); s.Set("k", 1) })
-		st.do(b, func(s *session2.Session) {
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("secret", 1); s.Flash("hi"); s.CSRFToken() })
+		st.Do(b, func(s *session2.Session) { s.SetUser(next); s.Set("k", 1) })
+		st.Do(b, func(s *session2.Session) {
 			if s.User() != next || s.Has("secret") || len(s.Flashes()) != 0 || s.Get("k") != 1 {
 				t.Errorf("user %q, keys %v after alice's session became %q's", s.User(), s.Keys(), next)
 			}
@@ -384,19 +352,19 @@ func TestSetUserFromOneToAnotherClears(t *testing.T) {
 }
 
 func TestLoginReplacesTheToken(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("k", 1) })
-	planted := b.clone()
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+	planted := b.Clone()
 	var id session2.ID
-	st.do(b, func(s *session2.Session) { s.SetUser("alice"); id = s.ID() })
-	if planted.token() == b.token() {
+	st.Do(b, func(s *session2.Session) { s.SetUser("alice"); id = s.ID() })
+	if planted.Token() == b.Token() {
 		t.Fatal("the token survived a login")
 	}
-	if user := st.userOf(planted); user != "" {
+	if user := st.UserOf(planted); user != "" {
 		t.Errorf("the token from before the login is %q", user)
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.ID() != id || s.User() != "alice" || s.Get("k") != 1 {
 			t.Error("the login changed more than the token")
 		}
@@ -405,27 +373,27 @@ func TestLoginReplacesTheToken(t *testing.T) {
 
 func TestPeriodicRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
-		first := b.clone()
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
+		first := b.Clone()
 		time.Sleep(11 * time.Minute)
 		// Two at once, and one whose answer is lost: the same successor for all.
-		one, two, lost := first.clone(), first.clone(), first.clone()
-		st.during(one, func(s *session2.Session) { s.User() }, func() { st.userOf(two) }, func(s *session2.Session) { s.Set("k", 1) })
-		st.userOf(lost)
-		if one.token() == first.token() || one.token() != two.token() || one.token() != lost.token() {
+		one, two, lost := first.Clone(), first.Clone(), first.Clone()
+		st.During(one, func(s *session2.Session) { s.User() }, func() { st.UserOf(two) }, func(s *session2.Session) { s.Set("k", 1) })
+		st.UserOf(lost)
+		if one.Token() == first.Token() || one.Token() != two.Token() || one.Token() != lost.Token() {
 			t.Fatal("the requests were not given the same successor")
 		}
 		time.Sleep(time.Minute) // longer than the grace: the successor has not been seen
-		if late := first.clone(); st.userOf(late) != "alice" || late.token() != one.token() {
+		if late := first.Clone(); st.UserOf(late) != "alice" || late.Token() != one.Token() {
 			t.Error("the old token died before its successor was seen")
 		}
-		if res := st.do(one, func(s *session2.Session) { s.User() }); len(res.Cookies()) != 0 {
+		if res := st.Do(one, func(s *session2.Session) { s.User() }); len(res.Cookies()) != 0 {
 			t.Error("a cookie for the current token")
 		}
 		time.Sleep(29 * time.Second)
-		late := first.clone()
-		if res := st.do(late, func(s *session2.Session) {
+		late := first.Clone()
+		if res := st.Do(late, func(s *session2.Session) {
 			if s.User() != "alice" {
 				t.Error("the old token died within the grace")
 			}
@@ -433,10 +401,10 @@ func TestPeriodicRotation(t *testing.T) {
 			t.Error("the successor was seen, and is sent again: the browser may hold a newer one")
 		}
 		time.Sleep(2 * time.Second)
-		if user := st.userOf(first.clone()); user != "" || st.events.count(session2.EventReuse) != 1 {
-			t.Errorf("after the grace the old token is %q, with %d reuse events", user, st.events.count(session2.EventReuse))
+		if user := st.UserOf(first.Clone()); user != "" || st.Events.Count(session2.EventReuse) != 1 {
+			t.Errorf("after the grace the old token is %q, with %d reuse events", user, st.Events.Count(session2.EventReuse))
 		}
-		if user := st.userOf(one); user != "" {
+		if user := st.UserOf(one); user != "" {
 			t.Errorf("the session goes on as %q though somebody else holds its cookie", user)
 		}
 	})
@@ -444,19 +412,19 @@ func TestPeriodicRotation(t *testing.T) {
 
 func TestRotationsFollowOneAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
 		for range 60 {
-			old := b.token()
+			old := b.Token()
 			time.Sleep(11 * time.Minute)
-			if user := st.userOf(b); user != "alice" || b.token() == old {
-				t.Fatalf("user %q, new token %t", user, b.token() != old)
+			if user := st.UserOf(b); user != "alice" || b.Token() == old {
+				t.Fatalf("user %q, new token %t", user, b.Token() != old)
 			}
-			if user := st.userOf(b); user != "alice" { // the successor's first sight: from it the next one counts
+			if user := st.UserOf(b); user != "alice" { // the successor's first sight: from it the next one counts
 				t.Fatalf("user %q by the successor", user)
 			}
 		}
-		if n := st.events.count(session2.EventRenewed); n != 60 {
+		if n := st.Events.Count(session2.EventRenewed); n != 60 {
 			t.Errorf("%d renewals, want 60", n)
 		}
 	})
@@ -464,25 +432,25 @@ func TestRotationsFollowOneAnother(t *testing.T) {
 
 func TestSlowRequestIsNoThief(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := st.login("alice")
-		upload := b.clone()
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
+		upload := b.Clone()
 		time.Sleep(11 * time.Minute)
-		st.visit(upload, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			st.userOf(b) // rotates
-			st.userOf(b) // seen
+		st.Visit(upload, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			st.UserOf(b) // rotates
+			st.UserOf(b) // seen
 			time.Sleep(5 * time.Minute)
 			if s.User() != "alice" {
 				t.Error("a request that arrived in time was taken for a thief")
 			}
 			s.Set("uploaded", true)
 		})
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			if s.Get("uploaded") != true {
 				t.Errorf("the upload is lost; user %q", s.User())
 			}
 		})
-		if st.events.count(session2.EventReuse) != 0 {
+		if st.Events.Count(session2.EventReuse) != 0 {
 			t.Error("a reuse event")
 		}
 	})
@@ -490,17 +458,17 @@ func TestSlowRequestIsNoThief(t *testing.T) {
 
 func TestKeepOnReuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute, KeepOnReuse: true})
-		b := st.login("alice")
-		old := b.clone()
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute, KeepOnReuse: true})
+		b := st.Login("alice")
+		old := b.Clone()
 		time.Sleep(11 * time.Minute)
-		st.userOf(b)
-		st.userOf(b)
+		st.UserOf(b)
+		st.UserOf(b)
 		time.Sleep(time.Minute)
-		if user := st.userOf(old); user != "" || st.events.count(session2.EventReuse) != 1 {
-			t.Errorf("user %q, %d events", user, st.events.count(session2.EventReuse))
+		if user := st.UserOf(old); user != "" || st.Events.Count(session2.EventReuse) != 1 {
+			t.Errorf("user %q, %d events", user, st.Events.Count(session2.EventReuse))
 		}
-		if user := st.userOf(b); user != "alice" {
+		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("the session ended all the same: %q", user)
 		}
 	})
@@ -508,24 +476,24 @@ func TestKeepOnReuse(t *testing.T) {
 
 func TestAPlantedTokenEndsNobodysSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
-		b := &browser{}
-		st.do(b, func(s *session2.Session) { s.Set("k", 1) })
-		planted := []*browser{b.clone()}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+		planted := []*testsite.Browser{b.Clone()}
 		time.Sleep(11 * time.Minute)
-		st.userOf(b)
-		planted = append(planted, b.clone())
-		st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+		st.UserOf(b)
+		planted = append(planted, b.Clone())
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 		time.Sleep(5 * time.Minute)
 		for _, p := range planted {
-			st.do(p, func(s *session2.Session) {
+			st.Do(p, func(s *session2.Session) {
 				if s.User() != "" || s.Has("k") {
 					t.Error("a token from before the login opens the session")
 				}
 				s.Destroy()
 			})
 		}
-		if user := st.userOf(b); user != "alice" {
+		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("a token from before the login logged the user out: %q", user)
 		}
 	})
@@ -537,8 +505,8 @@ func TestLostAnswerOfASave(t *testing.T) {
 		for _, others := range []int{0, 1, 10, 40} {
 			t.Run(fmt.Sprintf("landed %t, %d others since", landed, others), func(t *testing.T) {
 				store := newHookStore()
-				st := newSite(t, store, session2.Config{CommitTimeout: time.Minute})
-				b := st.login("alice")
+				st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
+				b := st.Login("alice")
 				increment := func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) }
 				store.set(func() {
 					store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
@@ -549,12 +517,12 @@ func TestLostAnswerOfASave(t *testing.T) {
 							}
 						}
 						for range others {
-							st.do(b.clone(), increment)
+							st.Do(b.Clone(), increment)
 						}
 						return errLost
 					}
 				})
-				res := st.do(b, increment)
+				res := st.Do(b, increment)
 				want, status := others+1, 200
 				if others > 16 && landed {
 					status = 503 // it was applied, and nobody can tell
@@ -565,7 +533,7 @@ func TestLostAnswerOfASave(t *testing.T) {
 				if res.StatusCode != status {
 					t.Errorf("status %d, want %d", res.StatusCode, status)
 				}
-				st.do(b, func(s *session2.Session) {
+				st.Do(b, func(s *session2.Session) {
 					if n, _ := counter.Get(s); n != want {
 						t.Errorf("%d increments, want %d", n, want)
 					}
@@ -577,23 +545,23 @@ func TestLostAnswerOfASave(t *testing.T) {
 
 func TestStoreThatIsUncertain(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	store.set(func() {
 		store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
 			store.set(func() { store.onSave = nil })
 			if err := save(); err != nil {
 				t.Error(err)
 			}
-			st.do(b.clone(), func(s *session2.Session) { s.Set("other", 1) })
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("other", 1) })
 			return fmt.Errorf("save: %w", session2.ErrUncertain)
 		}
 	})
 	increment := func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) }
-	if res := st.do(b, increment); res.StatusCode != 200 {
+	if res := st.Do(b, increment); res.StatusCode != 200 {
 		t.Errorf("status %d", res.StatusCode)
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if n, _ := counter.Get(s); n != 1 || !s.Has("other") {
 			t.Errorf("counter %d, keys %v", n, s.Keys())
 		}
@@ -602,26 +570,26 @@ func TestStoreThatIsUncertain(t *testing.T) {
 
 func TestLostAnswerOfACreate(t *testing.T) {
 	store := newHookStore()
-	st := newSite(t, store, session2.Config{})
+	st := testsite.NewSite(t, store, session2.Config{})
 	store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
 		store.set(func() { store.onSave = nil })
 		save()
 		return errors.New("connection reset")
 	}
-	b := st.login("alice")
-	if n := records(t, store); n != 1 || st.userOf(b) != "alice" {
-		t.Errorf("%d records, user %q", n, st.userOf(b))
+	b := st.Login("alice")
+	if n := records(t, store); n != 1 || st.UserOf(b) != "alice" {
+		t.Errorf("%d records, user %q", n, st.UserOf(b))
 	}
 }
 
 func TestFailingStoreFailsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
 		broken := errors.New("disk on fire")
 		store.onLoad = func(session2.ID) error { return broken }
-		res := st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			if s.User() != "" || !errors.Is(s.Err(), broken) {
 				t.Errorf("user %q, Err %v", s.User(), s.Err())
 			}
@@ -633,7 +601,7 @@ func TestFailingStoreFailsClosed(t *testing.T) {
 		store.onLoad = nil
 		store.onSave = func(session2.Record, session2.Version, func() error) error { return broken }
 		start := time.Now()
-		if res := st.do(b.clone(), func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
+		if res := st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
 			t.Errorf("status %d", res.StatusCode)
 		}
 		if d := time.Since(start); d > 6*time.Second {
@@ -641,11 +609,11 @@ func TestFailingStoreFailsClosed(t *testing.T) {
 		}
 		store.onSave = nil
 		store.onDel = func(session2.ID) error { return broken }
-		if res := st.do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") }); res.StatusCode != 503 || len(res.Cookies()) != 0 {
+		if res := st.Do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") }); res.StatusCode != 503 || len(res.Cookies()) != 0 {
 			t.Errorf("a logout that failed: status %d, cookies %v", res.StatusCode, res.Cookies())
 		}
 		store.onDel = nil
-		if st.userOf(b) != "alice" {
+		if st.UserOf(b) != "alice" {
 			t.Error("a logout that failed left a trace")
 		}
 	})
@@ -654,25 +622,25 @@ func TestFailingStoreFailsClosed(t *testing.T) {
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
-		st := newSite(t, store, session2.Config{RenewEvery: time.Hour})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{RenewEvery: time.Hour})
+		b := st.Login("alice")
 		time.Sleep(29 * time.Minute)
-		if st.userOf(b) != "alice" {
+		if st.UserOf(b) != "alice" {
 			t.Error("ended before the idle timeout")
 		}
 		time.Sleep(30*time.Minute + time.Second)
-		if st.userOf(b) != "" || st.events.count(session2.EventExpired) != 1 {
+		if st.UserOf(b) != "" || st.Events.Count(session2.EventExpired) != 1 {
 			t.Error("not ended by the idle timeout, though nobody swept")
 		}
-		b = st.login("alice")
+		b = st.Login("alice")
 		for range 71 {
 			time.Sleep(20 * time.Minute)
-			if st.userOf(b) != "alice" {
+			if st.UserOf(b) != "alice" {
 				t.Fatal("ended while in use")
 			}
 		}
 		time.Sleep(20 * time.Minute)
-		if st.userOf(b) != "" {
+		if st.UserOf(b) != "" {
 			t.Error("not ended by the absolute limit")
 		}
 	})
@@ -681,12 +649,12 @@ func TestLimits(t *testing.T) {
 func TestAccessIsWrittenOncePerResolution(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
 		saves := store.count("save")
 		for range 120 {
 			time.Sleep(time.Second)
-			st.userOf(b)
+			st.UserOf(b)
 		}
 		if n := store.count("touch"); n != 2 {
 			t.Errorf("%d touches in two minutes, want 2", n)
@@ -703,14 +671,14 @@ func TestAccessIsWrittenOncePerResolution(t *testing.T) {
 func TestFormTokenOfALostAnswer(t *testing.T) {
 	store := newHookStore()
 	m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler)})
-	must(t, err)
+	testsite.Must(t, err)
 	first, err := m.Open(t.Context(), "")
-	must(t, err)
+	testsite.Must(t, err)
 	form := first.FormToken()
-	must(t, first.Commit(t.Context()))
+	testsite.Must(t, first.Commit(t.Context()))
 
 	second, err := m.Open(t.Context(), first.Token())
-	must(t, err)
+	testsite.Must(t, err)
 	lost := false
 	store.set(func() {
 		store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
@@ -718,9 +686,9 @@ func TestFormTokenOfALostAnswer(t *testing.T) {
 				return save()
 			}
 			lost = true
-			must(t, save())
-			must(t, store.MemoryStore.Delete(t.Context(), rec.ID))
-			return errDown
+			testsite.Must(t, save())
+			testsite.Must(t, store.MemoryStore.Delete(t.Context(), rec.ID))
+			return testsite.ErrDown
 		}
 	})
 	if ok, err := second.UseFormToken(t.Context(), form); ok || !errors.Is(err, session2.ErrUncertain) {
@@ -729,16 +697,16 @@ func TestFormTokenOfALostAnswer(t *testing.T) {
 }
 
 func TestFormTokenIsUsedOnce(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
 	var token string
-	st.do(b, func(s *session2.Session) { token = s.FormToken() })
+	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
 	var mu sync.Mutex
 	accepted := 0
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				s.Set("pending", 1)
 				ok, err := s.UseFormToken(r.Context(), token)
 				if err != nil {
@@ -757,7 +725,7 @@ func TestFormTokenIsUsedOnce(t *testing.T) {
 	if accepted != 1 {
 		t.Errorf("of 16 submits at once %d were accepted", accepted)
 	}
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if s.HasFormToken(token) || s.Has("pending") {
 			t.Error("the token is there again, or a failed request left a trace")
 		}
@@ -765,14 +733,14 @@ func TestFormTokenIsUsedOnce(t *testing.T) {
 }
 
 func TestCSRFTokensDrawnAtOnceAreBothValid(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
 	var tokens []string
-	st.during(b, func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) }, func() {
-		st.do(b.clone(), func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) })
+	st.During(b, func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) }, func() {
+		st.Do(b.Clone(), func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) })
 	}, func(*session2.Session) {})
 	valid := func(token string) (ok bool) {
-		st.do(b, func(s *session2.Session) {
+		st.Do(b, func(s *session2.Session) {
 			r := httptest.NewRequest("POST", "/", nil)
 			r.Header.Set("X-CSRF-Token", token)
 			ok = s.ValidCSRFToken(r)
@@ -784,7 +752,7 @@ func TestCSRFTokensDrawnAtOnceAreBothValid(t *testing.T) {
 			t.Errorf("token %d is not valid", i)
 		}
 	}
-	st.do(b, func(s *session2.Session) { s.Renew() })
+	st.Do(b, func(s *session2.Session) { s.Renew() })
 	if valid(tokens[0]) || valid("") {
 		t.Error("a token from before the renewal is valid")
 	}
@@ -793,8 +761,8 @@ func TestCSRFTokensDrawnAtOnceAreBothValid(t *testing.T) {
 func TestManagerOpen(t *testing.T) {
 	ctx := t.Context()
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	s, err := st.m.Open(ctx, "")
+	st := testsite.NewSite(t, store, session2.Config{})
+	s, err := st.M.Open(ctx, "")
 	if err != nil || s.Token() != "" {
 		t.Fatal("an empty session has a token, or", err)
 	}
@@ -804,7 +772,7 @@ func TestManagerOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := s.Token()
-	s, err = st.m.Open(ctx, old)
+	s, err = st.M.Open(ctx, old)
 	if err != nil || s.User() != "alice" {
 		t.Fatal("user", s.User(), err)
 	}
@@ -815,15 +783,15 @@ func TestManagerOpen(t *testing.T) {
 	if err := s.Commit(ctx); err != nil || s.Token() == old {
 		t.Error("Renew kept the token, or", err)
 	}
-	if _, err := st.m.Open(ctx, old); !errors.Is(err, session2.ErrNotFound) {
+	if _, err := st.M.Open(ctx, old); !errors.Is(err, session2.ErrNotFound) {
 		t.Error("a dead token:", err)
 	}
 	for _, bad := range []string{"x", "../../etc/passwd", old + "0", old[:len(old)-1]} {
-		if _, err := st.m.Open(ctx, bad); !errors.Is(err, session2.ErrNotFound) {
+		if _, err := st.M.Open(ctx, bad); !errors.Is(err, session2.ErrNotFound) {
 			t.Error("a malformed token:", err)
 		}
 	}
-	late, err := st.m.Open(ctx, s.Token())
+	late, err := st.M.Open(ctx, s.Token())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -843,40 +811,40 @@ func TestManagerOpen(t *testing.T) {
 
 func TestRevoke(t *testing.T) {
 	ctx := t.Context()
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	a1, a2, a3, bob := st.login("alice"), st.login("alice"), st.login("alice"), st.login("bob")
-	st.do(a1, func(s *session2.Session) {
-		if n, err := st.m.RevokeOthers(ctx, s); n != 2 || err != nil {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	a1, a2, a3, bob := st.Login("alice"), st.Login("alice"), st.Login("alice"), st.Login("bob")
+	st.Do(a1, func(s *session2.Session) {
+		if n, err := st.M.RevokeOthers(ctx, s); n != 2 || err != nil {
 			t.Errorf("RevokeOthers = %d, %v", n, err)
 		}
 	})
-	if st.userOf(a1) != "alice" || st.userOf(a2) != "" || st.userOf(a3) != "" {
+	if st.UserOf(a1) != "alice" || st.UserOf(a2) != "" || st.UserOf(a3) != "" {
 		t.Error("RevokeOthers ended the wrong ones")
 	}
-	if n, err := st.m.RevokeUser(ctx, ""); n != 0 || err != nil {
+	if n, err := st.M.RevokeUser(ctx, ""); n != 0 || err != nil {
 		t.Errorf("RevokeUser of nobody = %d, %v", n, err)
 	}
-	if n, err := st.m.RevokeUser(ctx, "alice"); n != 1 || err != nil || st.userOf(a1) != "" {
+	if n, err := st.M.RevokeUser(ctx, "alice"); n != 1 || err != nil || st.UserOf(a1) != "" {
 		t.Errorf("RevokeUser = %d, %v", n, err)
 	}
-	st.do(bob, func(s *session2.Session) {
-		if err := st.m.Revoke(ctx, s.ID()); err != nil {
+	st.Do(bob, func(s *session2.Session) {
+		if err := st.M.Revoke(ctx, s.ID()); err != nil {
 			t.Error(err)
 		}
 	})
-	if st.userOf(bob) != "" || st.events.count(session2.EventRevoked) != 4 {
-		t.Errorf("bob is %q after %d revocations", st.userOf(bob), st.events.count(session2.EventRevoked))
+	if st.UserOf(bob) != "" || st.Events.Count(session2.EventRevoked) != 4 {
+		t.Errorf("bob is %q after %d revocations", st.UserOf(bob), st.Events.Count(session2.EventRevoked))
 	}
 }
 
 func TestCleanup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
-		st := newSite(t, store, session2.Config{})
-		st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		st.Login("alice")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- st.m.Cleanup(ctx, time.Minute) }()
+		go func() { done <- st.M.Cleanup(ctx, time.Minute) }()
 		time.Sleep(29*time.Minute + time.Second)
 		if n := records(t, store); n != 1 {
 			t.Errorf("%d records before the time", n)
@@ -909,15 +877,15 @@ func (f *failingSweep) DeleteOld(ctx context.Context, age time.Duration) (int, e
 func TestCleanupOutlivesAFailingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &failingSweep{session2.NewMemoryStore(), 3}
-		st := newSite(t, store, session2.Config{IdleTimeout: time.Minute})
-		st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{IdleTimeout: time.Minute})
+		st.Login("alice")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- st.m.Cleanup(ctx, time.Minute) }()
+		go func() { done <- st.M.Cleanup(ctx, time.Minute) }()
 		time.Sleep(10 * time.Minute)
 		cancel()
 		<-done
-		if n := st.events.count(session2.EventStoreError); n != 3 || records(t, store) != 0 {
+		if n := st.Events.Count(session2.EventStoreError); n != 3 || records(t, store) != 0 {
 			t.Errorf("%d failures told, %d records left; want 3 and none", n, records(t, store))
 		}
 	})

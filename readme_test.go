@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/session2/session2/internal/testsite"
 )
 
 // The README's program is examples/hello, which compiles with everything else.
@@ -26,11 +28,11 @@ func TestReadmeProgram(t *testing.T) {
 
 func TestTextsNameTestsThatExist(t *testing.T) {
 	texts, err := filepath.Glob("docs/*.md")
-	must(t, err)
+	testsite.Must(t, err)
 	have := testNames(t)
 	for _, path := range append(texts, "README.md") {
 		text, err := os.ReadFile(path)
-		must(t, err)
+		testsite.Must(t, err)
 		for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(text), -1) {
 			if !have[name] {
 				t.Errorf("%s speaks of %s, which is not there", path, name)
@@ -43,10 +45,10 @@ func TestTextsNameTestsThatExist(t *testing.T) {
 // runs.
 func TestStoresShowTheSchema(t *testing.T) {
 	text, err := os.ReadFile("docs/STORES.md")
-	must(t, err)
+	testsite.Must(t, err)
 	for _, sys := range sqlSystems {
 		store, err := sys.open(unconnected(t), nil)
-		must(t, err)
+		testsite.Must(t, err)
 		if ddl := strings.Join(store.Schema(), ";\n") + ";\n"; !strings.Contains(string(text), "```sql\n"+ddl+"```") {
 			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", sys.name, ddl)
 		}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // recovered answers 500 for a handler that panics, as a middleware outside does.
@@ -31,7 +32,7 @@ func recovered(h http.Handler) http.Handler {
 // nested wraps h by n managers.
 func nested(t testing.TB, n int, h http.Handler) http.Handler {
 	for range n {
-		h = newSite(t, session2.NewMemoryStore(), session2.Config{}).m.Wrap(h)
+		h = testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{}).M.Wrap(h)
 	}
 	return h
 }
@@ -74,7 +75,7 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 					session2.FromContext(r.Context()).Set("color", "green")
 					reply(w, r)
 				}
-				srv := serve(t, recovered(nested(t, i+1, http.HandlerFunc(h))), http2)
+				srv := testsite.Serve(t, recovered(nested(t, i+1, http.HandlerFunc(h))), http2)
 				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 				res, err := srv.Client().Post(srv.URL, m.FormDataContentType(), bytes.NewReader(form.Bytes()))
 				if err != nil {
@@ -120,12 +121,12 @@ func TestRequestComesBack(t *testing.T) {
 // A request that its handler only reads is read by others at the same time: the
 // race detector must have nothing to say.
 func TestUntouchedRequestIsNotWrittenTo(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.begin(b)
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
 	r := httptest.NewRequest("GET", "/page", nil)
-	b.send(r)
-	h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	b.Send(r)
+	h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, s.Get("color"), r.URL.Path)
 	})
 	var wg sync.WaitGroup

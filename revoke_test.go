@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // forwarder is a wrapper that forwards an index of users which is not there.
@@ -20,12 +21,12 @@ func (forwarder) IterUser(context.Context, string) iter.Seq2[session2.Record, er
 }
 
 func TestRevokeUserWithoutAnIndexOfUsers(t *testing.T) {
-	st := newSite(t, forwarder{session2.NewMemoryStore()}, session2.Config{})
-	a, bob := st.login("alice"), st.login("bob")
-	if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
+	st := testsite.NewSite(t, forwarder{session2.NewMemoryStore()}, session2.Config{})
+	a, bob := st.Login("alice"), st.Login("bob")
+	if n, err := st.M.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
 		t.Errorf("RevokeUser = %d, %v; want 1, nil: the store can Iter", n, err)
 	}
-	if st.userOf(a) != "" || st.userOf(bob) != "bob" {
+	if st.UserOf(a) != "" || st.UserOf(bob) != "bob" {
 		t.Error("RevokeUser ended the wrong sessions")
 	}
 }
@@ -40,12 +41,12 @@ func (u unsureStore) DeleteUser(ctx context.Context, user string, keep ...sessio
 
 // A store that has lost count has ended the sessions all the same: each is an event.
 func TestRevokeUserOfAnUncertainNumber(t *testing.T) {
-	st := newSite(t, unsureStore{session2.NewMemoryStore()}, session2.Config{})
-	b := st.login("alice")
-	if _, err := st.m.RevokeUser(t.Context(), "alice"); !errors.Is(err, session2.ErrUncertain) {
+	st := testsite.NewSite(t, unsureStore{session2.NewMemoryStore()}, session2.Config{})
+	b := st.Login("alice")
+	if _, err := st.M.RevokeUser(t.Context(), "alice"); !errors.Is(err, session2.ErrUncertain) {
 		t.Errorf("RevokeUser = %v, want ErrUncertain", err)
 	}
-	if n := st.events.count(session2.EventRevoked); n != 1 || st.userOf(b) != "" {
-		t.Errorf("%d revoked events, user %q; want 1 and nobody", n, st.userOf(b))
+	if n := st.Events.Count(session2.EventRevoked); n != 1 || st.UserOf(b) != "" {
+		t.Errorf("%d revoked events, user %q; want 1 and nobody", n, st.UserOf(b))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // secrets collects what must never show up in print.
@@ -42,13 +43,13 @@ func (k secrets) check(t *testing.T, where, text string) {
 }
 
 // printed is v by every verb and encoder that might get at its fields.
-func printed(book *logBook, v any) string {
+func printed(book *testsite.Log, v any) string {
 	var b strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%08b"} {
 		fmt.Fprintf(&b, verb+"\n", v)
 	}
 	js, _ := json.Marshal(v)
-	book.logger().Debug("printed", "value", v)
+	book.Logger().Debug("printed", "value", v)
 	slog.New(slog.NewJSONHandler(book, nil)).Info("printed", "value", v)
 	return b.String() + string(js)
 }
@@ -56,12 +57,12 @@ func printed(book *logBook, v any) string {
 // A session whose token was replaced by a login has none to give out: half a
 // token would open nothing.
 func TestSupersededHasNoToken(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.begin(b)
-	old := b.clone()
-	st.do(b, (*session2.Session).Renew)
-	st.do(old, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	old := b.Clone()
+	st.Do(b, (*session2.Session).Renew)
+	st.Do(old, func(s *session2.Session) {
 		s.Set("color", "blue")
 		if token := s.Token(); token != "" {
 			t.Errorf("Token() has %d bytes, want none", len(token))
@@ -72,23 +73,23 @@ func TestSupersededHasNoToken(t *testing.T) {
 // Live IDs' secrets in the log, tokens in the clear, values in errors: nothing
 // of it, whatever happens.
 func TestNoSecretIsPrinted(t *testing.T) {
-	book, known := &logBook{}, secrets{secretText: "value", hex.EncodeToString([]byte(secretText)): "value",
+	book, known := &testsite.Log{}, secrets{secretText: "value", hex.EncodeToString([]byte(secretText)): "value",
 		base64.StdEncoding.EncodeToString([]byte(secretText)): "value"}
-	store := newBrittle()
-	st := newSite(t, store, session2.Config{CommitTimeout: tinyTimeout, Logger: book.logger(),
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: book.Logger(),
 		RenewEvery: time.Second, MaxBytes: 4000, Codec: session2.JSON{}})
-	b := &browser{}
-	var old []*browser
-	visit := func(b *browser, f sessionHandler) {
+	b := &testsite.Browser{}
+	var old []*testsite.Browser
+	visit := func(b *testsite.Browser, f sessionHandler) {
 		t.Helper()
-		known.token(b.token())
+		known.token(b.Token())
 		defer func() {
 			if p := recover(); p != nil {
 				known.check(t, "a panic", fmt.Sprint(p))
 			}
-			known.token(b.token())
+			known.token(b.Token())
 		}()
-		st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			f(s, w, r)
 			known.token(s.Token())
 			var dump strings.Builder
@@ -100,11 +101,11 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		})
 	}
 	down := func(f sessionHandler) {
-		store.failSave.Store(true)
-		store.failDelete.Store(true)
+		store.FailSave.Store(true)
+		store.FailDelete.Store(true)
 		visit(b, f)
-		store.failSave.Store(false)
-		store.failDelete.Store(false)
+		store.FailSave.Store(false)
+		store.FailDelete.Store(false)
 	}
 	set := func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
 		s.Set("k", secretText)
@@ -113,7 +114,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	steps := []func(){
 		func() { visit(b, set) },
 		func() {
-			old = append(old, b.clone())
+			old = append(old, b.Clone())
 			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.SetUser("alice") })
 		},
 		func() { visit(old[0], set) }, // superseded
@@ -141,23 +142,23 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		},
 		func() { down(set) },
 		func() { down(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Destroy() }) },
-		func() { store.failLoad.Store(true); visit(b, set); store.failLoad.Store(false) },
+		func() { store.FailLoad.Store(true); visit(b, set); store.FailLoad.Store(false) },
 		func() {
-			id, secret, _ := strings.Cut(b.token(), ".")
-			for _, bad := range []string{id + "." + strings.Repeat("Q", 43), strings.Repeat("0", 32) + "." + secret, secret, b.token() + "x"} {
-				visit(&browser{cookie: &http.Cookie{Name: "__Host-session", Value: bad}}, set)
+			id, secret, _ := strings.Cut(b.Token(), ".")
+			for _, bad := range []string{id + "." + strings.Repeat("Q", 43), strings.Repeat("0", 32) + "." + secret, secret, b.Token() + "x"} {
+				visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: bad}}, set)
 			}
 		},
 		func() {
 			visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
-				if err := st.m.Revoke(r.Context(), s.ID()); err != nil {
+				if err := st.M.Revoke(r.Context(), s.ID()); err != nil {
 					t.Error(err)
 				}
 				set(s, nil, nil) // dropped
 			})
 		},
 		func() {
-			s, err := st.m.Open(t.Context(), old[0].token())
+			s, err := st.M.Open(t.Context(), old[0].Token())
 			known.check(t, "Open", printed(book, []any{s, err}))
 		},
 		func() {
@@ -167,11 +168,11 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	for _, step := range steps {
 		step()
 	}
-	for _, e := range st.events.list {
+	for _, e := range st.Events.List {
 		known.check(t, "an event", printed(book, e)+fmt.Sprint(e.Err))
 	}
-	if len(known) < 20 || len(st.events.list) < 10 || len(book.String()) < 1000 {
-		t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen", len(known), len(st.events.list), len(book.String()))
+	if len(known) < 20 || len(st.Events.List) < 10 || len(book.String()) < 1000 {
+		t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen", len(known), len(st.Events.List), len(book.String()))
 	}
 	known.check(t, "the log", book.String())
 }

@@ -13,6 +13,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // filesOpen returns how many files this process has open, or zero where the
@@ -55,14 +56,14 @@ func TestBoltRefusedFileIsLetGo(t *testing.T) {
 	for i := range uint64(200) {
 		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
 	}
-	must(t, b.Close())
+	testsite.Must(t, b.Close())
 	whole, err := os.ReadFile(path)
-	must(t, err)
+	testsite.Must(t, err)
 	edited := func(f func(tx *bolt.Tx) error) []byte {
-		must(t, os.WriteFile(path, whole, 0o600))
+		testsite.Must(t, os.WriteFile(path, whole, 0o600))
 		editBolt(t, dir, f)
 		data, err := os.ReadFile(path)
-		must(t, err)
+		testsite.Must(t, err)
 		return data
 	}
 	for name, data := range map[string][]byte{
@@ -74,7 +75,7 @@ func TestBoltRefusedFileIsLetGo(t *testing.T) {
 		"a page in two buckets":  shareRoots(whole),
 		"a panic inside of bolt": breakFreelist(edited(func(*bolt.Tx) error { return nil })),
 	} {
-		must(t, os.WriteFile(path, data, 0o600))
+		testsite.Must(t, os.WriteFile(path, data, 0o600))
 		before := filesOpen()
 		if b, err := session2.OpenBoltStore(path, nil); err == nil {
 			b.Close()
@@ -83,12 +84,12 @@ func TestBoltRefusedFileIsLetGo(t *testing.T) {
 		if n := filesOpen(); n != before {
 			t.Errorf("%s: %d files are open, want %d as before", name, n, before)
 		}
-		must(t, os.WriteFile(path, whole, 0o600))
+		testsite.Must(t, os.WriteFile(path, whole, 0o600))
 		b, err := session2.OpenBoltStore(path, nil)
 		if err != nil {
 			t.Fatalf("%s, put right: %v", name, err)
 		}
-		must(t, b.Close())
+		testsite.Must(t, b.Close())
 	}
 }
 
@@ -105,7 +106,7 @@ func TestBoltBrokenStoreIsLetGo(t *testing.T) {
 	if err := b.Save(t.Context(), boltRecord(2, ""), 0); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("a later Save: %v, want fs.ErrClosed", err)
 	}
-	must(t, b.Close())
+	testsite.Must(t, b.Close())
 	if _, err := b.Load(t.Context(), boltRecord(1, "").ID); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("Load after Close: %v, want fs.ErrClosed", err)
 	}
@@ -143,23 +144,23 @@ func TestBoltSweepsWhatDamageLeft(t *testing.T) {
 	for i := range uint64(20) {
 		saveBolt(t, b, boltRecord(i, "alice"))
 	}
-	must(t, b.Close())
+	testsite.Must(t, b.Close())
 	editBolt(t, dir, func(tx *bolt.Tx) error {
 		for i := range uint64(20) {
 			id := boltRecord(i, "").ID
 			bucket := []string{"sessions", "access"}[i%2]
-			must(t, damageBolt(tx, bucket, id[:]))
+			testsite.Must(t, damageBolt(tx, bucket, id[:]))
 		}
 		return nil
 	})
 	b = openBolt(t, dir)
 	for i := range uint64(20) {
-		must(t, b.Delete(t.Context(), boltRecord(i, "").ID))
+		testsite.Must(t, b.Delete(t.Context(), boltRecord(i, "").ID))
 	}
 	if _, err := b.DeleteOld(t.Context(), 1<<62); err != nil {
 		t.Fatal(err)
 	}
-	must(t, b.Close())
+	testsite.Must(t, b.Close())
 	if dump := dumpBolt(t, dir); len(dump) != 1 {
 		t.Errorf("left behind: %q", dump)
 	}

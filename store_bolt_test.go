@@ -22,6 +22,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -716,10 +717,10 @@ func BenchmarkBoltSaveParallel(b *testing.B) {
 func TestBoltFileThatIsEmptiedBeneathIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	b, err := session2.OpenBoltStore(path, nil)
-	must(t, err)
+	testsite.Must(t, err)
 	rec := session2.Record{ID: session2.ID{1}, Version: 1, Created: time.Now(), Accessed: time.Now(), Expires: time.Now().Add(time.Hour)}
-	must(t, b.Save(t.Context(), rec, 0))
-	must(t, os.Truncate(path, 0))
+	testsite.Must(t, b.Save(t.Context(), rec, 0))
+	testsite.Must(t, os.Truncate(path, 0))
 	failed := 0
 	for range 20 {
 		if _, err := b.Load(t.Context(), rec.ID); err != nil {

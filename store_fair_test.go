@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // openFair opens one of the stores that processes of one machine share.
@@ -39,8 +40,8 @@ func startBusy(t testing.TB, test, kind, dir string) {
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+test+"$")
 	cmd.Env = append(os.Environ(), "SESSION2_TEST_BUSY="+kind, "SESSION2_TEST_BUSY_DIR="+dir)
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	testsite.Must(t, err)
+	testsite.Must(t, cmd.Start())
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "busy\n" {
 		t.Fatalf("the busy process says %q", line)
@@ -57,7 +58,7 @@ func beBusy(t testing.TB) {
 	s := openFair(t, kind, os.Getenv("SESSION2_TEST_BUSY_DIR"))
 	rec := busyRecord()
 	for rec.Version = 1; ; rec.Version++ {
-		must(t, s.Save(t.Context(), rec, rec.Version-1))
+		testsite.Must(t, s.Save(t.Context(), rec, rec.Version-1))
 		if rec.Version == 1 {
 			os.Stdout.WriteString("busy\n")
 		}
@@ -70,7 +71,7 @@ func savesBesideBusy(t testing.TB, s session2.Store, n int) (turns []int, took [
 	t.Helper()
 	count := func() session2.Version {
 		rec, err := s.Load(t.Context(), busyRecord().ID)
-		must(t, err)
+		testsite.Must(t, err)
 		return rec.Version
 	}
 	rec := otherRecord()
@@ -79,7 +80,7 @@ func savesBesideBusy(t testing.TB, s session2.Store, n int) (turns []int, took [
 			time.Sleep(time.Millisecond)
 		}
 		before, start := count(), time.Now()
-		must(t, s.Save(t.Context(), rec, rec.Version-1))
+		testsite.Must(t, s.Save(t.Context(), rec, rec.Version-1))
 		took = append(took, time.Since(start))
 		turns = append(turns, int(count()-before))
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // TestGobStoreCopiedInUse copies the file while others save, delete and compact,
@@ -17,7 +18,7 @@ import (
 func TestGobStoreCopiedInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.gob")
 	store, err := session2.OpenGobStore(path, &session2.GobOptions{NoSync: true})
-	must(t, err)
+	testsite.Must(t, err)
 	defer store.Close()
 	var saved [4]atomic.Uint64 // how often each writer's record was
 	done := make(chan struct{})
@@ -60,11 +61,11 @@ func wantCopied(t *testing.T, path string, saved *[4]atomic.Uint64) {
 		least[w] = saved[w].Load()
 	}
 	b, err := os.ReadFile(path)
-	must(t, err)
+	testsite.Must(t, err)
 	copied := filepath.Join(t.TempDir(), "copy.gob")
-	must(t, os.WriteFile(copied, b, 0o600))
+	testsite.Must(t, os.WriteFile(copied, b, 0o600))
 	store, err := session2.OpenGobStore(copied, &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)})
-	must(t, err)
+	testsite.Must(t, err)
 	defer store.Close()
 	for w := range least {
 		rec, err := store.Load(t.Context(), sqlRecord(byte(w+1)).ID)

@@ -17,6 +17,7 @@ import (
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/goblog"
 	progress "github.com/session2/session2/internal/tally"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // A mix is a random life of some stores over the same data.
@@ -80,25 +81,25 @@ func (m *mix) step(t *testing.T) {
 func (m *mix) end(t *testing.T) {
 	t.Helper()
 	for rec, err := range m.store().Iter(t.Context()) {
-		must(t, err)
+		testsite.Must(t, err)
 		s := m.store()
 		switch m.rnd.IntN(3) {
 		case 0:
-			must(t, s.Delete(t.Context(), rec.ID))
+			testsite.Must(t, s.Delete(t.Context(), rec.ID))
 		case 1:
 			_, err = s.DeleteUser(t.Context(), rec.User) // not nobody's
-			must(t, err)
+			testsite.Must(t, err)
 			fallthrough
 		default:
 			prev := rec.Version
 			rec.Version, rec.Expires = prev+1|1, m.now
 			if err := s.Save(t.Context(), rec, prev); !errors.Is(err, session2.ErrNotFound) {
-				must(t, err)
+				testsite.Must(t, err)
 			}
 		}
 	}
 	_, err := m.store().DeleteOld(t.Context(), math.MaxInt64)
-	must(t, err)
+	testsite.Must(t, err)
 	for rec, err := range m.store().Iter(t.Context()) {
 		t.Fatalf("a session is left: %v, %v", rec.ID, err)
 	}
@@ -128,11 +129,11 @@ func TestStoresAreAsEmptyAsNew(t *testing.T) {
 		"gob":    wantEmptyGob,
 	} {
 		t.Run(kind, func(t *testing.T) {
-			m := mix{rnd: seeded(t), now: time.Now()}
+			m := mix{rnd: testsite.Seeded(t), now: time.Now()}
 			path := filepath.Join(t.TempDir(), "sessions")
 			for range map[bool]int{true: 2, false: 1}[kind == "gob"] { // two share the file
 				s, err := openUnsynced(kind, path)
-				must(t, err)
+				testsite.Must(t, err)
 				defer s.Close()
 				m.stores = append(m.stores, s)
 			}
@@ -149,12 +150,12 @@ func TestStoresAreAsEmptyAsNew(t *testing.T) {
 
 func wantEmptyGob(t *testing.T, path string) {
 	info, err := os.Stat(path)
-	must(t, err)
+	testsite.Must(t, err)
 	if info.Size() != goblog.HeaderSize {
 		t.Errorf("the file has %d bytes, want its header's %d", info.Size(), goblog.HeaderSize)
 	}
 	files, err := os.ReadDir(filepath.Dir(path))
-	must(t, err)
+	testsite.Must(t, err)
 	if len(files) != 2 {
 		t.Errorf("the directory holds %v, want the file and its lock", files)
 	}
@@ -163,12 +164,12 @@ func wantEmptyGob(t *testing.T, path string) {
 // wantEmptyBolt looks at a copy, as the store is open still.
 func wantEmptyBolt(t *testing.T, path string) {
 	data, err := os.ReadFile(path)
-	must(t, err)
-	must(t, os.WriteFile(path+".copy", data, 0o600))
+	testsite.Must(t, err)
+	testsite.Must(t, os.WriteFile(path+".copy", data, 0o600))
 	db, err := bolt.Open(path+".copy", 0o600, nil)
-	must(t, err)
+	testsite.Must(t, err)
 	defer db.Close()
-	must(t, db.View(func(tx *bolt.Tx) error {
+	testsite.Must(t, db.View(func(tx *bolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 			stats, want := b.Stats(), 0
 			if string(name) == "meta" {
@@ -217,7 +218,7 @@ func TestDeletionsCalledOffCountExactly(t *testing.T) {
 	for _, kind := range []string{"memory", "file", "bolt", "gob"} {
 		t.Run(kind, func(t *testing.T) {
 			s, err := openUnsynced(kind, filepath.Join(t.TempDir(), "sessions"))
-			must(t, err)
+			testsite.Must(t, err)
 			defer s.Close()
 			callOff(t, s, "DeleteUser", func(ctx context.Context) (int, error) { return s.DeleteUser(ctx, "alice") })
 			callOff(t, s, "DeleteOld", func(ctx context.Context) (int, error) { return s.DeleteOld(ctx, math.MaxInt64) })
@@ -232,19 +233,19 @@ func callOff(t *testing.T, s houseStore, name string, call func(ctx context.Cont
 	for i := range all {
 		rec := houseRecord(byte(i), "alice")
 		rec.ID[1], rec.Expires = byte(i>>8), time.Now()
-		must(t, s.Save(t.Context(), rec, 0))
+		testsite.Must(t, s.Save(t.Context(), rec, 0))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n, err := call(progress.With(ctx, func(int) { cancel() }))
 	left := 0
 	for _, err := range s.Iter(t.Context()) {
-		must(t, err)
+		testsite.Must(t, err)
 		left++
 	}
 	if !errors.Is(err, context.Canceled) || n == 0 || n != all-left {
 		t.Errorf("%s of %d: got %d, %v, with %d left; want their exact number and %v", name, all, n, err, left, context.Canceled)
 	}
 	_, err = s.DeleteUser(t.Context(), "alice")
-	must(t, err)
+	testsite.Must(t, err)
 }

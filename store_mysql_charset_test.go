@@ -7,6 +7,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // TestMySQLCharacterSets stores bytes that some character sets cannot hold, and
@@ -39,10 +40,10 @@ func keepsBytes(t *testing.T, store sqlStore) {
 	ctx := t.Context()
 	victim := sqlRecord(0x80)
 	victim.ID[1], victim.User, victim.Data = 0xff, "bob\x81", []byte("'\x81\x82\\\x00")
-	must(t, store.Save(ctx, victim, 0))
+	testsite.Must(t, store.Save(ctx, victim, 0))
 	nobody := sqlRecord(7)
 	nobody.User, nobody.Data = "", nil
-	must(t, store.Save(ctx, nobody, 0))
+	testsite.Must(t, store.Save(ctx, nobody, 0))
 
 	for _, like := range []string{"\xbf' OR 1=1 -- xxx", "\x90\xfd", "?\xff"} {
 		evil := sqlRecord(1)
@@ -50,12 +51,12 @@ func keepsBytes(t *testing.T, store sqlStore) {
 		if _, err := store.Load(ctx, evil.ID); !errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("ID %q: got %v, want %v", like, err, session2.ErrNotFound)
 		}
-		must(t, store.Delete(ctx, evil.ID))
+		testsite.Must(t, store.Delete(ctx, evil.ID))
 		if n, err := store.DeleteUser(ctx, strings.TrimRight(like, "x")); n != 0 || err != nil {
 			t.Errorf("user %q: got %d deleted, %v, want none", like, n, err)
 		}
 	}
-	must(t, store.Save(ctx, thief(2), 0))
+	testsite.Must(t, store.Save(ctx, thief(2), 0))
 	if n, err := store.DeleteUser(ctx, thief(2).User); n != 1 || err != nil {
 		t.Errorf("got %d deleted, %v, want 1", n, err)
 	}

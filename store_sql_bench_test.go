@@ -12,6 +12,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // own starts a server for one benchmark alone, with memory for its table.
@@ -29,14 +30,14 @@ func (sys sqlSystem) settle(t testing.TB, db *sql.DB, table string) {
 	sys.analyze(t, db, table)
 	if sys.name == "postgres" {
 		_, err := db.Exec("CHECKPOINT")
-		must(t, err)
+		testsite.Must(t, err)
 		return
 	}
 	mysqlFlush(t, db, 0, 50000)
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var name string
 		var dirty int
-		must(t, db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'").Scan(&name, &dirty))
+		testsite.Must(t, db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'").Scan(&name, &dirty))
 		if dirty < 100 || time.Now().After(deadline) {
 			break
 		}
@@ -54,7 +55,7 @@ func mysqlFlush(t testing.TB, db *sql.DB, dirty, rate int) {
 		fmt.Sprintf("SET GLOBAL innodb_max_dirty_pages_pct = %d", dirty),
 	} {
 		_, err := db.Exec(set)
-		must(t, err)
+		testsite.Must(t, err)
 	}
 }
 
@@ -120,7 +121,7 @@ func newSweepBench(b *testing.B, sys sqlSystem) *sweepBench {
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(16)
 	s := &sweepBench{sys: sys, dsn: dsn, db: db, store: sys.store(b, db, session2.SQLOptions{Table: "t"}), live: n, last: n}
-	must(b, s.store.Setup(b.Context()))
+	testsite.Must(b, s.store.Setup(b.Context()))
 	sys.fill(b, db, "t", sqlRows{from: 1, to: n})
 	s.add(b, n/10, sqlRows{expires: "{now}-i"}) // warms up
 	s.underLoad(b)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // hasty returns the name of the server's data with settings that make its
@@ -39,7 +40,7 @@ func TestSQLDeadlock(t *testing.T) {
 		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
 		pool, tap := tap(t, sys.driver, sys.hasty(t, dsn))
 		store := sys.store(t, pool, session2.SQLOptions{Table: table, Timeout: -1})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		n, err := deadlocked(t, sys, db, table, store)
 		if n != 3 || err != nil {
 			t.Errorf("got %d, %v, want 3 deleted", n, err)
@@ -61,16 +62,16 @@ func deadlocked(t *testing.T, sys sqlSystem, db *sql.DB, table string, store sql
 		if b >= 3 {
 			rec.User = ""
 		}
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 	}
 	gate, other := begin(t, db), begin(t, db)
 	if sys.name == "postgres" { // each waiter looks for a circle once, after this time
 		_, err := other.Exec("SET LOCAL deadlock_timeout = '1h'")
-		must(t, err)
+		testsite.Must(t, err)
 	}
-	must(t, lockRow(gate, sys, table, session2.ID{2}))
+	testsite.Must(t, lockRow(gate, sys, table, session2.ID{2}))
 	for b := byte(12); b >= 3; b-- {
-		must(t, lockRow(other, sys, table, session2.ID{b}))
+		testsite.Must(t, lockRow(other, sys, table, session2.ID{b}))
 	}
 	deleted, locked := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -80,9 +81,9 @@ func deadlocked(t *testing.T, sys sqlSystem, db *sql.DB, table string, store sql
 	waitForLocks(t, sys, db, table, 1)
 	go func() { locked <- lockRow(other, sys, table, session2.ID{1}) }()
 	waitForLocks(t, sys, db, table, 2)
-	must(t, gate.Rollback())
-	must(t, <-locked)
-	must(t, other.Rollback())
+	testsite.Must(t, gate.Rollback())
+	testsite.Must(t, <-locked)
+	testsite.Must(t, other.Rollback())
 	<-deleted
 	return n, err
 }
@@ -90,7 +91,7 @@ func deadlocked(t *testing.T, sys sqlSystem, db *sql.DB, table string, store sql
 func begin(t *testing.T, db *sql.DB) *sql.Tx {
 	t.Helper()
 	tx, err := db.Begin()
-	must(t, err)
+	testsite.Must(t, err)
 	t.Cleanup(func() { tx.Rollback() })
 	return tx
 }
@@ -111,7 +112,7 @@ func waitForLocks(t *testing.T, sys sqlSystem, db *sql.DB, table string, want in
 	// InnoDB shows news only to those who have not asked for a tenth of a second.
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(120 * time.Millisecond) {
 		var n int
-		must(t, db.QueryRow(query, "%"+table+"%").Scan(&n))
+		testsite.Must(t, db.QueryRow(query, "%"+table+"%").Scan(&n))
 		if n >= want {
 			return
 		}
@@ -129,7 +130,7 @@ func TestSQLContention(t *testing.T) {
 		pool, tap := tap(t, sys.driver, sys.hasty(t, dsn))
 		pool.SetMaxIdleConns(6)
 		store := sys.store(t, pool, session2.SQLOptions{Timeout: -1})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		var wg sync.WaitGroup
 		for g := range uint64(6) {
 			rng := rand.New(rand.NewPCG(seed, g))
@@ -179,21 +180,21 @@ func TestSQLSerializableIncrements(t *testing.T) {
 		pool := openSQL(t, sys.driver, sys.hasty(t, dsn))
 		pool.SetMaxIdleConns(8)
 		store := sys.store(t, pool, session2.SQLOptions{Timeout: -1})
-		must(t, store.Setup(t.Context()))
-		st := newSite(t, store, session2.Config{CommitTimeout: time.Hour})
-		b := st.login("alice")
+		testsite.Must(t, store.Setup(t.Context()))
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Hour})
+		b := st.Login("alice")
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
 				for range 8 {
-					if res := st.do(b.clone(), increment); res.StatusCode != 200 {
+					if res := st.Do(b.Clone(), increment); res.StatusCode != 200 {
 						t.Errorf("status %d", res.StatusCode)
 					}
 				}
 			})
 		}
 		wg.Wait()
-		if n, _ := st.counted(b); n != 64 {
+		if n, _ := counted(st, b); n != 64 {
 			t.Errorf("counted %d, want 64", n)
 		}
 	})
@@ -211,8 +212,8 @@ func TestSQLFullServer(t *testing.T) {
 			pool.SetMaxIdleConns(2)
 			store := sys.store(t, pool, session2.SQLOptions{Timeout: -1})
 			rec := sqlRecord(1)
-			must(t, store.Setup(t.Context()))
-			must(t, store.Save(t.Context(), rec, 0))
+			testsite.Must(t, store.Setup(t.Context()))
+			testsite.Must(t, store.Save(t.Context(), rec, 0))
 			others := openSQL(t, sys.driver, dsn)
 			for {
 				c, err := others.Conn(t.Context())

@@ -15,6 +15,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // TestSQLCreateDoesNotComeBack loses the answer to a create, and deletes what it
@@ -28,7 +29,7 @@ func TestSQLCreateDoesNotComeBack(t *testing.T) {
 					db, tap := tap(t, sys.driver, dsn)
 					store := sys.store(t, db, session2.SQLOptions{Table: table})
 					other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
-					must(t, store.Setup(t.Context()))
+					testsite.Must(t, store.Setup(t.Context()))
 					rec, drop, inserts := sqlRecord(1), once("INSERT", lost), 0
 					count := func(query string) error {
 						if strings.HasPrefix(query, "INSERT") {
@@ -95,7 +96,7 @@ func TestSQLRefusedAfterLostAnswer(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, tap := sys.tapped(t, dsn)
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		next := rec
 		next.Version++
 		for what, call := range map[string]func() error{
@@ -128,7 +129,7 @@ func (sys sqlSystem) deletable(t *testing.T, dsn string, rows int) (_ sqlStore, 
 	_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: rows, user: "ada", expires: "{now}-i"})
 	pool, tapped := tap(t, sys.driver, dsn)
 	return sys.store(t, pool, session2.SQLOptions{Table: table}), tapped, func() (n int) {
-		must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&n))
+		testsite.Must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&n))
 		return n
 	}
 }
@@ -245,7 +246,7 @@ func TestSQLDeleteUserBesideLogins(t *testing.T) {
 		wg.Wait()
 		left := make(map[session2.ID]bool)
 		for rec, err := range store.IterUser(t.Context(), "alice") {
-			must(t, err)
+			testsite.Must(t, err)
 			left[rec.ID] = true
 		}
 		if want := before + workers*logins; deleted+len(left) != want {
@@ -256,7 +257,7 @@ func TestSQLDeleteUserBesideLogins(t *testing.T) {
 				t.Errorf("session %d, from before: left is %v", i+1, left[id])
 			}
 		}
-		must(t, db.Ping())
+		testsite.Must(t, db.Ping())
 	})
 }
 
@@ -269,16 +270,16 @@ func TestSQLPages(t *testing.T) {
 			"postgres": "decode(repeat('61', 300000), 'hex')", "mysql": "repeat('a', 300000)"}[sys.name],
 			map[string]string{"postgres": `id > '\x40' AND id < '\x44'`, "mysql": "id > x'40' AND id < x'44'"}[sys.name])
 		_, err := db.Exec(query)
-		must(t, err)
+		testsite.Must(t, err)
 		var sizes int
-		must(t, db.QueryRow("SELECT sum(octet_length(data)) FROM "+table).Scan(&sizes))
+		testsite.Must(t, db.QueryRow("SELECT sum(octet_length(data)) FROM "+table).Scan(&sizes))
 		for name, list := range map[string]func(func(session2.Record, error) bool){
 			"Iter": store.Iter(t.Context()), "IterUser": store.IterUser(t.Context(), "alice"),
 		} {
 			for range 2 { // it may be ranged over again
 				seen, size := make(map[session2.ID]bool), 0
 				for rec, err := range list {
-					must(t, err)
+					testsite.Must(t, err)
 					seen[rec.ID] = true
 					size += len(rec.Data)
 				}
@@ -299,7 +300,7 @@ func BenchmarkSQLRevokeUser(b *testing.B) {
 			dsn := sys.server(b)
 			store, db, table := sys.filled(b, dsn)
 			m, err := session2.NewManager(store, session2.Config{})
-			must(b, err)
+			testsite.Must(b, err)
 			last := 0
 			for b.Loop() {
 				b.StopTimer()

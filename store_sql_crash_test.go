@@ -18,6 +18,7 @@ import (
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/faultproxy"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // crashEnv makes the test binary, run again, do the other half of a crashJob.
@@ -57,9 +58,9 @@ type tally struct {
 // run does the job, and calls progress after each acknowledged increment.
 func (j crashJob) run(t *testing.T, progress func(acknowledged int)) *tally {
 	store, err := session2.Open(t.Context(), j.URL)
-	must(t, err)
+	testsite.Must(t, err)
 	defer store.(sqlStore).Close()
-	st := newSite(t, store, session2.Config{CommitTimeout: time.Minute, ErrorHandler: tellUncertain})
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute, ErrorHandler: tellUncertain})
 	var (
 		wg        sync.WaitGroup
 		sum       tally
@@ -69,12 +70,12 @@ func (j crashJob) run(t *testing.T, progress func(acknowledged int)) *tally {
 	start := time.Now()
 	for range crashWorkers {
 		wg.Go(func() {
-			b := &browser{cookie: &j.Cookie}
+			b := &testsite.Browser{Cookie: &j.Cookie}
 			pace := time.NewTicker(crashPace)
 			defer pace.Stop()
 			for todo.Add(1) <= int64(j.Count) {
 				for done := false; !done && time.Since(start) < crashLimit; <-pace.C {
-					done = sum.ask(st, b.clone(), int(num.Add(1)), progress)
+					done = sum.ask(st, b.Clone(), int(num.Add(1)), progress)
 				}
 			}
 		})
@@ -84,8 +85,8 @@ func (j crashJob) run(t *testing.T, progress func(acknowledged int)) *tally {
 }
 
 // ask asks for one increment and reports whether it was acknowledged.
-func (sum *tally) ask(st *site, b *browser, num int, progress func(int)) bool {
-	res := st.do(b, func(s *session2.Session) {
+func (sum *tally) ask(st *testsite.Site, b *testsite.Browser, num int, progress func(int)) bool {
+	res := st.Do(b, func(s *session2.Session) {
 		increment(s)
 		asked.Update(s, func(list []int) []int { return append(list, num) })
 	})
@@ -158,8 +159,8 @@ func tellUncertain(w http.ResponseWriter, _ *http.Request, err error) {
 func TestSQLCrash(t *testing.T) {
 	if text := os.Getenv(crashEnv); text != "" {
 		var job crashJob
-		must(t, json.Unmarshal([]byte(text), &job))
-		must(t, json.NewEncoder(os.Stdout).Encode(job.run(t, func(int) {})))
+		testsite.Must(t, json.Unmarshal([]byte(text), &job))
+		testsite.Must(t, json.NewEncoder(os.Stdout).Encode(job.run(t, func(int) {})))
 		return
 	}
 	t.Parallel()
@@ -178,13 +179,13 @@ func TestSQLCrash(t *testing.T) {
 func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultproxy.Proxy, rng *rand.Rand) {
 	table := sqlTable(t.TempDir())
 	store := sys.store(t, openSQL(t, sys.driver, srv.DSN()), session2.SQLOptions{Table: table})
-	must(t, store.Setup(t.Context()))
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	testsite.Must(t, store.Setup(t.Context()))
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 
 	u := sqlURL(t, sys.name, strings.Replace(srv.DSN(), srv.Addr(), p.Addr(), 1))
 	u.RawQuery += "&table=" + table
-	job := crashJob{URL: u.String(), Cookie: *b.cookie, Count: crashTotal / 2}
+	job := crashJob{URL: u.String(), Cookie: *b.Cookie, Count: crashTotal / 2}
 	stop := p.CutAtRandom(rng, crashFault)
 	theirs := job.elsewhere(t)
 	half, crashNow := context.WithCancel(t.Context())
@@ -204,7 +205,7 @@ func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultp
 	sum := <-ours
 	sum.add(<-theirs)
 	faults := stop()
-	n, done := st.counted(b)
+	n, done := counted(st, b)
 	t.Logf("%d acknowledged, %d refused, %d uncertain, %d counted; %d connections broken beside the crash",
 		len(sum.Acknowledged), len(sum.Refused), len(sum.Uncertain), n, faults)
 	sum.check(t, n, done)
@@ -215,16 +216,16 @@ func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultp
 
 // counted returns what the session counted and which requests say so, once the
 // pool has got rid of its broken connections.
-func (st *site) counted(b *browser) (n int, done []int) {
-	st.t.Helper()
+func counted(st *testsite.Site, b *testsite.Browser) (n int, done []int) {
+	st.T.Helper()
 	if err := until(func() (bool, error) {
-		res := st.do(b, func(s *session2.Session) {
+		res := st.Do(b, func(s *session2.Session) {
 			n, _ = counter.Get(s)
 			done, _ = asked.Get(s)
 		})
 		return res.StatusCode == http.StatusOK, nil
 	}); err != nil {
-		st.t.Errorf("the counter cannot be read: %v", err)
+		st.T.Errorf("the counter cannot be read: %v", err)
 	}
 	return n, done
 }
@@ -233,12 +234,12 @@ func (st *site) counted(b *browser) (n int, done []int) {
 func (j crashJob) elsewhere(t *testing.T) <-chan *tally {
 	t.Helper()
 	text, err := json.Marshal(j)
-	must(t, err)
+	testsite.Must(t, err)
 	var out, log bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSQLCrash$")
 	cmd.Env = append(os.Environ(), crashEnv+"="+string(text))
 	cmd.Stdout, cmd.Stderr = &out, &log
-	must(t, cmd.Start())
+	testsite.Must(t, cmd.Start())
 	result := make(chan *tally, 1)
 	go func() {
 		var sum tally

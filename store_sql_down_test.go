@@ -13,6 +13,7 @@ import (
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/faultproxy"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // downTimeout is the store's and the commit's in these tests. A request may need
@@ -21,10 +22,10 @@ const downTimeout = 400 * time.Millisecond
 
 // outage is an application over a server that fails in several ways.
 type outage struct {
-	*site
+	*testsite.Site
 	name string
-	b    *browser
-	log  *logBook
+	b    *testsite.Browser
+	log  *testsite.Log
 	p    *faultproxy.Proxy
 	hits int // how often the handler's counter was acknowledged
 
@@ -74,7 +75,7 @@ func keptSQLStore(t *testing.T, sys sqlSystem, dsn, table string) sqlStore {
 func connect(t *testing.T, db *sql.DB) *sql.Conn {
 	t.Helper()
 	c, err := db.Conn(t.Context())
-	must(t, err)
+	testsite.Must(t, err)
 	return c
 }
 
@@ -86,14 +87,14 @@ func newOutage(t *testing.T, sys sqlSystem, srv *testdb.Server, name string, ope
 	p := faultproxy.New(t, srv.Addr())
 	table := sqlTable(t.TempDir())
 	patient := sys.patient(t, openSQL(t, sys.driver, srv.DSN()), table)
-	must(t, patient.Setup(t.Context()))
-	b := newSite(t, patient, session2.Config{CommitTimeout: time.Hour}).login("alice")
+	testsite.Must(t, patient.Setup(t.Context()))
+	b := testsite.NewSite(t, patient, session2.Config{CommitTimeout: time.Hour}).Login("alice")
 	store := open(t, sys, strings.Replace(srv.DSN(), srv.Addr(), p.Addr(), 1), table)
 	t.Cleanup(func() { p.Cut() }) // lib/pq would wait for good when the pool is closed
-	log := &logBook{}
-	st := newSite(t, store, session2.Config{CommitTimeout: downTimeout, Logger: log.logger()})
+	log := &testsite.Log{}
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: downTimeout, Logger: log.Logger()})
 	password, _ := sqlURL(t, sys.name, srv.DSN()).User.Password()
-	return &outage{site: st, name: name, b: b, log: log, p: p, password: password}
+	return &outage{Site: st, name: name, b: b, log: log, p: p, password: password}
 }
 
 // outages are applications that go through the same.
@@ -141,11 +142,11 @@ func (list outages) fail(when string) { list.each(func(o *outage) { o.fails(o.na
 func (o *outage) discreet() {
 	log := o.log.String()
 	if !strings.Contains(log, "status=503") {
-		o.t.Errorf("%s: the log says nothing", o.name)
+		o.T.Errorf("%s: the log says nothing", o.name)
 	}
-	for what, secret := range map[string]string{"verifier": o.b.token()[33:], "page": thePage, "password": o.password} {
+	for what, secret := range map[string]string{"verifier": o.b.Token()[33:], "page": thePage, "password": o.password} {
 		if strings.Contains(log, secret) {
-			o.t.Errorf("%s: the log has the %s", o.name, what)
+			o.T.Errorf("%s: the log has the %s", o.name, what)
 		}
 	}
 }
@@ -156,7 +157,7 @@ func (o *outage) burst() {
 	for range 8 {
 		wg.Go(func() {
 			for range 3 {
-				o.store.Load(o.t.Context(), session2.ID{})
+				o.Store.Load(o.T.Context(), session2.ID{})
 			}
 		})
 	}
@@ -169,13 +170,13 @@ const thePage = "what the handler wrote"
 // known whether the session can be stored.
 func (o *outage) serve(path string) *http.Response {
 	r := httptest.NewRequest("GET", path, nil)
-	o.b.send(r)
+	o.b.Send(r)
 	w := httptest.NewRecorder()
-	o.m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Page", thePage)
 		http.SetCookie(w, &http.Cookie{Name: "theirs", Value: "1"})
 		if r.URL.Path == "/session" {
-			increment(o.m.Session(r))
+			increment(o.M.Session(r))
 		}
 		w.Write([]byte(thePage))
 	})).ServeHTTP(w, r)
@@ -186,19 +187,19 @@ func (o *outage) serve(path string) *http.Response {
 // lost. Connections that were kept are found out one by one, and a busy machine
 // exceeds the timeout on its own.
 func (o *outage) works(when string) {
-	o.t.Helper()
+	o.T.Helper()
 	status := 0
 	if err := until(func() (bool, error) {
 		status = o.serve("/session").StatusCode
 		return status == http.StatusOK, nil
 	}); err != nil {
-		o.t.Errorf("%s: status %d: %v", when, status, err)
+		o.T.Errorf("%s: status %d: %v", when, status, err)
 		return
 	}
 	o.hits++
-	n, _ := o.counted(o.b)
+	n, _ := counted(o.Site, o.b)
 	if n < o.hits {
-		o.t.Errorf("%s: counted %d, and %d were acknowledged", when, n, o.hits)
+		o.T.Errorf("%s: counted %d, and %d were acknowledged", when, n, o.hits)
 	}
 	o.hits = n // more, where one had landed whose answer was lost
 }
@@ -206,20 +207,20 @@ func (o *outage) works(when string) {
 // fails checks that requests that need the session are refused in time, and
 // those that do not are served.
 func (o *outage) fails(when string) {
-	o.t.Helper()
+	o.T.Helper()
 	for range 3 {
 		start := time.Now()
 		res := o.serve("/session")
 		if d := time.Since(start); d > time.Minute { // what it takes beyond its timeouts depends on the machine
-			o.t.Errorf("%s: answered after %v", when, d)
+			o.T.Errorf("%s: answered after %v", when, d)
 		}
 		if res.StatusCode != http.StatusServiceUnavailable || body(res) != "Service Unavailable\n" ||
 			res.Header["Set-Cookie"] != nil || res.Header["X-Page"] != nil {
-			o.t.Errorf("%s: status %d, header %v; want a clean 503", when, res.StatusCode, res.Header)
+			o.T.Errorf("%s: status %d, header %v; want a clean 503", when, res.StatusCode, res.Header)
 		}
 	}
 	if res := o.serve("/public"); res.StatusCode != http.StatusOK || body(res) != thePage {
-		o.t.Errorf("%s: a request without a session: status %d", when, res.StatusCode)
+		o.T.Errorf("%s: a request without a session: status %d", when, res.StatusCode)
 	}
 }
 

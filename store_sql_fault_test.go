@@ -17,6 +17,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // sqlSystem is one of the databases, as the tests that hold for both need it.
@@ -79,18 +80,10 @@ func (sys sqlSystem) tapped(t testing.TB, dsn string) (sqlStore, *tappedDriver) 
 	db, tap := tap(t, sys.driver, dsn)
 	db.SetMaxOpenConns(1) // each statement is prepared once
 	store := sys.store(t, db, session2.SQLOptions{})
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	return store, tap
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// sqlRecord returns a record as a manager would make one.
 func sqlRecord(b byte) session2.Record {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	return session2.Record{
@@ -117,11 +110,11 @@ func TestSQLRoundTrips(t *testing.T) {
 			{"delete", "map[exec:1]", func() error { return store.Delete(ctx, rec.ID) }},
 		}
 		for _, c := range calls {
-			must(t, c.call()) // prepares the statement
+			testsite.Must(t, c.call()) // prepares the statement
 		}
 		tap.taken()
 		for _, c := range calls {
-			must(t, c.call())
+			testsite.Must(t, c.call())
 			if got := tap.taken(); got != c.want {
 				t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 			}
@@ -151,12 +144,12 @@ func TestSQLLostAnswer(t *testing.T) {
 				store, tap := sys.tapped(t, dsn)
 				ctx, rec := t.Context(), sqlRecord(1)
 				tap.tamper(nil, once("INSERT", lost))
-				must(t, store.Save(ctx, rec, 0))
+				testsite.Must(t, store.Save(ctx, rec, 0))
 
 				next := rec
 				next.Version++
 				tap.tamper(nil, once("UPDATE", lost))
-				must(t, store.Save(ctx, next, rec.Version))
+				testsite.Must(t, store.Save(ctx, next, rec.Version))
 				got, err := store.Load(ctx, rec.ID)
 				if err != nil || got.Version != next.Version {
 					t.Errorf("got version %v, %v, want %v", got.Version, err, next.Version)
@@ -175,8 +168,8 @@ func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
 				store := sys.store(t, db, session2.SQLOptions{Table: table})
 				other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
 				ctx, rec := t.Context(), sqlRecord(1)
-				must(t, store.Setup(ctx))
-				must(t, store.Save(ctx, rec, 0))
+				testsite.Must(t, store.Setup(ctx))
+				testsite.Must(t, store.Save(ctx, rec, 0))
 
 				mine, theirs := rec, rec
 				mine.Version, theirs.Version = 5, 6
@@ -184,7 +177,7 @@ func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
 				tap.tamper(nil, func(query string) error {
 					err := drop(query)
 					if err != nil {
-						must(t, other.Save(ctx, theirs, mine.Version))
+						testsite.Must(t, other.Save(ctx, theirs, mine.Version))
 					}
 					return err
 				})
@@ -208,9 +201,9 @@ func TestSQLDeadlockIsRetried(t *testing.T) {
 		for _, word := range []string{"INSERT", "DELETE"} {
 			tap.tamper(once(word, sys.deadlock), nil)
 			if word == "INSERT" {
-				must(t, store.Save(t.Context(), rec, 0))
+				testsite.Must(t, store.Save(t.Context(), rec, 0))
 			} else {
-				must(t, store.Delete(t.Context(), rec.ID))
+				testsite.Must(t, store.Delete(t.Context(), rec.ID))
 			}
 		}
 		tap.tamper(func(string) error { return sys.deadlock }, nil)
@@ -227,7 +220,7 @@ func TestSQLAnswerTooLate(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, tap := sys.tapped(t, dsn)
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		next := rec
 		next.Version++
 		calls := map[string]func(context.Context) error{
@@ -254,13 +247,13 @@ func TestSQLAnswerTooLate(t *testing.T) {
 func TestPostgresConfirms(t *testing.T) {
 	store, tap := sqlSystems[0].tapped(t, testdb.Postgres(t))
 	rec := sqlRecord(1)
-	must(t, store.Save(t.Context(), rec, 0))
+	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	var writes []string
 	tap.tamper(nil, func(query string) error {
 		writes = append(writes, strings.Fields(query)[0])
 		return nil
 	})
-	must(t, store.Save(t.Context(), rec, 0))
+	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	if got := strings.Join(writes, " "); got != "INSERT UPDATE" {
 		t.Errorf("got the statements %q, want %q", got, "INSERT UPDATE")
 	}
@@ -275,7 +268,7 @@ func TestPostgresConfirms(t *testing.T) {
 func TestMySQLConflictNumbers(t *testing.T) {
 	store, tap := sqlSystems[1].tapped(t, testdb.MySQL(t))
 	ctx, rec := t.Context(), sqlRecord(1)
-	must(t, store.Save(ctx, rec, 0))
+	testsite.Must(t, store.Save(ctx, rec, 0))
 	for _, number := range []uint16{1205, 3101, 8005, 8022, 9007} {
 		next := rec
 		next.Version++
@@ -302,7 +295,7 @@ func TestSQLTimeout(t *testing.T) {
 		db.SetMaxOpenConns(1)
 		store := sys.store(t, db, session2.SQLOptions{Timeout: time.Millisecond})
 		conn, err := db.Conn(t.Context()) // the pool has no other
-		must(t, err)
+		testsite.Must(t, err)
 		defer conn.Close()
 		if _, err := store.Load(t.Context(), session2.ID{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
@@ -316,9 +309,9 @@ func TestSQLTimeout(t *testing.T) {
 func TestSQLNoPrepareConflict(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{NoPrepare: true})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		next := rec
 		next.Version++
 		for prev, want := range map[session2.Version]error{0: session2.ErrConflict, 99: session2.ErrConflict} {
@@ -335,11 +328,11 @@ func TestSQLVersionZero(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		_, err := db.Exec("UPDATE " + table + " SET version = 0")
-		must(t, err)
+		testsite.Must(t, err)
 		if err := store.Save(t.Context(), rec, 0); !errors.Is(err, session2.ErrConflict) {
 			t.Errorf("got %v, want %v", err, session2.ErrConflict)
 		}

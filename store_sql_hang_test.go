@@ -11,6 +11,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/faultproxy"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // viaProxy returns a proxy to the server, and the name of the server's data as
@@ -31,7 +32,7 @@ func dsnHost(t testing.TB, dsn string) string {
 		return host
 	}
 	u, err := url.Parse(dsn)
-	must(t, err)
+	testsite.Must(t, err)
 	return u.Host
 }
 
@@ -62,8 +63,8 @@ func TestSQLHungServer(t *testing.T) {
 		store := sys.store(t, db, session2.SQLOptions{Table: table, Timeout: hangTimeout})
 		patient := sys.patient(t, db, table)
 		ctx, rec := t.Context(), sqlRecord(1)
-		must(t, patient.Setup(ctx))
-		must(t, patient.Save(ctx, rec, 0))
+		testsite.Must(t, patient.Setup(ctx))
+		testsite.Must(t, patient.Save(ctx, rec, 0))
 		recovers(t, store, rec) // it has prepared a statement
 		p.Hang(true)
 		for what, call := range map[string]func() error{
@@ -112,8 +113,8 @@ func TestOpenSQLHungServer(t *testing.T) {
 		p, proxied := viaProxy(t, dsn)
 		table, rec := sqlTable(t.TempDir()), sqlRecord(1)
 		patient := sys.patient(t, openSQL(t, sys.driver, dsn), table)
-		must(t, patient.Setup(t.Context()))
-		must(t, patient.Save(t.Context(), rec, 0))
+		testsite.Must(t, patient.Setup(t.Context()))
+		testsite.Must(t, patient.Save(t.Context(), rec, 0))
 		store := sys.opened(t, proxied, "&conns=1&timeout=300ms&table="+table)
 		recovers(t, store, rec) // it has its connection
 		p.Hang(true)
@@ -133,20 +134,20 @@ func TestSQLHeldRow(t *testing.T) {
 		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
 		patient := sys.patient(t, db, table)
 		rec := sqlRecord(1)
-		must(t, patient.Setup(t.Context()))
-		must(t, patient.Save(t.Context(), rec, 0))
+		testsite.Must(t, patient.Setup(t.Context()))
+		testsite.Must(t, patient.Save(t.Context(), rec, 0))
 		hasty := sys.opened(t, dsn, "&conns=1&timeout=300ms&table="+table)
 		next := rec
 		next.Version++
 
 		tx := begin(t, db)
-		must(t, lockRow(tx, sys, table, rec.ID))
+		testsite.Must(t, lockRow(tx, sys, table, rec.ID))
 		save := func(s sqlStore) error { return s.Save(t.Context(), next, rec.Version) }
 		bounded(t, "save", context.DeadlineExceeded, func() error { return save(hasty) })
 		saved := make(chan error, 1)
 		go func() { saved <- save(patient) }()
 		waitForLocks(t, sys, db, table, 1)
-		must(t, tx.Rollback())
+		testsite.Must(t, tx.Rollback())
 		if err := <-saved; err != nil {
 			t.Errorf("after a wait that was short enough: %v", err)
 		}
@@ -160,7 +161,7 @@ func (sys sqlSystem) opened(t *testing.T, dsn, options string) sqlStore {
 	u := sqlURL(t, sys.name, dsn)
 	u.RawQuery += options
 	store, err := session2.Open(t.Context(), u.String())
-	must(t, err)
+	testsite.Must(t, err)
 	t.Cleanup(func() { store.(sqlStore).Close() })
 	return store.(sqlStore)
 }
@@ -174,8 +175,8 @@ func BenchmarkSQLBounded(b *testing.B) {
 		table := sqlTable(b.TempDir())
 		store := sys.store(b, db, session2.SQLOptions{Table: table})
 		rec := sqlRecord(1)
-		must(b, store.Setup(b.Context()))
-		must(b, store.Save(b.Context(), rec, 0))
+		testsite.Must(b, store.Setup(b.Context()))
+		testsite.Must(b, store.Save(b.Context(), rec, 0))
 		b.Run(sys.name, func(b *testing.B) {
 			bare := bareLoad(b, db, sys, table)
 			var in, out time.Duration
@@ -198,7 +199,7 @@ func bareLoad(b *testing.B, db *sql.DB, sys sqlSystem, table string) func(sessio
 	b.Helper()
 	arg := map[string]string{"postgres": "$1", "mysql": "?"}[sys.name]
 	stmt, err := db.Prepare("SELECT version, username, created, accessed, expires, data FROM " + table + " WHERE id = " + arg)
-	must(b, err)
+	testsite.Must(b, err)
 	b.Cleanup(func() { stmt.Close() })
 	return func(id session2.ID) {
 		var version, created, accessed, expires int64

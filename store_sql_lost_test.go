@@ -16,6 +16,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // TestSQLAnswerLostOnTheWire loses the real answer to a Save that the server has
@@ -28,21 +29,21 @@ func TestSQLAnswerLostOnTheWire(t *testing.T) {
 		db.SetMaxOpenConns(1)
 
 		dropped := p.DropAnswer()
-		must(t, store.Save(ctx, rec, 0))
+		testsite.Must(t, store.Save(ctx, rec, 0))
 		<-dropped
 		next := rec
 		for range 5 {
 			prev := next.Version
 			next.Version++
 			dropped := p.DropAnswer()
-			must(t, store.Save(ctx, next, prev))
+			testsite.Must(t, store.Save(ctx, next, prev))
 			<-dropped
 			if got, err := store.Load(ctx, rec.ID); err != nil || got.Version != next.Version {
 				t.Errorf("got version %v, %v, want %v", got.Version, err, next.Version)
 			}
 		}
 		dropped = p.DropAnswer()
-		must(t, store.Delete(ctx, rec.ID))
+		testsite.Must(t, store.Delete(ctx, rec.ID))
 		<-dropped
 		if _, err := store.Load(ctx, rec.ID); !errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("got %v, want %v", err, session2.ErrNotFound)
@@ -60,10 +61,10 @@ func (sys sqlSystem) warm(t testing.TB, dsn, table string) (sqlStore, *sql.DB) {
 	ctx, rec := t.Context(), sqlRecord(255)
 	next := rec
 	next.Version++
-	must(t, store.Setup(ctx))
-	must(t, store.Save(ctx, rec, 0))
-	must(t, store.Save(ctx, next, rec.Version))
-	must(t, store.Delete(ctx, rec.ID))
+	testsite.Must(t, store.Setup(ctx))
+	testsite.Must(t, store.Save(ctx, rec, 0))
+	testsite.Must(t, store.Save(ctx, next, rec.Version))
+	testsite.Must(t, store.Delete(ctx, rec.ID))
 	return store, db
 }
 
@@ -76,7 +77,7 @@ func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
 		store, _ := sys.warm(t, proxied, table)
 		other, _ := sys.warm(t, dsn, table)
 		ctx, rec := t.Context(), sqlRecord(1)
-		must(t, store.Save(ctx, rec, 0))
+		testsite.Must(t, store.Save(ctx, rec, 0))
 
 		mine, theirs := rec, rec
 		mine.Version, theirs.Version = 5, 6
@@ -85,7 +86,7 @@ func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
 		saved := make(chan error, 1)
 		go func() { saved <- store.Save(ctx, mine, rec.Version) }()
 		<-dropped
-		must(t, other.Save(ctx, theirs, mine.Version))
+		testsite.Must(t, other.Save(ctx, theirs, mine.Version))
 		p.Refuse(false)
 		if err := <-saved; !errors.Is(err, session2.ErrUncertain) {
 			t.Errorf("got %v, want %v", err, session2.ErrUncertain)
@@ -96,7 +97,7 @@ func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
 		p.Refuse(true)
 		go func() { saved <- store.Save(ctx, mine, theirs.Version) }()
 		<-dropped
-		must(t, other.Delete(ctx, rec.ID))
+		testsite.Must(t, other.Delete(ctx, rec.ID))
 		p.Refuse(false)
 		if err := <-saved; !errors.Is(err, session2.ErrUncertain) || !errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("got %v, want %v and %v", err, session2.ErrUncertain, session2.ErrNotFound)
@@ -115,14 +116,14 @@ func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
 		table := sqlTable(t.TempDir())
 		store, _ := sys.warm(t, proxied, table)
 		other, _ := sys.warm(t, dsn, table)
-		st := newSite(t, store, session2.Config{CommitTimeout: 30 * time.Second})
-		direct := newSite(t, other, session2.Config{})
-		b := &browser{}
-		st.do(b, increment)
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: 30 * time.Second})
+		direct := testsite.NewSite(t, other, session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, increment)
 		for i := range 8 {
 			armed, answered := make(chan (<-chan struct{}), 1), make(chan int, 1)
 			go func() {
-				answered <- st.do(b.clone(), func(s *session2.Session) {
+				answered <- st.Do(b.Clone(), func(s *session2.Session) {
 					increment(s)
 					p.Refuse(true)
 					armed <- p.DropAnswer()
@@ -130,14 +131,14 @@ func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
 			}()
 			<-(<-armed)
 			if i%2 == 1 {
-				direct.do(b.clone(), increment)
+				direct.Do(b.Clone(), increment)
 			}
 			p.Refuse(false)
 			if status := <-answered; status != 200 {
 				t.Errorf("request %d: status %d", i, status)
 			}
 		}
-		if got, _ := direct.counted(b); got != 1+8+4 {
+		if got, _ := counted(direct, b); got != 1+8+4 {
 			t.Errorf("counted %d, want %d", got, 1+8+4)
 		}
 	})
@@ -168,12 +169,12 @@ func TestSQLNothingSentIsNothingLost(t *testing.T) {
 		table := sqlTable(t.TempDir())
 		other, pool := sys.warm(t, dsn, table)
 		ctx, rec := t.Context(), sqlRecord(1)
-		must(t, other.Save(ctx, rec, 0))
+		testsite.Must(t, other.Save(ctx, rec, 0))
 		mine, theirs := rec, rec
 		mine.Version, theirs.Version = 5, 6
 		db := sql.OpenDB(&flakyConnector{
 			Connector: dsnConnector{dsn, pool.Driver()},
-			meanwhile: func() { must(t, other.Save(ctx, theirs, rec.Version)) },
+			meanwhile: func() { testsite.Must(t, other.Save(ctx, theirs, rec.Version)) },
 		})
 		defer db.Close()
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
@@ -223,16 +224,16 @@ func (c *brokenConn) Write(p []byte) (int, error) {
 // answers an error of its own kind.
 func TestPostgresHandshakeThatBreaks(t *testing.T) {
 	connector, err := pq.NewConnector(testdb.Postgres(t))
-	must(t, err)
+	testsite.Must(t, err)
 	dialer := &brokenDialer{}
 	connector.Dialer(dialer)
 	db := sql.OpenDB(connector)
 	defer db.Close()
 	store := sqlSystems[0].store(t, db, session2.SQLOptions{})
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	db.SetMaxIdleConns(-1)
 	dialer.left.Store(3)
-	must(t, store.Save(t.Context(), sqlRecord(1), 0))
+	testsite.Must(t, store.Save(t.Context(), sqlRecord(1), 0))
 	if left := dialer.left.Load(); left >= 0 {
 		t.Errorf("%d connections were to break yet", left)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // patient has no timeout, so that a call which does not come to its answer at
@@ -40,15 +41,15 @@ func refused(t *testing.T, store sqlStore, want error) {
 	}
 	var got error
 	m, err := session2.NewManager(store, session2.Config{
-		CommitTimeout: time.Hour, Logger: (&logBook{}).logger(),
+		CommitTimeout: time.Hour, Logger: (&testsite.Log{}).Logger(),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			got = err
 			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 	})
-	must(t, err)
-	st := &site{t: t, m: m}
-	res := st.do(&browser{}, increment)
+	testsite.Must(t, err)
+	st := &testsite.Site{T: t, M: m}
+	res := st.Do(&testsite.Browser{}, increment)
 	if res.StatusCode != 503 || !errors.Is(got, want) || errors.Is(got, session2.ErrUncertain) {
 		t.Errorf("a request: got status %d, %v, want 503 and %v", res.StatusCode, got, want)
 	}
@@ -62,12 +63,12 @@ func TestSQLNoRight(t *testing.T) {
 	}
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
-		must(t, sys.patient(t, db, table).Setup(t.Context()))
+		testsite.Must(t, sys.patient(t, db, table).Setup(t.Context()))
 		user := "u" + table
 		r := strings.NewReplacer("{u}", user, "{t}", table)
 		for _, stmt := range grants[sys.name] {
 			_, err := db.Exec(r.Replace(stmt))
-			must(t, err)
+			testsite.Must(t, err)
 		}
 		refused(t, sys.patient(t, openSQL(t, sys.driver, asUser(sys.name, dsn, user)), table), fs.ErrPermission)
 		refused(t, sys.patient(t, openSQL(t, sys.driver, asUser(sys.name, dsn, "nobody")), table), fs.ErrPermission)
@@ -84,14 +85,14 @@ func TestSQLConstraint(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
 		store := sys.patient(t, db, table)
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		one, two := sqlRecord(1), sqlRecord(2)
 		two.Created = one.Created.Add(time.Second)
-		must(t, store.Save(t.Context(), one, 0))
-		must(t, store.Save(t.Context(), two, 0))
+		testsite.Must(t, store.Save(t.Context(), one, 0))
+		testsite.Must(t, store.Save(t.Context(), two, 0))
 		for _, ddl := range []string{checks[sys.name], "CREATE UNIQUE INDEX u_" + table + " ON %s (created)"} {
 			_, err := db.Exec(fmt.Sprintf(ddl, table))
-			must(t, err)
+			testsite.Must(t, err)
 		}
 		for what, created := range map[string]time.Time{"check": time.UnixMicro(1), "unique index": one.Created} {
 			fresh, next := sqlRecord(3), two
@@ -112,9 +113,9 @@ func TestSQLClosedByCaller(t *testing.T) {
 		for _, noPrepare := range []bool{false, true} {
 			db := openSQL(t, sys.driver, dsn)
 			store := sys.store(t, db, session2.SQLOptions{Timeout: -1, NoPrepare: noPrepare})
-			must(t, store.Setup(t.Context()))
-			must(t, store.Save(t.Context(), sqlRecord(1), 0))
-			must(t, db.Close())
+			testsite.Must(t, store.Setup(t.Context()))
+			testsite.Must(t, store.Save(t.Context(), sqlRecord(1), 0))
+			testsite.Must(t, db.Close())
 			refused(t, store, fs.ErrClosed)
 			if err := store.Setup(t.Context()); !errors.Is(err, fs.ErrClosed) {
 				t.Errorf("Setup: got %v, want %v", err, fs.ErrClosed)
@@ -146,7 +147,7 @@ func (sys sqlSystem) demote(t *testing.T, db *sql.DB, n int) {
 		c := connect(t, db)
 		defer c.Close()
 		_, err := c.ExecContext(t.Context(), readOnly[sys.name])
-		must(t, err)
+		testsite.Must(t, err)
 	}
 }
 
@@ -157,7 +158,7 @@ func TestSQLFailover(t *testing.T) {
 		for _, noPrepare := range []bool{false, true} {
 			db := openSQL(t, sys.driver, dsn)
 			store := sys.store(t, db, session2.SQLOptions{NoPrepare: noPrepare, Timeout: -1})
-			must(t, store.Setup(t.Context()))
+			testsite.Must(t, store.Setup(t.Context()))
 			rec := sqlRecord(1)
 			next, after := rec, rec
 			next.Version, after.Version = rec.Version+1, rec.Version+2
@@ -177,7 +178,7 @@ func TestSQLFailover(t *testing.T) {
 				if err := call(); err != nil {
 					t.Errorf("%s: got %v, want it to go to another connection", what, err)
 				}
-				must(t, store.Delete(t.Context(), rec.ID))
+				testsite.Must(t, store.Delete(t.Context(), rec.ID))
 			}
 		}
 	})
@@ -205,20 +206,20 @@ func TestSQLReadOnlyServer(t *testing.T) {
 			run := func(list []string) {
 				for _, stmt := range list {
 					_, err := admin.Exec(r.Replace(stmt))
-					must(t, err)
+					testsite.Must(t, err)
 				}
 			}
-			must(t, sys.patient(t, admin, table).Setup(t.Context()))
+			testsite.Must(t, sys.patient(t, admin, table).Setup(t.Context()))
 			run(grants[sys.name])
 			db := openSQL(t, sys.driver, asUser(sys.name, dsn, "app"))
 			store := sys.patient(t, db, table)
-			must(t, store.Save(t.Context(), sqlRecord(1), 0))
+			testsite.Must(t, store.Save(t.Context(), sqlRecord(1), 0))
 			for b := range byte(3) {
 				run(turn[sys.name][0])
 				sys.demote(t, db, 4)
 				refused(t, store, fs.ErrPermission)
 				run(turn[sys.name][1])
-				must(t, store.Save(t.Context(), sqlRecord(2+b), 0))
+				testsite.Must(t, store.Save(t.Context(), sqlRecord(2+b), 0))
 			}
 		})
 	}
@@ -230,12 +231,12 @@ func TestMySQLNoRoomForPrepared(t *testing.T) {
 	sys := sqlSystems[1]
 	db := openSQL(t, sys.driver, testdb.NewMySQL(t).DSN())
 	_, err := db.Exec("SET GLOBAL max_prepared_stmt_count = 0")
-	must(t, err)
+	testsite.Must(t, err)
 	store := sys.store(t, db, session2.SQLOptions{})
 	useSQL(t, store)
 	rec := sqlRecord(7)
 	rec.Data = []byte("'?\\\x00\xff")
-	must(t, store.Save(t.Context(), rec, 0))
+	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	for got, err := range store.IterUser(t.Context(), rec.User) {
 		if err != nil || string(got.Data) != string(rec.Data) {
 			t.Errorf("got %q, %v, want %q", got.Data, err, rec.Data)
@@ -315,7 +316,7 @@ func TestSQLAnswers(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, tap := sys.tapped(t, dsn)
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		for _, a := range sqlAnswers[sys.name] {
 			next := rec
 			next.Version++

@@ -8,6 +8,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -81,7 +82,7 @@ func TestSQLSettings(t *testing.T) {
 			set.inForce(t, dsn)
 			storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 				store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: sqlTable(dir), NoPrepare: set.noPrepare})
-				must(t, store.Setup(t.Context()))
+				testsite.Must(t, store.Setup(t.Context()))
 				return store
 			}, nil)
 		})
@@ -98,7 +99,7 @@ func (set sqlSetting) server(t *testing.T) string {
 	dsn := start(t, farEast, set.ahead, set.conf...).DSN()
 	db := openSQL(t, sqlSystems[set.system].driver, dsn)
 	var seconds float64
-	must(t, db.QueryRow(now).Scan(&seconds))
+	testsite.Must(t, db.QueryRow(now).Scan(&seconds))
 	if off := time.Until(time.Unix(int64(seconds), 0)); (off - set.ahead).Abs() > time.Minute {
 		t.Errorf("the server's clock is off by %v, want %v", off, set.ahead)
 	}
@@ -106,7 +107,7 @@ func (set sqlSetting) server(t *testing.T) string {
 		return dsn
 	}
 	_, err := db.Exec(fmt.Sprintf("CREATE DATABASE other ENCODING '%s' TEMPLATE template0", set.encoding))
-	must(t, err)
+	testsite.Must(t, err)
 	return strings.Replace(dsn, "/postgres?", "/other?", 1)
 }
 

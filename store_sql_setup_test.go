@@ -17,6 +17,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 )
 
 func TestSQLSetupAtOnce(t *testing.T) {
@@ -51,9 +52,9 @@ func TestSQLLaterSchema(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		db, table := openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		_, err := db.Exec("INSERT INTO " + table + "_meta VALUES (99)")
-		must(t, err)
+		testsite.Must(t, err)
 		if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "version 99") {
 			t.Errorf("got %v, want it to refuse version 99", err)
 		}
@@ -98,13 +99,13 @@ func asUser(system, dsn, user string) string {
 func useSQL(t *testing.T, store sqlStore) {
 	t.Helper()
 	ctx, rec := t.Context(), sqlRecord(255)
-	must(t, store.Setup(ctx))
-	must(t, store.Save(ctx, rec, 0))
+	testsite.Must(t, store.Setup(ctx))
+	testsite.Must(t, store.Save(ctx, rec, 0))
 	next := rec
 	next.Version, next.User = 9, "Alice"
-	must(t, store.Save(ctx, next, rec.Version))
+	testsite.Must(t, store.Save(ctx, next, rec.Version))
 	next.Accessed = next.Accessed.Add(time.Second)
-	must(t, store.Touch(ctx, rec.ID, next.Accessed, time.Time{}))
+	testsite.Must(t, store.Touch(ctx, rec.ID, next.Accessed, time.Time{}))
 	for _, user := range []string{"alice", "ALICE", "Alice "} {
 		if n, err := store.DeleteUser(ctx, user); n != 0 || err != nil {
 			t.Errorf("DeleteUser(%q): got %d, %v, want 0", user, n, err)
@@ -135,18 +136,18 @@ func TestPostgresTouchIsHeapOnly(t *testing.T) {
 	db, table := openSQL(t, sys.driver, sys.server(t)), sqlTable(t.TempDir())
 	db.SetMaxOpenConns(1) // a session's counters are its own until it is idle
 	store := sys.store(t, db, session2.SQLOptions{Table: table})
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	for i := range 50 {
-		must(t, store.Save(t.Context(), sqlRecord(byte(i+1)), 0))
+		testsite.Must(t, store.Save(t.Context(), sqlRecord(byte(i+1)), 0))
 	}
 	for i := range 1000 {
 		rec := sqlRecord(byte(i%50 + 1))
-		must(t, store.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Duration(i)*time.Hour), rec.Expires.Add(time.Duration(i)*time.Hour)))
+		testsite.Must(t, store.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Duration(i)*time.Hour), rec.Expires.Add(time.Duration(i)*time.Hour)))
 	}
 	var all, hot int
 	_, err := db.Exec(`SELECT pg_stat_force_next_flush()`)
-	must(t, err)
-	must(t, db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot))
+	testsite.Must(t, err)
+	testsite.Must(t, db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot))
 	if all != 1000 || hot*10 < all*9 {
 		t.Errorf("got %d heap-only of %d updates, want 9 in 10 of 1000", hot, all)
 	}
@@ -173,9 +174,9 @@ func TestSQLSetupAfterDrop(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		_, err := db.Exec("DROP TABLE " + table)
-		must(t, err)
+		testsite.Must(t, err)
 		useSQL(t, store)
 	})
 }
@@ -187,7 +188,7 @@ func TestSQLForeignTable(t *testing.T) {
 		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
 		for _, stmt := range []string{"CREATE TABLE %s (id int)", "INSERT INTO %s VALUES (7)"} {
 			_, err := db.Exec(fmt.Sprintf(stmt, table))
-			must(t, err)
+			testsite.Must(t, err)
 		}
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
 		for range 2 {
@@ -196,14 +197,14 @@ func TestSQLForeignTable(t *testing.T) {
 			}
 		}
 		var id int
-		must(t, db.QueryRow("SELECT id FROM "+table).Scan(&id))
+		testsite.Must(t, db.QueryRow("SELECT id FROM "+table).Scan(&id))
 	})
 }
 
 func TestSQLClosed(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, _ := sys.tapped(t, dsn)
-		must(t, store.Close())
+		testsite.Must(t, store.Close())
 		if err := store.Delete(t.Context(), session2.ID{}); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("got %v, want %v", err, fs.ErrClosed)
 		}
@@ -219,10 +220,10 @@ func TestSQLSetupInProcesses(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		if table := os.Getenv(env); table != "" {
 			db := openSQL(t, sys.driver, dsn)
-			must(t, db.Ping())
+			testsite.Must(t, db.Ping())
 			fmt.Println("ready")
 			fmt.Scanln() // until all are
-			must(t, sys.store(t, db, session2.SQLOptions{Table: table}).Setup(t.Context()))
+			testsite.Must(t, sys.store(t, db, session2.SQLOptions{Table: table}).Setup(t.Context()))
 			return
 		}
 		table := sqlTable(t.TempDir())
@@ -260,10 +261,10 @@ func startChild(t *testing.T, env string) *child {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
 	cmd.Env = append(os.Environ(), env)
 	in, err := cmd.StdinPipe()
-	must(t, err)
+	testsite.Must(t, err)
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	testsite.Must(t, err)
+	testsite.Must(t, cmd.Start())
 	return &child{cmd, in, bufio.NewReader(out)}
 }
 
@@ -274,12 +275,12 @@ func TestSQLSharedDatabase(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		db, schema := openSQL(t, sys.driver, dsn), "s"+sqlTable(t.TempDir())
 		_, err := db.Exec(create[sys.name] + schema)
-		must(t, err)
+		testsite.Must(t, err)
 		shop := sys.store(t, db, session2.SQLOptions{Table: sqlTable(t.TempDir())})
 		admin := sys.store(t, db, session2.SQLOptions{Table: schema + ".Admin_Sessions"})
 		for _, store := range []sqlStore{shop, admin} {
-			must(t, store.Setup(t.Context()))
-			must(t, store.Save(t.Context(), sqlRecord(7), 0))
+			testsite.Must(t, store.Setup(t.Context()))
+			testsite.Must(t, store.Save(t.Context(), sqlRecord(7), 0))
 		}
 		for _, m := range []*session2.Manager{newManager(t, shop), newManager(t, admin)} {
 			if n, err := m.RevokeUser(t.Context(), "alice"); n != 1 || err != nil {
@@ -292,7 +293,7 @@ func TestSQLSharedDatabase(t *testing.T) {
 func newManager(t *testing.T, store session2.Store) *session2.Manager {
 	t.Helper()
 	m, err := session2.NewManager(store, session2.Config{})
-	must(t, err)
+	testsite.Must(t, err)
 	return m
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // benchRecords is the size of the tables that tests and benchmarks of sweeps
@@ -83,7 +84,7 @@ func (sys sqlSystem) fill(t testing.TB, db *sql.DB, table string, rows sqlRows) 
 		"{accessed}", rows.accessed, "{expires}", rows.expires,
 		"{filedAccessed}", rows.filedAccessed, "{filedExpires}", rows.filedExpires).Replace(sqlFillers[sys.name])
 	_, err := db.Exec(strings.ReplaceAll(query, "{now}", strconv.FormatInt(time.Now().UnixMicro(), 10)))
-	must(t, err)
+	testsite.Must(t, err)
 }
 
 // analyze lets the server know what is in the table, as it would by itself a
@@ -92,7 +93,7 @@ func (sys sqlSystem) analyze(t testing.TB, db *sql.DB, table string) {
 	t.Helper()
 	query := map[string]string{"postgres": "ANALYZE ", "mysql": "ANALYZE TABLE "}[sys.name]
 	_, err := db.Exec(query + table)
-	must(t, err)
+	testsite.Must(t, err)
 }
 
 // filled returns a store over a table with rows that live, its database and its
@@ -102,7 +103,7 @@ func (sys sqlSystem) filled(t testing.TB, dsn string, rows ...sqlRows) (store sq
 	db, table = openSQL(t, sys.driver, dsn), sqlTable(t.TempDir())
 	db.SetMaxOpenConns(1) // some counters are a connection's own
 	store = sys.store(t, db, session2.SQLOptions{Table: table})
-	must(t, store.Setup(t.Context()))
+	testsite.Must(t, store.Setup(t.Context()))
 	for _, r := range rows {
 		sys.fill(t, db, table, r)
 	}
@@ -117,22 +118,22 @@ func (sys sqlSystem) counters(t testing.TB, db *sql.DB, table string) map[string
 'Handler_icp_attempts', 'Handler_delete', 'Handler_update')`
 	if sys.name == "postgres" {
 		_, err := db.Exec(`SELECT pg_stat_force_next_flush()`)
-		must(t, err)
+		testsite.Must(t, err)
 		query = fmt.Sprintf(`SELECT k, v FROM pg_stat_user_tables, LATERAL (VALUES ('seq_scan', seq_scan), ('fetch', idx_tup_fetch),
 ('delete', n_tup_del), ('update', n_tup_upd)) x (k, v) WHERE relname = '%[1]s'
 UNION ALL SELECT 'read', sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = '%[1]s'`, table)
 	}
 	rows, err := db.Query(query)
-	must(t, err)
+	testsite.Must(t, err)
 	defer rows.Close()
 	counts := make(map[string]int)
 	for rows.Next() {
 		var name string
 		var n int
-		must(t, rows.Scan(&name, &n))
+		testsite.Must(t, rows.Scan(&name, &n))
 		counts[strings.ToLower(strings.TrimPrefix(name, "Handler_"))] = n
 	}
-	must(t, rows.Err())
+	testsite.Must(t, rows.Err())
 	return counts
 }
 
@@ -223,7 +224,7 @@ func TestSQLSweepsAtOnce(t *testing.T) {
 			t.Errorf("got %d deleted, want %d", deleted, old)
 		}
 		var left, filed int
-		must(t, db.QueryRow("SELECT count(*), sum(CASE WHEN by_expires = expires THEN 1 ELSE 0 END) FROM "+table).Scan(&left, &filed))
+		testsite.Must(t, db.QueryRow("SELECT count(*), sum(CASE WHEN by_expires = expires THEN 1 ELSE 0 END) FROM "+table).Scan(&left, &filed))
 		if left != early || filed != early {
 			t.Errorf("got %d rows left, %d of them filed right, want %d", left, filed, early)
 		}
@@ -278,7 +279,7 @@ func (sys sqlSystem) deadlocks(t testing.TB, db *sql.DB) (n int) {
 	if sys.name == "postgres" {
 		query = `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`
 	}
-	must(t, db.QueryRow(query).Scan(&n))
+	testsite.Must(t, db.QueryRow(query).Scan(&n))
 	return n
 }
 
@@ -298,23 +299,23 @@ func TestSQLSweepSparesWhatMoved(t *testing.T) {
 				return nil
 			}
 			later := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
-			must(t, other.Touch(t.Context(), touched, later, later))
-			must(t, other.Save(t.Context(), session2.Record{ID: saved, Version: 7, Created: later, Accessed: later, Expires: later}, 1))
+			testsite.Must(t, other.Touch(t.Context(), touched, later, later))
+			testsite.Must(t, other.Save(t.Context(), session2.Record{ID: saved, Version: 7, Created: later, Accessed: later, Expires: later}, 1))
 			tx, err = db.Begin()
-			must(t, err)
+			testsite.Must(t, err)
 			_, err = tx.Exec("SELECT id FROM " + table + " WHERE " + sys.hasID(locked) + " FOR UPDATE")
 			return err
 		}, nil)
 		if n, err := store.DeleteOld(t.Context(), time.Hour); n != old-3 || err != nil {
 			t.Errorf("beside others: got %d, %v, want %d", n, err, old-3)
 		}
-		must(t, tx.Rollback())
+		testsite.Must(t, tx.Rollback())
 		if n, err := store.DeleteOld(t.Context(), time.Hour); n != 1 || err != nil {
 			t.Errorf("after them: got %d, %v, want 1", n, err)
 		}
 		got := make(map[session2.ID]bool)
 		for rec, err := range store.Iter(t.Context()) {
-			must(t, err)
+			testsite.Must(t, err)
 			got[rec.ID] = true
 		}
 		if want := map[session2.ID]bool{touched: true, saved: true}; !maps.Equal(got, want) {
@@ -352,7 +353,7 @@ func TestSQLSweepWithoutSkipLocked(t *testing.T) {
 			t.Errorf("got %d, %v, asked %d times, want 250, asked once", n, err, asked)
 		}
 		var filed int
-		must(t, db.QueryRow("SELECT count(*) FROM "+table+" WHERE by_accessed = accessed").Scan(&filed))
+		testsite.Must(t, db.QueryRow("SELECT count(*) FROM "+table+" WHERE by_accessed = accessed").Scan(&filed))
 		if filed != 150 {
 			t.Errorf("got %d rows filed anew, want 150", filed)
 		}
@@ -374,7 +375,7 @@ func TestSQLMemory(t *testing.T) {
 			}
 		}
 		for _, err := range store.Iter(t.Context()) {
-			must(t, err)
+			testsite.Must(t, err)
 			look()
 		}
 		tap.tamper(func(string) error { seen += 99; look(); return nil }, nil)
@@ -408,20 +409,20 @@ func TestSQLRefiling(t *testing.T) {
 			n, err := store.(interface {
 				DeleteOldAt(ctx context.Context, now time.Time, age time.Duration) (int, error)
 			}).DeleteOldAt(t.Context(), at, idle*time.Minute)
-			must(t, err)
+			testsite.Must(t, err)
 			return n
 		}
 		for i := range sessions { // begun at different times
 			rec := session2.Record{ID: sqlRowID(i), Version: 1, Created: at}
 			rec.Accessed = at.Add(time.Duration(i%idle) * time.Minute)
 			rec.Expires = rec.Accessed.Add(idle * time.Minute)
-			must(t, store.Save(t.Context(), rec, 0))
+			testsite.Must(t, store.Save(t.Context(), rec, 0))
 		}
 		at = at.Add(idle * time.Minute)
 		refiled := 0
 		for range minutes {
 			_, err := db.Exec(fmt.Sprintf("UPDATE %s SET accessed = %d, expires = %d", table, at.UnixMicro(), at.Add(idle*time.Minute).UnixMicro()))
-			must(t, err)
+			testsite.Must(t, err)
 			before := sys.filedAt(t, db, table)
 			if n := sweep(); n != 0 {
 				t.Fatalf("got %d sessions deleted that are in use", n)
@@ -449,16 +450,16 @@ func TestSQLRefiling(t *testing.T) {
 func (sys sqlSystem) filedAt(t testing.TB, db *sql.DB, table string) map[string][2]int64 {
 	t.Helper()
 	rows, err := db.Query("SELECT id, by_accessed, by_expires FROM " + table)
-	must(t, err)
+	testsite.Must(t, err)
 	defer rows.Close()
 	filed := make(map[string][2]int64)
 	for rows.Next() {
 		var id []byte
 		var at [2]int64
-		must(t, rows.Scan(&id, &at[0], &at[1]))
+		testsite.Must(t, rows.Scan(&id, &at[0], &at[1]))
 		filed[string(id)] = at
 	}
-	must(t, rows.Err())
+	testsite.Must(t, rows.Err())
 	return filed
 }
 
@@ -491,13 +492,13 @@ func TestPostgresUpdatesAreHeapOnly(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	must(t, updater.Close())
+	testsite.Must(t, updater.Close())
 	var all, hot int
 	err := until(func() (bool, error) { // connections report as they end
 		err := db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot)
 		return all >= n*2/goroutines*goroutines, err
 	})
-	must(t, err)
+	testsite.Must(t, err)
 	t.Logf("%d of %d updates were heap-only: %.1f%%", hot, all, 100*float64(hot)/float64(all))
 	if hot*10 < all*9 {
 		t.Errorf("got %d heap-only of %d updates, want 9 in 10", hot, all)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -80,7 +81,7 @@ func TestSQLTooLarge(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store := openURL(t, sqlURL(t, sys.name, dsn), "&table="+sqlTable(t.TempDir()))
 		rec := sqlRecord(1)
-		must(t, store.Save(t.Context(), rec, 0))
+		testsite.Must(t, store.Save(t.Context(), rec, 0))
 		large := func(change func(*session2.Record)) {
 			t.Helper()
 			next := rec
@@ -107,6 +108,6 @@ func sqlCorrupt(driver, dsn, query string) func(testing.TB, string, session2.ID)
 	return func(t testing.TB, dir string, id session2.ID) {
 		t.Helper()
 		_, err := openSQL(t, driver, dsn).Exec(fmt.Sprintf(query, sqlTable(dir)), id[:])
-		must(t, err)
+		testsite.Must(t, err)
 	}
 }

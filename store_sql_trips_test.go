@@ -14,6 +14,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -48,7 +49,7 @@ func TestSQLNetworkRoundTrips(t *testing.T) {
 			t.Run(fmt.Sprintf("NoPrepare=%v", noPrepare), func(t *testing.T) {
 				db, trips := sys.counted(t, dsn, noPrepare)
 				store := sys.store(t, db, session2.SQLOptions{NoPrepare: noPrepare})
-				must(t, store.Setup(t.Context()))
+				testsite.Must(t, store.Setup(t.Context()))
 				wantOneTripEach(t, store, trips)
 			})
 		}
@@ -59,11 +60,11 @@ func wantOneTripEach(t *testing.T, store sqlStore, trips *testdb.Trips) {
 	t.Helper()
 	calls := sqlCalls(t.Context(), store)
 	for _, c := range calls {
-		must(t, c.make()) // prepares the statement
+		testsite.Must(t, c.make()) // prepares the statement
 	}
 	for _, c := range calls {
 		before := trips.Count()
-		must(t, c.make())
+		testsite.Must(t, c.make())
 		if got := trips.Count() - before; got != 1 {
 			t.Errorf("%s: got %d round trips, want 1", c.name, got)
 		}
@@ -81,18 +82,18 @@ func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB,
 			dsn = withSettings(dsn, "binary_parameters=yes")
 		}
 		c, err := pq.NewConnector(dsn)
-		must(t, err)
+		testsite.Must(t, err)
 		c.Dialer(tripDialer{trips})
 		db = sql.OpenDB(c)
 	case "mysql":
 		cfg, err := mysql.ParseDSN(dsn)
-		must(t, err)
+		testsite.Must(t, err)
 		cfg.InterpolateParams = noPrepare
 		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return tripDialer{trips}.Dial(network, addr)
 		}
 		c, err := mysql.NewConnector(cfg)
-		must(t, err)
+		testsite.Must(t, err)
 		db = sql.OpenDB(c)
 	}
 	db.SetMaxOpenConns(1)
@@ -120,22 +121,22 @@ func TestPostgresCountsStatements(t *testing.T) {
 	server := testdb.NewPostgres(t, "shared_preload_libraries = 'pg_stat_statements'")
 	db := openSQL(t, "postgres", server.DSN())
 	_, err := db.Exec("CREATE EXTENSION pg_stat_statements")
-	must(t, err)
+	testsite.Must(t, err)
 	store := openPostgres(t, server.DSN(), session2.SQLOptions{})
 	for _, c := range sqlCalls(t.Context(), store) {
-		must(t, c.make())
+		testsite.Must(t, c.make())
 		_, err := db.Exec("SELECT pg_stat_statements_reset()")
-		must(t, err)
+		testsite.Must(t, err)
 	}
 	for _, c := range sqlCalls(t.Context(), store) {
-		must(t, c.make())
+		testsite.Must(t, c.make())
 		var n int
-		must(t, db.QueryRow("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'").Scan(&n))
+		testsite.Must(t, db.QueryRow("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'").Scan(&n))
 		if n != 1 {
 			t.Errorf("%s: got %d statements, want 1", c.name, n)
 		}
 		_, err := db.Exec("SELECT pg_stat_statements_reset()")
-		must(t, err)
+		testsite.Must(t, err)
 	}
 }
 
@@ -145,11 +146,11 @@ func TestMySQLCountsStatements(t *testing.T) {
 	store := openMySQL(t, server.DSN(), session2.SQLOptions{})
 	db := openSQL(t, "mysql", server.DSN())
 	for _, c := range sqlCalls(t.Context(), store) {
-		must(t, c.make())
+		testsite.Must(t, c.make())
 	}
 	for _, c := range sqlCalls(t.Context(), store) {
 		before := mysqlStatus(t, db)
-		must(t, c.make())
+		testsite.Must(t, c.make())
 		after := mysqlStatus(t, db)
 		for name, want := range map[string]int{"Com_stmt_execute": 1, "Com_stmt_prepare": 0, "Com_begin": 0, "Com_commit": 0} {
 			if got := after[name] - before[name]; got != want {
@@ -166,16 +167,16 @@ func TestMySQLCountsStatements(t *testing.T) {
 func mysqlStatus(t *testing.T, db *sql.DB) map[string]int {
 	t.Helper()
 	rows, err := db.Query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_stmt_execute', 'Com_stmt_prepare', 'Com_begin', 'Com_commit', 'Questions')")
-	must(t, err)
+	testsite.Must(t, err)
 	defer rows.Close()
 	status := make(map[string]int)
 	for rows.Next() {
 		var name string
 		var n int
-		must(t, rows.Scan(&name, &n))
+		testsite.Must(t, rows.Scan(&name, &n))
 		status[name] = n
 	}
-	must(t, rows.Err())
+	testsite.Must(t, rows.Err())
 	return status
 }
 
@@ -190,22 +191,22 @@ func TestPgBouncer(t *testing.T) {
 	t.Run("one round trip", func(t *testing.T) {
 		db, trips := sys.counted(t, dsn, true)
 		store := sys.store(t, db, session2.SQLOptions{NoPrepare: true})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		wantOneTripEach(t, store, trips)
 	})
 	t.Run("conformance", func(t *testing.T) {
 		storetest.Run(t, func(t testing.TB, dir string) session2.Store {
 			store, err := session2.Open(t.Context(), withSettings(dsn, "noprepare=true&table="+sqlTable(dir)))
-			must(t, err)
-			must(t, store.(session2.SetupStore).Setup(t.Context()))
+			testsite.Must(t, err)
+			testsite.Must(t, store.(session2.SetupStore).Setup(t.Context()))
 			return store
 		}, nil)
 	})
 	t.Run("prepared statements fail", func(t *testing.T) { // else this test shows nothing
 		store := sys.store(t, openSQL(t, "postgres", dsn), session2.SQLOptions{})
-		must(t, store.Setup(t.Context()))
+		testsite.Must(t, store.Setup(t.Context()))
 		var err error
-		must(t, until(func() (bool, error) { // until two connections to the server were used
+		testsite.Must(t, until(func() (bool, error) { // until two connections to the server were used
 			err = loadsAtOnce(t, store)
 			return err != nil, nil
 		}))

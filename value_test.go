@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // custom is a codec that an application might bring.
@@ -40,11 +41,11 @@ func init() { gob.Register(profile{}) }
 // roundTrip stores v by one request and reads it by the next.
 func roundTrip(t *testing.T, c session2.Codec, v any) any {
 	t.Helper()
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: c})
-	b := &browser{}
-	st.do(b, func(s *session2.Session) { s.Set("v", v); s.Set("other", 1) })
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Codec: c})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("v", v); s.Set("other", 1) })
 	var got any
-	st.do(b, func(s *session2.Session) {
+	st.Do(b, func(s *session2.Session) {
 		if got = s.Get("v"); !s.Has("v") || s.Err() != nil {
 			t.Errorf("%T %v: Has = %v, Err = %v", v, v, s.Has("v"), s.Err())
 		}
@@ -79,7 +80,7 @@ func TestBasicKindsKeepTheirType(t *testing.T) {
 
 func TestGetHandsOutCopies(t *testing.T) {
 	for name, c := range codecs {
-		st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: c})
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Codec: c})
 		tags := session2.NewKey[map[string]int]("tags")
 		check := func(s *session2.Session) {
 			t.Helper()
@@ -91,8 +92,8 @@ func TestGetHandsOutCopies(t *testing.T) {
 			b[0] = 'X'
 			m["b"] = 2
 		}
-		b := &browser{}
-		st.do(b, func(s *session2.Session) {
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) {
 			raw, m := []byte("abc"), map[string]int{"a": 1}
 			s.Set("bytes", raw)
 			tags.Set(s, m)
@@ -100,18 +101,18 @@ func TestGetHandsOutCopies(t *testing.T) {
 			check(s)
 			check(s)
 		})
-		st.do(b, check)
-		st.do(b, check)
+		st.Do(b, check)
+		st.Do(b, check)
 	}
 }
 
 // keyTrip stores v by a typed key and reads it with the next request.
 func keyTrip[T any](t *testing.T, codec string, v T) {
 	t.Helper()
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: codecs[codec]})
-	k, b := session2.NewKey[T]("k"), &browser{}
-	st.do(b, func(s *session2.Session) { k.Set(s, v) })
-	st.do(b, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Codec: codecs[codec]})
+	k, b := session2.NewKey[T]("k"), &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { k.Set(s, v) })
+	st.Do(b, func(s *session2.Session) {
 		if got, ok := k.Get(s); !ok || !reflect.DeepEqual(got, v) || s.Err() != nil {
 			t.Errorf("%s: Key[%T] %#v came back as %#v, %v; Err = %v", codec, v, v, got, ok, s.Err())
 		}
@@ -182,17 +183,17 @@ func TestUnencodable(t *testing.T) {
 		}, "loud"},
 	}
 	for name, c := range tests {
-		store, book := newBrittle(), &logBook{}
-		st := newSite(t, store, session2.Config{Codec: c.codec, Logger: book.logger()})
-		res := st.do(&browser{}, func(s *session2.Session) {
+		store, book := testsite.NewBrittle(), &testsite.Log{}
+		st := testsite.NewSite(t, store, session2.Config{Codec: c.codec, Logger: book.Logger()})
+		res := st.Do(&testsite.Browser{}, func(s *session2.Session) {
 			s.Set("color", "green")
 			c.set(s)
 			if err := s.Err(); err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(fmt.Sprintf("%v%+v%#v", err, err, err), secretText) {
 				t.Errorf("%s: Err = %v, want %q in it and no value", name, err, c.says)
 			}
 		})
-		if res.StatusCode != 500 || len(recordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
-			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(recordsOf(t, store)), res.Cookies())
+		if res.StatusCode != 500 || len(testsite.RecordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
+			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(testsite.RecordsOf(t, store)), res.Cookies())
 		}
 		if strings.Contains(book.String(), secretText) {
 			t.Errorf("%s: the log shows the value", name)
@@ -234,10 +235,10 @@ func TestUndecodable(t *testing.T) {
 			}},
 	}
 	for name, c := range tests {
-		store, book, b := newBrittle(), &logBook{}, &browser{}
-		newSite(t, store, session2.Config{Codec: c.wrote}).do(b, func(s *session2.Session) { c.set(s); s.Set("color", "green") })
-		st := newSite(t, store, session2.Config{Codec: c.reads, Logger: book.logger()})
-		res := st.do(b, func(s *session2.Session) {
+		store, book, b := testsite.NewBrittle(), &testsite.Log{}, &testsite.Browser{}
+		testsite.NewSite(t, store, session2.Config{Codec: c.wrote}).Do(b, func(s *session2.Session) { c.set(s); s.Set("color", "green") })
+		st := testsite.NewSite(t, store, session2.Config{Codec: c.reads, Logger: book.Logger()})
+		res := st.Do(b, func(s *session2.Session) {
 			c.get(s)
 			err := s.Err()
 			if err == nil || s.Get("color") != "green" {
@@ -248,8 +249,8 @@ func TestUndecodable(t *testing.T) {
 			}
 			s.Set("size", "large")
 		})
-		if res.StatusCode != 200 || st.events.count(session2.EventCorrupt) != 1 || st.stored(b, "size") != "large" {
-			t.Errorf("%s: status %d, %d EventCorrupt", name, res.StatusCode, st.events.count(session2.EventCorrupt))
+		if res.StatusCode != 200 || st.Events.Count(session2.EventCorrupt) != 1 || st.Stored(b, "size") != "large" {
+			t.Errorf("%s: status %d, %d EventCorrupt", name, res.StatusCode, st.Events.Count(session2.EventCorrupt))
 		}
 	}
 }
@@ -272,27 +273,27 @@ func TestUnreadableRecord(t *testing.T) {
 		"huge length":     func(b []byte) []byte { return append(b, 11, 255, 255, 255, 255, 255, 255, 255, 255, 127) },
 	}
 	for name, damage := range damages {
-		store, book := newBrittle(), &logBook{}
-		st := newSite(t, store, session2.Config{Logger: book.logger()})
-		b := &browser{}
-		st.begin(b)
-		rec := recordsOf(t, store)[0]
+		store, book := testsite.NewBrittle(), &testsite.Log{}
+		st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
+		b := &testsite.Browser{}
+		st.Begin(b)
+		rec := testsite.RecordsOf(t, store)[0]
 		prev := rec.Version
 		rec.Version, rec.Data = 7, damage(bytes.Clone(rec.Data))
 		if err := store.MemoryStore.Save(t.Context(), rec, prev); err != nil {
 			t.Fatal(err)
 		}
-		old := b.token()
-		res := st.do(b, func(s *session2.Session) {
+		old := b.Token()
+		res := st.Do(b, func(s *session2.Session) {
 			if s.User() != "" || !s.IsNew() {
 				t.Errorf("%s: User() = %q, IsNew() = %v", name, s.User(), s.IsNew())
 			}
 			s.Set("fresh", true)
 		})
-		if res.StatusCode != 200 || b.token() == old || st.stored(b, "fresh") != true {
+		if res.StatusCode != 200 || b.Token() == old || st.Stored(b, "fresh") != true {
 			t.Errorf("%s: status %d; no fresh session", name, res.StatusCode)
 		}
-		if n := st.events.count(session2.EventCorrupt); n != 1 {
+		if n := st.Events.Count(session2.EventCorrupt); n != 1 {
 			t.Errorf("%s: %d EventCorrupt, want 1", name, n)
 		}
 		got, err := store.MemoryStore.Load(t.Context(), rec.ID)
@@ -304,10 +305,10 @@ func TestUnreadableRecord(t *testing.T) {
 
 // Reading a basic kind costs its value and nothing else.
 func TestReadingAllocates(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b, n, on := &browser{}, session2.NewKey[int]("n"), session2.NewKey[bool]("on")
-	st.do(b, func(s *session2.Session) { n.Set(s, 5); on.Set(s, true); s.Set("text", "some text") })
-	st.do(b, func(s *session2.Session) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b, n, on := &testsite.Browser{}, session2.NewKey[int]("n"), session2.NewKey[bool]("on")
+	st.Do(b, func(s *session2.Session) { n.Set(s, 5); on.Set(s, true); s.Set("text", "some text") })
+	st.Do(b, func(s *session2.Session) {
 		reads := map[string]struct {
 			f   func()
 			max float64
@@ -373,23 +374,23 @@ func same(v, w any) bool {
 // FuzzDecodeData: no record's Data panics, and what decodes encodes to what
 // decodes to the same.
 func FuzzDecodeData(f *testing.F) {
-	store := newBrittle()
+	store := testsite.NewBrittle()
 	m, err := session2.NewManager(store, session2.Config{})
 	if err != nil {
 		f.Fatal(err)
 	}
-	st := &site{f, m, store, &eventLog{}}
-	b := &browser{}
+	st := &testsite.Site{T: f, M: m, Store: store, Events: &testsite.EventLog{}}
+	b := &testsite.Browser{}
 	for _, change := range []func(*session2.Session){
 		func(s *session2.Session) { s.SetUser("alice") },
 		func(s *session2.Session) { s.Set("color", "green"); s.Set("n", 1); s.Flash("hello"); s.Flash("again") },
 		func(s *session2.Session) { s.CSRFToken(); s.FormToken(); s.FormToken() },
 		func(s *session2.Session) { s.SetLifetime(time.Hour); s.SetPersistent(true); s.Renew() },
 	} {
-		if res := st.do(b, change); res.StatusCode != http.StatusOK {
+		if res := st.Do(b, change); res.StatusCode != http.StatusOK {
 			f.Fatal(res.Status)
 		}
-		for _, rec := range recordsOf(f, store) {
+		for _, rec := range testsite.RecordsOf(f, store) {
 			f.Add(rec.Data)
 		}
 	}
@@ -419,10 +420,10 @@ func TestTypesThatChangeBetweenReleases(t *testing.T) {
 	type Broken struct{ Name int }
 	for name, codec := range map[string]session2.Codec{"gob": session2.Gob{}, "json": session2.JSON{}} {
 		t.Run(name, func(t *testing.T) {
-			st := newSite(t, session2.NewMemoryStore(), session2.Config{Codec: codec})
-			b := &browser{}
-			st.do(b, func(s *session2.Session) { session2.NewKey[Item]("item").Set(s, Item{"pen"}) })
-			st.do(b, func(s *session2.Session) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Codec: codec})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { session2.NewKey[Item]("item").Set(s, Item{"pen"}) })
+			st.Do(b, func(s *session2.Session) {
 				if a, ok := session2.NewKey[Article]("item").Get(s); !ok || a != (Article{Name: "pen"}) {
 					t.Errorf("a renamed type with a field more reads %+v, %t", a, ok)
 				}
@@ -430,7 +431,7 @@ func TestTypesThatChangeBetweenReleases(t *testing.T) {
 					t.Errorf("a type with another field reads %+v, %t", v, ok)
 				}
 			})
-			if n := st.events.count(session2.EventCorrupt); n != 1 {
+			if n := st.Events.Count(session2.EventCorrupt); n != 1 {
 				t.Errorf("%d corrupt events, want 1", n)
 			}
 		})

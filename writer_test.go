@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // closeNotifier is http.CloseNotifier, which is deprecated.
@@ -54,13 +55,13 @@ func TestEachCombinationOfExtras(t *testing.T) {
 // hijackOnly can hijack, and not flush.
 type hijackOnly struct{ plainWriter }
 
-func (hijackOnly) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, errDown }
+func (hijackOnly) Hijack() (net.Conn, *bufio.ReadWriter, error) { return nil, nil, testsite.ErrDown }
 
 // What the writer outside can, the handler's can, and nothing else, through any
 // number of Wraps and of other middleware's wrappers.
 func TestWriterHasWhatTheServersHas(t *testing.T) {
 	over := func(wrap func(http.Handler) http.Handler, http2 bool) func(http.Handler) {
-		return func(h http.Handler) { get(t, serve(t, wrap(h), http2), &browser{}, "/") }
+		return func(h http.Handler) { testsite.Get(t, testsite.Serve(t, wrap(h), http2), &testsite.Browser{}, "/") }
 	}
 	direct := func(h http.Handler) http.Handler { return h }
 	fake := func(w http.ResponseWriter) func(http.Handler) {
@@ -100,7 +101,7 @@ func TestWriterHasWhatTheServersHas(t *testing.T) {
 func TestCloseNotify(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		told := make(chan bool, 1)
-		srv := serve(t, nested(t, 2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		srv := testsite.Serve(t, nested(t, 2, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			session2.FromContext(r.Context()).Set("color", "green")
 			gone := w.(closeNotifier).CloseNotify()
 			io.WriteString(w, "first")
@@ -136,11 +137,11 @@ func TestReverseProxyUpgrade(t *testing.T) {
 	}))
 	defer backend.Close()
 	target, _ := url.Parse(backend.URL)
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &browser{}
-	st.begin(b)
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
-	srv := httptest.NewServer(st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewServer(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Set("color", "blue")
 		proxy.ServeHTTP(w, r)
 	}))
@@ -148,7 +149,7 @@ func TestReverseProxyUpgrade(t *testing.T) {
 	r, _ := http.NewRequest("GET", srv.URL, nil)
 	r.Header.Set("Connection", "Upgrade")
 	r.Header.Set("Upgrade", "echo")
-	b.send(r)
+	b.Send(r)
 	res, err := srv.Client().Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -159,16 +160,16 @@ func TestReverseProxyUpgrade(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintln(conn, "hello")
-	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" || st.stored(b, "color") != "blue" {
-		t.Errorf("%q, %v; color = %v", line, err, st.stored(b, "color"))
+	if line, err := bufio.NewReader(conn).ReadString('\n'); line != "echo hello\n" || st.Stored(b, "color") != "blue" {
+		t.Errorf("%q, %v; color = %v", line, err, st.Stored(b, "color"))
 	}
 }
 
 // http.MaxBytesReader cannot tell a writer that is not the server's own to close
 // the connection. The server does so by itself where much of the body is left.
 func TestMaxBytesReader(t *testing.T) {
-	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
-	srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		s.Set("color", "green")
 		if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 1000)); err == nil {
 			t.Error("more was read than is allowed")
