@@ -201,6 +201,9 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 			kinds[e.Kind]++
 			if s := current; s != nil {
 				current = nil // not for the events of what it does itself
+				if session2.FromContext(ctx) != s {
+					t.Errorf("%v: its context has another session than the handler's", e.Kind)
+				}
 				s.User()
 				s.Set("event", e.Kind.String())
 				if err := s.Commit(ctx); err != nil {

@@ -45,7 +45,7 @@ func (s *Session) commit(ctx context.Context) error {
 		return nil
 	}
 	h, err := s.exclusively(ctx, (*Session).commitNow)
-	h.report(s.ctx, s.m)
+	h.report(s.eventContext(), s.m)
 	return err
 }
 
@@ -70,7 +70,7 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 		s.mu.Unlock()
 		return h, err
 	})
-	h.report(s.ctx, s.m)
+	h.report(s.eventContext(), s.m)
 	return err
 }
 
@@ -90,7 +90,7 @@ func (s *Session) commitNow(ctx context.Context) (hearing, error) {
 			s.buried(t)
 		}
 	} else if t.revoke && !failsRequest(err) {
-		s.revoked(t)
+		s.revoked(t, t.life.base)
 	}
 	err = s.settle(t, err)
 	return t.hearing, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -293,6 +294,55 @@ func TestARefusalIsSaidAtOnce(t *testing.T) {
 					}
 				})
 			})
+		}
+	}
+}
+
+// Others who are faster each time are no failure of the store's.
+func TestEndlessConflictsAreNoFailureOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		store.set(func() {
+			store.onSave = func(session2.Record, session2.Version, func() error) error { return session2.ErrConflict }
+		})
+		res := st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+		if res.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("status %d, want 503", res.StatusCode)
+		}
+		if st.events.count(session2.EventDropped) != 1 || st.events.count(session2.EventStoreError) != 0 {
+			t.Errorf("events %v, want one that the changes were dropped, and none of the store", st.events.list)
+		}
+	})
+}
+
+// A logout after the first byte ends the session, says of which one the cookie
+// stays, and loses nothing else.
+func TestALogoutThatComesTooLateForTheCookie(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := st.login("alice")
+	var id session2.ID
+	var err error
+	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		id = s.ID()
+		w.(http.Flusher).Flush()
+		s.Destroy()
+		if err := s.Commit(r.Context()); err != nil {
+			t.Errorf("Commit = %v", err)
+		}
+		err = s.Err()
+	})
+	if res.StatusCode != 200 || len(res.Cookies()) != 0 || records(t, store) != 0 {
+		t.Errorf("status %d, cookies %v, %d records", res.StatusCode, res.Cookies(), records(t, store))
+	}
+	if err == nil || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("Err() = %v, want that the cookie is not revoked", err)
+	}
+	for _, e := range st.events.list {
+		if e.Kind == session2.EventDropped && (e.ID != id || e.User != "alice") {
+			t.Errorf("the event is of session %v, user %q", e.ID, e.User)
 		}
 	}
 }

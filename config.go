@@ -69,8 +69,9 @@ type Config struct {
 
 	// OnEvent is called for each event, by the goroutine that met it, possibly
 	// by several at once, when the store call or the commit that it is about is
-	// over. It may use the session of the request. If it panics, the request does,
-	// and what was committed stays.
+	// over. ctx is the handler's, from which [FromContext] has the session, which
+	// OnEvent may use; for a method of the Manager it is that method's. If it
+	// panics, the request does, and what was committed stays.
 	OnEvent func(ctx context.Context, e Event)
 
 	// ErrorHandler answers a request whose session failed, instead of the

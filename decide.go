@@ -15,6 +15,8 @@ import (
 var (
 	errBegun = errors.New("session2: changes lost: the response has begun, and its cookie can no longer be changed")
 
+	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; what the cookie opened has ended")
+
 	// errQuiet ends a commit that was housekeeping only, and came too late.
 	errQuiet = errors.New("session2: nothing to do")
 

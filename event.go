@@ -12,10 +12,10 @@ type EventKind int
 // The events. Each is one call of Config.OnEvent and one log record.
 const (
 	EventCreated    EventKind = iota + 1 // a session was stored for the first time
-	EventRenewed                         // its token was replaced, by a login, Renew or RenewEvery
+	EventRenewed                         // its token was replaced, by a login (of another user as well, or SetUser("")), Renew or RenewEvery
 	EventDestroyed                       // it was ended by Destroy, or because it came to hold nothing
 	EventExpired                         // a token was presented whose session's time is over
-	EventRevoked                         // it was ended from outside, by Revoke, RevokeUser or RevokeOthers
+	EventRevoked                         // it was ended from outside, by Revoke, RevokeUser or RevokeOthers; without ID if it began while RevokeUser ran
 	EventConflict                        // a commit met a concurrent one: Err is ErrConflict if it was replayed, ErrStale or ErrLostUpdate if the request was refused
 	EventUnknown                         // a well-formed token that opens nothing: no such session, or no longer its token
 	EventMalformed                       // a cookie that is no token, or several that contradict one another

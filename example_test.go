@@ -227,7 +227,7 @@ func ExampleGob() {
 	s, _ := manager(session2.Config{Codec: session2.Gob{}}).Open(context.Background(), "")
 	s.Set("cart", Cart{}) // without gob.Register, and not by a Key
 	fmt.Println(s.Err())
-	// Output: session2: set "cart": a session2_test.Cart cannot be encoded: gob.Register it, or use a Key (*errors.errorString)
+	// Output: session2: set "cart": a session2_test.Cart cannot be encoded: gob.Register its type; a Key of that type itself needs no registration (*errors.errorString)
 }
 
 func ExampleJSON() {

@@ -30,14 +30,15 @@ func (s *Session) Flash(v any) {
 	})
 }
 
-// Flashes returns the messages left by Flash, oldest first, and removes them.
+// Flashes returns the messages left by Flash, oldest first, and removes them. Two
+// requests at once may both return one; none is lost.
 func (s *Session) Flashes() []any {
 	taken := s.takeFlashes()
 	list := make([]any, 0, len(taken))
 	for _, f := range taken {
 		v, err := decodeAny(s.m.cfg.Codec, f.data)
 		if err != nil {
-			s.undecodable("flash", err)
+			s.undecodable("flash", "value that names its type", err)
 			continue
 		}
 		list = append(list, v)

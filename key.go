@@ -1,6 +1,9 @@
 package session2
 
-import "fmt"
+import (
+	"fmt"
+	"reflect"
+)
 
 // Key is a typed key: the session class of your own. It gives Set and Get their
 // type back, and spares gob the registration of it. Make it once, for a name
@@ -31,7 +34,7 @@ func (k Key[T]) decode(s *Session, data []byte, ok bool) (v T, _ bool) {
 	}
 	v, err := decodeTyped[T](s.m.cfg.Codec, data)
 	if err != nil {
-		s.undecodable(k.name, err)
+		s.undecodable(k.name, reflect.TypeFor[T]().String(), err)
 		var zero T
 		return zero, false
 	}

@@ -48,12 +48,21 @@ func (h hearing) report(ctx context.Context, m *Manager) {
 	}
 }
 
+// eventContext is what Config.OnEvent is given: the handler's context, by which
+// it finds the session.
+func (s *Session) eventContext() context.Context {
+	if s.request != nil {
+		return s.request.Context()
+	}
+	return s.ctx
+}
+
 // load finds the session that the request's cookies open. It runs once; if it
 // panics, the session cannot be used any more.
 func (s *Session) load(ctx context.Context) {
 	var h hearing
 	if s.loadOnce(ctx, &h) {
-		h.report(ctx, s.m)
+		h.report(s.eventContext(), s.m)
 	}
 }
 

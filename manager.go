@@ -84,8 +84,9 @@ func (m *Manager) Revoke(ctx context.Context, id ID) error {
 
 // RevokeUser ends all sessions of user in this manager's realm, and returns their
 // number (ASVS 7.4.2). A login that commits at the same time is either ended or
-// comes after. For "", who is nobody, it ends none. A store that is neither a
-// [UserStore] nor an [IterStore] returns errors.ErrUnsupported.
+// comes after. For "", who is nobody, it ends none. Where the request's own
+// session is among them, Destroy it as well, and its cookie goes, too. A store
+// that is neither a [UserStore] nor an [IterStore] returns errors.ErrUnsupported.
 func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 	return m.revokeUser(ctx, user)
 }
@@ -121,6 +122,9 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 	if err == nil || errors.Is(err, ErrUncertain) { // then all is deleted, and the number may be too small
 		for _, id := range ids {
 			m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
+		}
+		for range n - len(ids) { // began since they were listed: the store does not say which
+			m.emit(ctx, Event{Kind: EventRevoked, User: user})
 		}
 	}
 	return n, err

@@ -57,6 +57,10 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 		return openPostgres(u, o)
 	case "mysql":
 		return openMySQL(u, o)
+	case "memory", "file", "bolt", "gob":
+	default:
+		return nil, fmt.Errorf("session2: open: no store has the URL scheme %q, as in file:path; "+
+			"there are file, bolt, gob, memory, postgres and mysql", u.Scheme)
 	}
 	path, err := storePath(u)
 	if err != nil {
@@ -71,11 +75,10 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 	case "bolt":
 		opts := BoltOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*BoltStore, error) { return OpenBoltStore(path, &opts) })
-	case "gob":
+	default:
 		opts := GobOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group")}
 		return opened(o, func() (*GobStore, error) { return OpenGobStore(path, &opts) })
 	}
-	return nil, fmt.Errorf("session2: open: no store has the URL scheme %q", u.Scheme)
 }
 
 // opened opens the store if all of its options were understood.

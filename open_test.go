@@ -53,7 +53,7 @@ func TestOpenRelativePath(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                             "no path",
+		"":                             "there are file, bolt",
 		"sessions":                     "scheme",
 		"redis:localhost":              "redis",
 		"file:":                        "names no path",
@@ -70,7 +70,7 @@ func TestOpenRefuses(t *testing.T) {
 		"memory:?nosync=true":          `unknown option "nosync"`,
 		"file:%zz":                     "URL",
 		"postgres://u:hunter2@h:x/db":  "URL",
-		"pg://u:hunter2@h/db":          "without host",
+		"pg://u:hunter2@h/db":          "postgres",
 	} {
 		store, err := session2.Open(t.Context(), url)
 		if store != nil || err == nil || !strings.Contains(err.Error(), want) {

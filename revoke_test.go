@@ -50,3 +50,29 @@ func TestRevokeUserOfAnUncertainNumber(t *testing.T) {
 		t.Errorf("%d revoked events, user %q; want 1 and nobody", n, st.UserOf(b))
 	}
 }
+
+// lateStore lets a session begin between the listing of a user's sessions and
+// their deletion.
+type lateStore struct {
+	*session2.MemoryStore
+	meanwhile func()
+}
+
+func (l *lateStore) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+	l.meanwhile()
+	return l.MemoryStore.DeleteUser(ctx, user, keep...)
+}
+
+// As many events as sessions that ended, those included that began meanwhile.
+func TestRevokeUserBesideALogin(t *testing.T) {
+	store := &lateStore{MemoryStore: session2.NewMemoryStore()}
+	st := newSite(t, store, session2.Config{})
+	st.login("alice")
+	store.meanwhile = func() { st.login("alice"); st.login("alice") }
+	if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 3 || err != nil {
+		t.Errorf("RevokeUser = %d, %v; want 3, nil", n, err)
+	}
+	if n := st.events.count(session2.EventRevoked); n != 3 {
+		t.Errorf("%d revoked events, want 3", n)
+	}
+}

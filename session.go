@@ -135,7 +135,7 @@ func (s *Session) usedLate() {
 	id := s.work.id
 	s.note = cmp.Or(s.note, errOver)
 	s.mu.Unlock()
-	s.m.emit(s.ctx, Event{Kind: EventDropped, ID: id, Err: errOver})
+	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
 }
 
 // change applies o to what the handler sees and logs it for the commit.
@@ -286,7 +286,9 @@ func renew(st *state) error {
 }
 
 // Get returns a copy of the value of key, nil if there is none. A value that
-// cannot be decoded reads as nil, and is in Err.
+// cannot be decoded reads as nil, is in Err, and an EventCorrupt. With [Gob] that
+// is so for a value of a type that only its [Key] knows, unless the type is
+// registered by gob.Register.
 func (s *Session) Get(key string) any {
 	data, ok := s.raw(key)
 	return s.decode(key, data, ok)
@@ -299,7 +301,7 @@ func (s *Session) decode(key string, data []byte, ok bool) any {
 	}
 	v, err := decodeAny(s.m.cfg.Codec, data)
 	if err != nil {
-		s.undecodable(key, err)
+		s.undecodable(key, "value that names its type", err)
 		return nil
 	}
 	return v
@@ -337,18 +339,18 @@ type valueError struct {
 func (e *valueError) Error() string { return fmt.Sprintf("%s (%T)", e.what, e.cause) }
 func (e *valueError) Unwrap() error { return e.cause }
 
-func getError(key string, err error) error {
-	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded", err})
+func getError(key, what string, err error) error {
+	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded as a " + what, err})
 }
 
 // undecodable notes a value that counts as absent.
-func (s *Session) undecodable(key string, err error) {
-	err = getError(key, err)
+func (s *Session) undecodable(key, what string, err error) {
+	err = getError(key, what, err)
 	s.mu.Lock()
 	s.note = cmp.Or(s.note, err)
 	e := Event{Kind: EventCorrupt, ID: s.work.id, User: s.work.user, Err: err}
 	s.mu.Unlock()
-	s.m.emit(s.ctx, e)
+	s.m.emit(s.eventContext(), e)
 }
 
 // Set sets key to v, which is encoded at once: changing v afterwards changes
@@ -533,7 +535,8 @@ func (s *Session) SetPersistent(persistent bool) {
 }
 
 // SetLifetime sets this session's absolute limit, counted from its creation or
-// its latest login, instead of Config.Lifetime; 0 goes back to that.
+// its latest login, instead of Config.Lifetime; 0 goes back to that. A negative
+// one is a mistake: it is in Err, and fails the request.
 func (s *Session) SetLifetime(d time.Duration) {
 	if d < 0 {
 		s.refuse(fmt.Errorf("session2: set lifetime: %v is negative", d))
@@ -558,7 +561,8 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 // Remember keeps the session for d, used or not, in a cookie that outlives the
 // browser: it is SetPersistent(true), SetLifetime(d) and SetIdleTimeout(d). Call it
 // after SetUser, which drops the limits of another user's session; a later login of
-// the same user keeps them. Browsers keep no cookie for longer than 400 days.
+// the same user keeps them. A d that is not positive is a mistake: it is in Err,
+// and fails the request. Browsers keep no cookie for longer than 400 days.
 func (s *Session) Remember(d time.Duration) {
 	if d <= 0 {
 		s.refuse(fmt.Errorf("session2: remember: %v is not positive", d))
@@ -581,8 +585,10 @@ func (s *Session) Passive() {
 
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
-// request presents cookies of several sessions, all of them end. What is changed
-// after it belongs to a new session.
+// request presents cookies of several sessions, all of them end. A token that a
+// login or Renew has replaced ends nothing, or whoever knew it could sign others
+// out: only the cookie goes, and Err is ErrStale. What is changed after Destroy
+// belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
@@ -592,10 +598,10 @@ func (s *Session) Destroy() {
 		s.ended = append(s.ended, s.life.base)
 		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
-	s.revoke = s.life.standing != superseded && s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
+	s.revoke = s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
 	s.ends++
 	s.reset()
-	if s.life.standing == superseded { // dropped as any change by this token, and as audibly
+	if s.life.standing == superseded { // the session is not ended by this token, and that is audible
 		s.apply(func(*state) error { return nil })
 	}
 }

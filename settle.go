@@ -35,7 +35,7 @@ func failureKind(err error) EventKind {
 		return EventDropped
 	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
 		return EventConflict
-	case !failedByStore(err):
+	case !failedByStore(err), errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain): // others were faster each time
 		return EventDropped
 	}
 	return EventStoreError
@@ -54,7 +54,10 @@ func (s *Session) fail(t *txn, err error) {
 	switch {
 	case errors.As(err, &dropped): // nothing can be stored for this token any more, but by a login
 		s.life, s.looks = s.shut(dropped.id, t.life.shown), looks{}
-		s.note, s.cookie = cmp.Or(s.note, err), keepCookie
+		s.note = cmp.Or(s.note, err)
+		if !t.revoke {
+			s.cookie = keepCookie
+		}
 	case errors.Is(err, errBegun):
 		s.note = cmp.Or(s.note, err)
 	case errors.Is(err, ErrStale):
@@ -192,12 +195,12 @@ func (s *Session) buried(t *txn) {
 
 // gone notes the end of a session.
 func (s *Session) gone(t *txn, st *state) {
-	s.revoked(t)
+	s.revoked(t, st)
 	t.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 }
 
-// revoked takes the cookie from the client.
-func (s *Session) revoked(t *txn) {
+// revoked takes the cookie of a session from the client.
+func (s *Session) revoked(t *txn, st *state) {
 	s.mu.Lock()
 	s.cookie, s.former = revokeCookie, true
 	if s.ends == t.ends {
@@ -205,11 +208,11 @@ func (s *Session) revoked(t *txn) {
 	}
 	begun := s.begun
 	if begun {
-		s.note = cmp.Or(s.note, errBegun)
+		s.note = cmp.Or(s.note, errNotRevoked)
 	}
 	s.mu.Unlock()
 	if begun {
-		t.event(EventDropped, fmt.Errorf("the cookie is not revoked: %w", errBegun))
+		t.hear(Event{Kind: EventDropped, ID: st.id, User: st.user, Err: errNotRevoked})
 	}
 }
 

@@ -65,6 +65,9 @@ func (s *FileStore) place(dir string) error {
 	if s.shared {
 		s.fs = fsys.Share(own, nil)
 	}
+	if dir == "" { // of an unset variable, as likely as not
+		return errors.New("no directory is named")
+	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err

@@ -79,3 +79,18 @@ func TestStoresTakeAnyPath(t *testing.T) {
 		})
 	}
 }
+
+// An empty path is that of a variable that nobody has set.
+func TestStoresRefuseAnEmptyPath(t *testing.T) {
+	for name, open := range placed {
+		dir := t.TempDir()
+		t.Chdir(dir)
+		if s, err := open(""); err == nil {
+			s.Close()
+			t.Errorf("%s: opened", name)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 0 {
+			t.Errorf("%s: left behind: %v", name, left)
+		}
+	}
+}
