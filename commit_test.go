@@ -302,17 +302,17 @@ func TestARefusalIsSaidAtOnce(t *testing.T) {
 func TestEndlessConflictsAreNoFailureOfTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newHookStore()
-		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
 		store.set(func() {
 			store.onSave = func(session2.Record, session2.Version, func() error) error { return session2.ErrConflict }
 		})
-		res := st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+		res := st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
 		if res.StatusCode != http.StatusServiceUnavailable {
 			t.Errorf("status %d, want 503", res.StatusCode)
 		}
-		if st.events.count(session2.EventDropped) != 1 || st.events.count(session2.EventStoreError) != 0 {
-			t.Errorf("events %v, want one that the changes were dropped, and none of the store", st.events.list)
+		if st.Events.Count(session2.EventDropped) != 1 || st.Events.Count(session2.EventStoreError) != 0 {
+			t.Errorf("events %v, want one that the changes were dropped, and none of the store", st.Events.List)
 		}
 	})
 }
@@ -321,11 +321,11 @@ func TestEndlessConflictsAreNoFailureOfTheStore(t *testing.T) {
 // stays, and loses nothing else.
 func TestALogoutThatComesTooLateForTheCookie(t *testing.T) {
 	store := session2.NewMemoryStore()
-	st := newSite(t, store, session2.Config{})
-	b := st.login("alice")
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
 	var id session2.ID
 	var err error
-	res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 		id = s.ID()
 		w.(http.Flusher).Flush()
 		s.Destroy()
@@ -340,7 +340,7 @@ func TestALogoutThatComesTooLateForTheCookie(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "revoked") {
 		t.Errorf("Err() = %v, want that the cookie is not revoked", err)
 	}
-	for _, e := range st.events.list {
+	for _, e := range st.Events.List {
 		if e.Kind == session2.EventDropped && (e.ID != id || e.User != "alice") {
 			t.Errorf("the event is of session %v, user %q", e.ID, e.User)
 		}

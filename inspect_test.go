@@ -58,7 +58,7 @@ func wantItem(t *testing.T, item session2.Item, key string, want any) {
 }
 
 func TestInspectCorrupt(t *testing.T) {
-	rec := sqlRecord(1)
+	rec := houseRecord(1, "alice")
 	rec.Data = []byte("scrambled")
 	_, err := session2.Inspect(rec)
 	if !errors.Is(err, session2.ErrCorrupt) || !strings.Contains(err.Error(), rec.ID.String()) || strings.Contains(err.Error(), "scrambled") {

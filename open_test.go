@@ -86,3 +86,17 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("Open with a context that has ended: %v", err)
 	}
 }
+
+// TestOpenMySQLTLS finds that the driver expects the certificate of the URL's
+// host.
+func TestOpenMySQLTLS(t *testing.T) {
+	for url, want := range map[string]string{
+		"mysql://u@db.example:3307/db?tls=true": "db.example",
+		"mysql://u@db.example/db?tls=true":      "db.example",
+		"mysql://u@[::1]/db?tls=true":           "::1",
+	} {
+		if got, err := session2.MySQLServerName(url); got != want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", url, got, err, want)
+		}
+	}
+}

@@ -245,12 +245,12 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 			t.Errorf("status %d, cookies %v, Err %v, %d records", res.StatusCode, res.Cookies(), err, records(t, store))
 		}
 		// A logout takes the cookie from the browser that asks for it, and no more.
-		bye := old.clone()
-		st.do(bye, func(s *session2.Session) { s.Set("x", 1); s.Destroy(); s.Set("y", 1); err = s.Commit(t.Context()) })
-		if bye.token() != "" || !errors.Is(err, session2.ErrStale) || records(t, store) != 1 {
-			t.Errorf("Destroy: cookie %t, Commit %v, %d records", bye.token() != "", err, records(t, store))
+		bye := old.Clone()
+		st.Do(bye, func(s *session2.Session) { s.Set("x", 1); s.Destroy(); s.Set("y", 1); err = s.Commit(t.Context()) })
+		if bye.Token() != "" || !errors.Is(err, session2.ErrStale) || records(t, store) != 1 {
+			t.Errorf("Destroy: cookie %t, Commit %v, %d records", bye.Token() != "", err, records(t, store))
 		}
-		if n := st.events.count(session2.EventDestroyed); n != 0 {
+		if n := st.Events.Count(session2.EventDestroyed); n != 0 {
 			t.Errorf("%d sessions ended, want none", n)
 		}
 		time.Sleep(31 * time.Second)

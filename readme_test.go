@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -46,11 +47,12 @@ func TestTextsNameTestsThatExist(t *testing.T) {
 func TestStoresShowTheSchema(t *testing.T) {
 	text, err := os.ReadFile("docs/STORES.md")
 	testsite.Must(t, err)
-	for _, sys := range sqlSystems {
-		store, err := sys.open(unconnected(t), nil)
+	for _, url := range []string{"postgres://localhost/db", "mysql://u@localhost/db"} { // nobody is called
+		store, err := session2.Open(t.Context(), url)
 		testsite.Must(t, err)
-		if ddl := strings.Join(store.Schema(), ";\n") + ";\n"; !strings.Contains(string(text), "```sql\n"+ddl+"```") {
-			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", sys.name, ddl)
+		ddl := strings.Join(store.(interface{ Schema() []string }).Schema(), ";\n") + ";\n"
+		if !strings.Contains(string(text), "```sql\n"+ddl+"```") {
+			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", url, ddl)
 		}
 	}
 }

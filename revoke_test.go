@@ -66,13 +66,13 @@ func (l *lateStore) DeleteUser(ctx context.Context, user string, keep ...session
 // As many events as sessions that ended, those included that began meanwhile.
 func TestRevokeUserBesideALogin(t *testing.T) {
 	store := &lateStore{MemoryStore: session2.NewMemoryStore()}
-	st := newSite(t, store, session2.Config{})
-	st.login("alice")
-	store.meanwhile = func() { st.login("alice"); st.login("alice") }
-	if n, err := st.m.RevokeUser(t.Context(), "alice"); n != 3 || err != nil {
+	st := testsite.NewSite(t, store, session2.Config{})
+	st.Login("alice")
+	store.meanwhile = func() { st.Login("alice"); st.Login("alice") }
+	if n, err := st.M.RevokeUser(t.Context(), "alice"); n != 3 || err != nil {
 		t.Errorf("RevokeUser = %d, %v; want 3, nil", n, err)
 	}
-	if n := st.events.count(session2.EventRevoked); n != 3 {
+	if n := st.Events.Count(session2.EventRevoked); n != 3 {
 		t.Errorf("%d revoked events, want 3", n)
 	}
 }

@@ -26,7 +26,7 @@ func TestGobStoreCopiedInUse(t *testing.T) {
 	for w := range saved {
 		first.Add(1)
 		wg.Go(func() {
-			rec := sqlRecord(byte(w + 1))
+			rec := houseRecord(byte(w+1), "alice")
 			rec.Data = make([]byte, 1000)
 			for prev := session2.Version(0); ; prev = rec.Version {
 				select {
@@ -68,7 +68,7 @@ func wantCopied(t *testing.T, path string, saved *[4]atomic.Uint64) {
 	testsite.Must(t, err)
 	defer store.Close()
 	for w := range least {
-		rec, err := store.Load(t.Context(), sqlRecord(byte(w+1)).ID)
+		rec, err := store.Load(t.Context(), houseRecord(byte(w+1), "alice").ID)
 		if err != nil || uint64(rec.Version) < least[w] || binary.BigEndian.Uint64(rec.Data) != uint64(rec.Version) {
 			t.Errorf("writer %d: got version %d, %v, want at least %d", w, rec.Version, err, least[w])
 		}

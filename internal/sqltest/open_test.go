@@ -1,4 +1,4 @@
-package session2_test
+package sqltest
 
 import (
 	"context"
@@ -80,20 +80,6 @@ func TestOpenSQLRefusals(t *testing.T) {
 		_, err := session2.Open(t.Context(), test.url)
 		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("Open(%q): got %v, want it to say %q without the password", test.url, err, test.says)
-		}
-	}
-}
-
-// TestOpenMySQLTLS finds that the driver expects the certificate of the URL's
-// host.
-func TestOpenMySQLTLS(t *testing.T) {
-	for url, want := range map[string]string{
-		"mysql://u@db.example:3307/db?tls=true": "db.example",
-		"mysql://u@db.example/db?tls=true":      "db.example",
-		"mysql://u@[::1]/db?tls=true":           "::1",
-	} {
-		if got, err := session2.MySQLServerName(url); got != want || err != nil {
-			t.Errorf("%s: got %q, %v, want %q", url, got, err, want)
 		}
 	}
 }

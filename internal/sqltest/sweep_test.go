@@ -1,4 +1,4 @@
-package session2_test
+package sqltest
 
 import (
 	"context"
@@ -406,22 +406,25 @@ func TestSQLRefiling(t *testing.T) {
 		store, db, table := sys.filled(t, dsn)
 		at := time.Now().Truncate(time.Microsecond)
 		sweep := func() int {
-			n, err := store.(interface {
-				DeleteOldAt(ctx context.Context, now time.Time, age time.Duration) (int, error)
-			}).DeleteOldAt(t.Context(), at, idle*time.Minute)
+			n, err := store.DeleteOld(t.Context(), idle*time.Minute)
 			testsite.Must(t, err)
 			return n
 		}
+		pass := func(d time.Duration) { // all that is stored becomes older
+			_, err := db.Exec(strings.NewReplacer("{t}", table, "{d}", fmt.Sprint(d.Microseconds())).Replace(
+				"UPDATE {t} SET accessed = accessed-{d}, expires = expires-{d}, by_accessed = by_accessed-{d}, by_expires = by_expires-{d}"))
+			testsite.Must(t, err)
+		}
 		for i := range sessions { // begun at different times
 			rec := session2.Record{ID: sqlRowID(i), Version: 1, Created: at}
-			rec.Accessed = at.Add(time.Duration(i%idle) * time.Minute)
+			rec.Accessed = at.Add(time.Duration(i%idle-idle) * time.Minute)
 			rec.Expires = rec.Accessed.Add(idle * time.Minute)
 			testsite.Must(t, store.Save(t.Context(), rec, 0))
 		}
-		at = at.Add(idle * time.Minute)
 		refiled := 0
 		for range minutes {
-			_, err := db.Exec(fmt.Sprintf("UPDATE %s SET accessed = %d, expires = %d", table, at.UnixMicro(), at.Add(idle*time.Minute).UnixMicro()))
+			now := time.Now()
+			_, err := db.Exec(fmt.Sprintf("UPDATE %s SET accessed = %d, expires = %d", table, now.UnixMicro(), now.Add(idle*time.Minute).UnixMicro()))
 			testsite.Must(t, err)
 			before := sys.filedAt(t, db, table)
 			if n := sweep(); n != 0 {
@@ -432,14 +435,14 @@ func TestSQLRefiling(t *testing.T) {
 					refiled++
 				}
 			}
-			at = at.Add(time.Minute)
+			pass(time.Minute)
 		}
 		per := float64(refiled) / sessions
 		t.Logf("%.2f writes a session in %d minutes", per, minutes)
 		if per > minutes/idle {
 			t.Errorf("got %.2f writes a session in %d minutes, want one in %d", per, minutes, idle)
 		}
-		at = at.Add(idle * time.Minute)
+		pass(idle * time.Minute)
 		if n := sweep(); n != sessions {
 			t.Errorf("unused: got %d deleted, want %d", n, sessions)
 		}

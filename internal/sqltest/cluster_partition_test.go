@@ -1,6 +1,6 @@
 //go:build cluster
 
-package session2_test
+package sqltest
 
 import (
 	"regexp"

@@ -1,4 +1,4 @@
-package session2_test
+package sqltest
 
 import (
 	"bufio"

@@ -1,4 +1,4 @@
-package session2_test
+package sqltest
 
 import (
 	"bytes"
@@ -213,6 +213,8 @@ func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultp
 		t.Error("no connection was broken: nothing was tested")
 	}
 }
+
+var counter = session2.NewKey[int]("counter")
 
 // counted returns what the session counted and which requests say so, once the
 // pool has got rid of its broken connections.
