@@ -3,10 +3,13 @@ package session2_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,5 +226,97 @@ func TestConfirmPanics(t *testing.T) {
 	})
 	if u := st.userOf(b); u != "alice" {
 		t.Errorf("status %d without the cookie: locked out", res.StatusCode)
+	}
+}
+
+// A page that has begun before its handler looks at the session can no longer be a
+// 503: it is cut off, and not passed off as a page for nobody.
+func TestALateLookAtAFailingStoreCutsTheResponseOff(t *testing.T) {
+	store := newBrittle()
+	log := &logBook{}
+	st := newSite(t, store, session2.Config{Logger: log.logger()})
+	b := &browser{}
+	st.begin(b)
+	srv := serve(t, st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "you are ")
+		io.WriteString(w, s.User())
+	}), false)
+	for _, fails := range []bool{false, true} {
+		store.failLoad.Store(fails)
+		r, err := http.NewRequest("GET", srv.URL, nil)
+		must(t, err)
+		b.send(r)
+		var body []byte
+		res, err := srv.Client().Do(r)
+		if err == nil {
+			body, err = io.ReadAll(res.Body)
+			res.Body.Close()
+		}
+		if fails != (err != nil) || !fails && string(body) != "you are alice" {
+			t.Errorf("store failing %t: %q, %v", fails, body, err)
+		}
+	}
+	if n := strings.Count(log.String(), "Vary"); n != 1 {
+		t.Errorf("%d warnings of a late look, want 1 for the manager's life:\n%s", n, log)
+	}
+}
+
+// Whoever has the token that Renew replaced a moment ago is the session's user, and
+// may end it; whoever has the one from before a login may not.
+func TestALogoutBesideARenewal(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*session2.Session)
+		ends   bool
+	}{
+		"Renew":             {(*session2.Session).Renew, true},
+		"Renew and a login": {func(s *session2.Session) { s.Renew(); s.Commit(context.Background()); s.SetUser("alice") }, false},
+		"a login":           {func(s *session2.Session) { s.SetUser("alice") }, false},
+	} {
+		store := session2.NewMemoryStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		old := b.clone()
+		st.do(b, c.change)
+		kept := old.clone()
+		st.do(kept, func(s *session2.Session) { s.Destroy(); s.Discard() })
+		if st.userOf(b) != "alice" {
+			t.Errorf("%s: a logout that was discarded ended the session", name)
+		}
+		res := st.do(old, func(s *session2.Session) {
+			s.Destroy()
+			if err := s.Commit(context.Background()); err != nil == c.ends {
+				t.Errorf("%s: Commit = %v", name, err)
+			}
+		})
+		if res.StatusCode != 200 || old.token() != "" || (st.userOf(b) == "") != c.ends {
+			t.Errorf("%s: status %d, cookie %t, user %q; ended %t wanted", name, res.StatusCode, old.token() != "", st.userOf(b), c.ends)
+		}
+	}
+}
+
+// A copy of a session, which vet forbids, shows no token either.
+func TestNoTokenInACopyOfASession(t *testing.T) {
+	st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.login("alice")
+	s, err := st.m.Open(t.Context(), b.token())
+	must(t, err)
+	_, secret, _ := strings.Cut(b.token(), ".")
+	if text := fmt.Sprintf("%+v %#v", reflect.ValueOf(s).Elem(), reflect.ValueOf(s).Elem()); strings.Contains(text, secret) {
+		t.Errorf("printed: %s", text)
+	}
+}
+
+func TestRevokeOthersOfAnotherManagersSession(t *testing.T) {
+	store := session2.NewMemoryStore()
+	site := newSite(t, store, session2.Config{})
+	admin := newSite(t, store, session2.Config{Realm: "admin"})
+	boss := admin.login("alice")
+	site.do(site.login("alice"), func(s *session2.Session) {
+		if n, err := admin.m.RevokeOthers(t.Context(), s); n != 0 || err == nil {
+			t.Errorf("RevokeOthers = %d, %v; want an error", n, err)
+		}
+	})
+	if admin.userOf(boss) != "alice" {
+		t.Error("a user of the site has signed the administrator of the same name out")
 	}
 }

@@ -33,7 +33,7 @@ type Session struct {
 	ctx     context.Context // to load by
 	arrived time.Time       // tokens are judged by it
 	request *http.Request   // nil for Manager.Open
-	opened  string          // Manager.Open's token
+	opened  *string         // Manager.Open's token; a pointer, so that no copy prints it
 
 	loading sync.Mutex // held by the load; taken before mu
 	loaded  atomic.Bool
@@ -71,6 +71,7 @@ type working struct {
 	cookie cookieAction
 	stale  error  // the token was replaced by a login before this request
 	broken error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	unread bool   // the record could not be loaded
 	wrong  error  // a change that could not be made: until Discard
 	note   error  // what else Err tells, and the response does not
 	handed []hash // of the tokens that Token has returned
@@ -84,7 +85,8 @@ type life struct {
 	shown     verifier // what it did present
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
-	unseen    bool // shown is replaced, and its successor is still to be sent
+	unseen    bool   // shown is replaced, and its successor is still to be sent
+	renewed   *state // superseded by Renew only: what Destroy ends all the same
 }
 
 // undo is a session before Destroy.
@@ -585,17 +587,17 @@ func (s *Session) Passive() {
 
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
-// request presents cookies of several sessions, all of them end. A token that a
-// login or Renew has replaced ends nothing, or whoever knew it could sign others
-// out: only the cookie goes, and Err is ErrStale. What is changed after Destroy
-// belongs to a new session.
+// request presents cookies of several sessions, all of them end; so does one whose
+// token Renew has replaced within RenewGrace. A token that a login has replaced ends
+// nothing, or whoever knew it before could sign others out: only the cookie goes,
+// and Err is ErrStale. What is changed after Destroy belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
-	if s.life.base.stored() {
+	if st := cmp.Or(s.life.renewed, s.life.base); st.stored() {
 		s.remember()
-		s.ended = append(s.ended, s.life.base)
+		s.ended = append(s.ended, st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
 	s.revoke = s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
@@ -635,6 +637,16 @@ func (s *Session) Discard() {
 	s.undo, s.ended, s.revoke, s.wrong = nil, nil, false, nil
 	s.looks.discarded()
 	s.reset()
+}
+
+// fooled reports whether the session reads as empty because it could not be loaded.
+func (s *Session) fooled() bool {
+	if !s.loaded.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread
 }
 
 // finish ends the request's use of the session: its handler has returned.

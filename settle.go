@@ -186,6 +186,7 @@ func (s *Session) buried(t *txn) {
 	if len(s.ended) == 0 {
 		s.undo = nil
 	}
+	s.stale = nil // if the session was ended by a token that Renew had replaced
 	s.mu.Unlock()
 	for _, st := range t.ended {
 		s.gone(t, st)
