@@ -182,7 +182,7 @@ func (s *Session) start() (*txn, hearing, error) {
 		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
 	}
 	if !changed {
-		if a := s.attempt(); late != nil || a.idle(microNow()) {
+		if a := s.attempt(); late != nil || s.neglected || a.idle(microNow()) {
 			return nil, nil, nil
 		}
 	}
@@ -435,6 +435,7 @@ func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
 // then uncertain. A create is not asked again: it may have landed and been
 // deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
+	var first error
 	again(ctx, func() bool {
 		if err != nil && t.over(microNow()) { // an expired session must not come back either
 			err = uncertain(err)
@@ -448,21 +449,33 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 			t.event(EventStoreError, err)
 		}
 		t.lost, t.failed = true, true
+		first = cmp.Or(first, err)
 		if prev == 0 {
 			err = uncertain(err)
 		}
 		return prev == 0
 	})
-	return err
+	return withCause(err, first)
+}
+
+// withCause adds to the error of a store that was asked until the time was up what
+// it said at first.
+func withCause(err, first error) error {
+	if first == nil || !errors.Is(err, context.DeadlineExceeded) || errors.Is(first, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, first)
 }
 
 // bury deletes the sessions that Destroy or a login ended. If that fails, the
 // logout has failed, and what was created after it is taken back.
 func (t *txn) bury(ctx context.Context) (err error) {
 	store := t.s.m.store
+	var first error
 	for _, st := range t.ended {
 		again(ctx, func() bool {
 			err = store.Delete(ctx, st.id)
+			first = cmp.Or(first, err)
 			return err == nil || refused(err)
 		})
 		if err != nil {
@@ -472,7 +485,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 	if err == nil {
 		return nil
 	}
-	t.event(EventStoreError, err)
+	err = withCause(err, first)
 	if t.plan.todo == doSave && t.plan.event == EventCreated {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
 		defer cancel()
@@ -494,7 +507,11 @@ func again(ctx context.Context, f func() (done bool)) {
 }
 
 func (t *txn) event(kind EventKind, err error) {
-	t.hear(Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err})
+	e := Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err}
+	if e.ID == (ID{}) && len(t.ended) > 0 {
+		e.ID, e.User = t.ended[0].id, t.ended[0].user
+	}
+	t.hear(e)
 }
 
 // sleep waits for d, or returns ctx's error.

@@ -3,6 +3,7 @@ package session2_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"strings"
@@ -344,4 +345,59 @@ func TestALogoutThatComesTooLateForTheCookie(t *testing.T) {
 			t.Errorf("the event is of session %v, user %q", e.ID, e.User)
 		}
 	}
+}
+
+// A failed commit is one event, of the session that it was about, whatever the store
+// said in its course.
+func TestAFailedCommitIsOneEvent(t *testing.T) {
+	refusal := fmt.Errorf("delete: %w", fs.ErrPermission)
+	for name, c := range map[string]struct {
+		err error
+		do  func(*session2.Session)
+	}{
+		"a refused logout": {refusal, (*session2.Session).Destroy},
+		"a failed logout":  {errDown, (*session2.Session).Destroy},
+		"a refused save":   {refusal, func(s *session2.Session) { s.Set("k", 1) }},
+		"a failed save":    {errDown, func(s *session2.Session) { s.Set("k", 1) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newHookStore()
+				st := newSite(t, store, session2.Config{})
+				b := st.login("alice")
+				store.set(func() {
+					store.onSave = func(session2.Record, session2.Version, func() error) error { return c.err }
+					store.onDel = func(session2.ID) error { return c.err }
+				})
+				st.events.list = nil
+				var id session2.ID
+				st.do(b, func(s *session2.Session) { id = s.ID(); c.do(s) })
+				if n := len(st.events.list); n != 1 {
+					t.Fatalf("events %v, want one", st.events.list)
+				}
+				if e := st.events.list[0]; e.Kind != session2.EventStoreError || e.ID != id || e.User != "alice" || !errors.Is(e.Err, c.err) {
+					t.Errorf("event %v of session %v, user %q: %v; want a store error of %v", e.Kind, e.ID, e.User, e.Err, id)
+				}
+			})
+		})
+	}
+}
+
+// Housekeeping that the store refuses is left to another request, and not tried
+// again at the end of this one.
+func TestRefusedHousekeepingIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := newSite(t, store, session2.Config{})
+		b := st.login("alice")
+		time.Sleep(2 * time.Minute)
+		touches := 0
+		store.set(func() {
+			store.onTouch = func() error { touches++; return fs.ErrPermission }
+		})
+		res := st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s.User()) })
+		if n := st.events.count(session2.EventStoreError); res.StatusCode != 200 || touches != 1 || n != 1 {
+			t.Errorf("status %d, %d touches, %d events; want 200, 1 and 1", res.StatusCode, touches, n)
+		}
+	})
 }

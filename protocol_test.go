@@ -23,6 +23,8 @@ type hookStore struct {
 	onLoad func(id session2.ID) error
 	onSave func(rec session2.Record, prev session2.Version, save func() error) error
 	onDel  func(id session2.ID) error
+
+	onTouch func() error
 }
 
 func newHookStore() *hookStore {
@@ -91,6 +93,14 @@ func (h *hookStore) Delete(ctx context.Context, id session2.ID) error {
 
 func (h *hookStore) Touch(ctx context.Context, id session2.ID, accessed, expires time.Time) error {
 	h.called("touch")
+	h.mu.Lock()
+	hook := h.onTouch
+	h.mu.Unlock()
+	if hook != nil {
+		if err := hook(); err != nil {
+			return err
+		}
+	}
 	return h.MemoryStore.Touch(ctx, id, accessed, expires)
 }
 

@@ -66,16 +66,17 @@ type working struct {
 	committed  chan struct{} // closed when it ends; nil if nobody waits
 	fresh      bool          // the latest commit has stored something: the token is the session's
 
-	revoke bool // Destroy: the client's cookie goes, whatever it opens
-	former bool // the cookies of earlier releases go, too
-	cookie cookieAction
-	stale  error  // the token was replaced by a login before this request
-	broken error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
-	unread bool   // the record could not be loaded
-	wrong  error  // a change that could not be made: until Discard
-	note   error  // what else Err tells, and the response does not
-	handed []hash // of the tokens that Token has returned
-	drawn  []mark // the form tokens that this request has made
+	revoke    bool // Destroy: the client's cookie goes, whatever it opens
+	former    bool // the cookies of earlier releases go, too
+	cookie    cookieAction
+	stale     error  // the token was replaced by a login before this request
+	broken    error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	unread    bool   // the record could not be loaded
+	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
+	wrong     error  // a change that could not be made: until Discard
+	note      error  // what else Err tells, and the response does not
+	handed    []hash // of the tokens that Token has returned
+	drawn     []mark // the form tokens that this request has made
 }
 
 // life is a session's base and what the client's token is to it.

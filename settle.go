@@ -19,13 +19,23 @@ func (s *Session) settle(t *txn, err error) error {
 	}
 	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 { // housekeeping, for another time
 		if failedByStore(err) && !errors.Is(err, errLate) {
-			t.event(EventStoreError, err)
+			t.failure(EventStoreError, err)
+			s.mu.Lock()
+			s.neglected = true
+			s.mu.Unlock()
 		}
 		return nil
 	}
-	t.event(failureKind(err), err)
+	t.failure(failureKind(err), err)
 	s.fail(t, err)
 	return err
+}
+
+// failure notes the one event of a commit that failed: what the store said in its
+// course is in the error.
+func (t *txn) failure(kind EventKind, err error) {
+	t.hearing = slices.DeleteFunc(t.hearing, func(e Event) bool { return e.Kind == EventStoreError })
+	t.event(kind, err)
 }
 
 // failureKind returns the event that a failed commit is.
