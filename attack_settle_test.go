@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,5 +320,95 @@ func TestRevokeOthersOfAnotherManagersSession(t *testing.T) {
 	})
 	if admin.userOf(boss) != "alice" {
 		t.Error("a user of the site has signed the administrator of the same name out")
+	}
+}
+
+// A session that merely came to hold nothing takes nothing with it that a request
+// under way adds: to nobody has it ended. What somebody has taken from it is taken
+// once.
+func TestEmptyingASessionLosesNothing(t *testing.T) {
+	coupon := session2.NewKey[string]("coupon")
+	taken := func(s *session2.Session) { coupon.Pop(s) }
+	for name, c := range map[string]struct {
+		meanwhile, second func(*session2.Session)
+		status            int
+		cart, user        any
+	}{
+		"a set":       {taken, func(s *session2.Session) { s.Set("cart", "book") }, 200, "book", ""},
+		"an update":   {taken, func(s *session2.Session) { counter.Update(s, inc); s.Set("cart", 1) }, 200, 1, ""},
+		"a login":     {taken, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 1) }, 200, 1, "alice"},
+		"a Pop":       {taken, taken, 409, nil, ""},
+		"a delete":    {taken, func(s *session2.Session) { s.Delete("other") }, 200, nil, ""},
+		"nothing":     {taken, func(*session2.Session) {}, 200, nil, ""},
+		"a logout":    {taken, (*session2.Session).Destroy, 200, nil, ""},
+		"ended":       {(*session2.Session).Destroy, func(s *session2.Session) { s.Set("cart", "book") }, 200, nil, ""},
+		"emptied now": {taken, func(s *session2.Session) { s.Set("cart", 1); s.Commit(context.Background()); s.Delete("cart") }, 200, nil, ""},
+	} {
+		for _, explicit := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, explicit %t", name, explicit), func(t *testing.T) {
+				store := session2.NewMemoryStore()
+				st := newSite(t, store, session2.Config{})
+				b := &browser{}
+				st.do(b, func(s *session2.Session) { coupon.Set(s, "free") })
+				other := b.clone()
+				h := st.handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					s.User()
+					st.do(other, c.meanwhile)
+					if n := records(t, store); n > 1 {
+						t.Errorf("%d records", n)
+					}
+					c.second(s)
+					if explicit {
+						s.Commit(r.Context())
+					}
+					io.WriteString(w, "done")
+				})
+				res := recordPanics(h, b).Result()
+				b.receive(res)
+				if res.StatusCode != c.status {
+					t.Errorf("status %d, want %d", res.StatusCode, c.status)
+				}
+				want := 0
+				if c.cart != nil {
+					want = 1
+				}
+				if n := records(t, store); n != want {
+					t.Errorf("%d records are left, want %d", n, want)
+				}
+				st.do(b, func(s *session2.Session) {
+					if s.Get("cart") != c.cart || s.User() != c.user || s.Has("coupon") && c.status == 200 && c.cart != nil {
+						t.Errorf("cart %v, user %q; want %v, %q", s.Get("cart"), s.User(), c.cart, c.user)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Of requests that take a session's only value at once, one has it.
+func TestTheOnlyValueIsTakenOnce(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("coupon", "free") })
+	var ready, wg sync.WaitGroup
+	ready.Add(16)
+	var paid atomic.Int64
+	for range 16 {
+		wg.Go(func() {
+			res := st.visit(b.clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				v := s.Pop("coupon")
+				ready.Done()
+				ready.Wait()
+				fmt.Fprint(w, v)
+			})
+			if res.StatusCode == 200 {
+				paid.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if paid.Load() != 1 || records(t, store) != 0 {
+		t.Errorf("%d have taken it, %d records are left; want 1 and none", paid.Load(), records(t, store))
 	}
 }

@@ -337,6 +337,9 @@ func (t *txn) reload(ctx context.Context) error {
 		return nil
 	}
 	st, err := t.fetch(ctx)
+	if errors.Is(err, errExpired) && st.version != t.version && t.s.holds(st.id) && m.open.left(st.id, st.version) {
+		st, err = t.refill(st), nil
+	}
 	switch {
 	case err != nil && !absent(err):
 		return err
@@ -386,9 +389,25 @@ func (t *txn) gone(ctx context.Context, st *state) error {
 	return errLanded
 }
 
+// refill returns an emptied session as it was but for what it held, for a request
+// that was under way.
+func (t *txn) refill(st *state) *state {
+	st = st.clone()
+	st.emptied = true
+	st.lifetime, st.login = t.origin.lifetime, t.origin.login
+	st.expires = t.cfg.expiry(st)
+	return st
+}
+
 // remove deletes a record that was saved as expired. If that fails, it will be
-// swept.
+// swept. If other requests of this process have loaded the session when it still held
+// something, and nobody has ended it, it is left to them: what they change would
+// be lost otherwise, although nobody has meant to end anything. The last of them
+// deletes it ([Session.letGo]).
 func (t *txn) remove(ctx context.Context, id ID) {
+	if t.plan.leave && t.s.m.open.leave(id, t.version, t.s.holds(id)) {
+		return
+	}
 	if err := t.s.m.store.Delete(ctx, id); err != nil {
 		t.event(EventStoreError, err)
 	}
@@ -410,10 +429,12 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := t.save(ctx, rec, t.life.base.version); err != nil || t.plan.todo != doEnd {
+	if err := t.save(ctx, rec, t.life.base.version); err != nil {
 		return err
 	}
-	t.remove(ctx, rec.ID)
+	if t.plan.todo == doEnd {
+		t.remove(ctx, rec.ID)
+	}
 	return nil
 }
 

@@ -134,10 +134,11 @@ func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
 		b := &browser{}
 		st.do(b, func(s *session2.Session) { s.Set("k", 1) })
 		other := b.clone()
+		elsewhere := newSite(t, store, session2.Config{}) // as of another process
 		time.Sleep(time.Second)
 		// other has loaded; b empties; a third request's Touch comes between b's
 		// Save and its Delete; then other commits.
-		_, dropped := st.during(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
+		_, dropped := elsewhere.during(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
 			store.onDel = func(id session2.ID) error {
 				store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
 				return errors.New("slow, or crashed")

@@ -180,6 +180,7 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // counts: whoever has the current one is no thief. An error is the store's; a
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
+	s.hold(id)
 	st, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err

@@ -18,6 +18,7 @@ type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
+	open   running
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
 }

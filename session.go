@@ -42,6 +42,7 @@ type Session struct {
 	handing atomic.Bool // Token was called
 
 	mu       sync.Mutex
+	held     ID   // the session that Manager.open has this request for
 	passive  bool // the request is no use of the session
 	begun    bool // the response has begun: no cookie can be sent any more
 	*working      // nil before the first look
@@ -640,6 +641,44 @@ func (s *Session) Discard() {
 	s.reset()
 }
 
+// hold says that the request is about to load a session. It does so for the first
+// one only: with a second one none is its own.
+func (s *Session) hold(id ID) {
+	if s.request == nil { // nobody says when it ends
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == (ID{}) && !s.over.Load() {
+		s.held = id
+		s.m.open.add(id)
+	}
+}
+
+// holds reports whether the request is one of those that have the session.
+func (s *Session) holds(id ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held == id
+}
+
+// letGo says that the request has ended. The last one of a session that came to hold
+// nothing deletes it; if that fails, it is swept.
+func (s *Session) letGo() {
+	s.mu.Lock()
+	id := s.held
+	s.held = ID{}
+	s.mu.Unlock()
+	if id == (ID{}) || !s.m.open.remove(id) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	if err := s.m.store.Delete(ctx, id); err != nil {
+		s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: id, Err: err})
+	}
+}
+
 // fooled reports whether the session reads as empty because it could not be loaded.
 func (s *Session) fooled() bool {
 	if !s.loaded.Load() {
@@ -653,6 +692,7 @@ func (s *Session) fooled() bool {
 // finish ends the request's use of the session: its handler has returned.
 func (s *Session) finish() {
 	s.over.Store(true)
+	s.letGo()
 	if !s.handing.Load() {
 		return
 	}

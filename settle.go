@@ -147,6 +147,9 @@ func (s *Session) reworked(next *state, wrong error, gen int) bool {
 // adopt makes what was committed the base of what comes next.
 func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
+	if before.emptied && t.plan.todo == doSave {
+		s.m.open.taken(before.id, before.version)
+	}
 	next := t.adopted(late)
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
