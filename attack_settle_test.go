@@ -3,10 +3,15 @@ package session2_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,5 +229,187 @@ func TestConfirmPanics(t *testing.T) {
 	})
 	if u := st.UserOf(b); u != "alice" {
 		t.Errorf("status %d without the cookie: locked out", res.StatusCode)
+	}
+}
+
+// A page that has begun before its handler looks at the session can no longer be a
+// 503: it is cut off, and not passed off as a page for nobody.
+func TestALateLookAtAFailingStoreCutsTheResponseOff(t *testing.T) {
+	store := testsite.NewBrittle()
+	log := &testsite.Log{}
+	st := testsite.NewSite(t, store, session2.Config{Logger: log.Logger()})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "you are ")
+		io.WriteString(w, s.User())
+	}), false)
+	for _, fails := range []bool{false, true} {
+		store.FailLoad.Store(fails)
+		r, err := http.NewRequest("GET", srv.URL, nil)
+		testsite.Must(t, err)
+		b.Send(r)
+		var body []byte
+		res, err := srv.Client().Do(r)
+		if err == nil {
+			body, err = io.ReadAll(res.Body)
+			res.Body.Close()
+		}
+		if fails != (err != nil) || !fails && string(body) != "you are alice" {
+			t.Errorf("store failing %t: %q, %v", fails, body, err)
+		}
+	}
+	if n := strings.Count(log.String(), "Vary"); n != 1 {
+		t.Errorf("%d warnings of a late look, want 1 for the manager's life:\n%s", n, log)
+	}
+}
+
+// Whoever has the token that Renew replaced a moment ago is the session's user, and
+// may end it; whoever has the one from before a login may not.
+func TestALogoutBesideARenewal(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*session2.Session)
+		ends   bool
+	}{
+		"Renew":             {(*session2.Session).Renew, true},
+		"Renew and a login": {func(s *session2.Session) { s.Renew(); s.Commit(context.Background()); s.SetUser("alice") }, false},
+		"a login":           {func(s *session2.Session) { s.SetUser("alice") }, false},
+	} {
+		store := session2.NewMemoryStore()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		old := b.Clone()
+		st.Do(b, c.change)
+		kept := old.Clone()
+		st.Do(kept, func(s *session2.Session) { s.Destroy(); s.Discard() })
+		if st.UserOf(b) != "alice" {
+			t.Errorf("%s: a logout that was discarded ended the session", name)
+		}
+		res := st.Do(old, func(s *session2.Session) {
+			s.Destroy()
+			if err := s.Commit(context.Background()); err != nil == c.ends {
+				t.Errorf("%s: Commit = %v", name, err)
+			}
+		})
+		if res.StatusCode != 200 || old.Token() != "" || (st.UserOf(b) == "") != c.ends {
+			t.Errorf("%s: status %d, cookie %t, user %q; ended %t wanted", name, res.StatusCode, old.Token() != "", st.UserOf(b), c.ends)
+		}
+	}
+}
+
+// A copy of a session, which vet forbids, shows no token either.
+func TestNoTokenInACopyOfASession(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	s, err := st.M.Open(t.Context(), b.Token())
+	testsite.Must(t, err)
+	_, secret, _ := strings.Cut(b.Token(), ".")
+	if text := fmt.Sprintf("%+v %#v", reflect.ValueOf(s).Elem(), reflect.ValueOf(s).Elem()); strings.Contains(text, secret) {
+		t.Errorf("printed: %s", text)
+	}
+}
+
+func TestRevokeOthersOfAnotherManagersSession(t *testing.T) {
+	store := session2.NewMemoryStore()
+	site := testsite.NewSite(t, store, session2.Config{})
+	admin := testsite.NewSite(t, store, session2.Config{Realm: "admin"})
+	boss := admin.Login("alice")
+	site.Do(site.Login("alice"), func(s *session2.Session) {
+		if n, err := admin.M.RevokeOthers(t.Context(), s); n != 0 || err == nil {
+			t.Errorf("RevokeOthers = %d, %v; want an error", n, err)
+		}
+	})
+	if admin.UserOf(boss) != "alice" {
+		t.Error("a user of the site has signed the administrator of the same name out")
+	}
+}
+
+// A session that merely came to hold nothing takes nothing with it that a request
+// under way adds: to nobody has it ended. What somebody has taken from it is taken
+// once.
+func TestEmptyingASessionLosesNothing(t *testing.T) {
+	coupon := session2.NewKey[string]("coupon")
+	taken := func(s *session2.Session) { coupon.Pop(s) }
+	for name, c := range map[string]struct {
+		meanwhile, second func(*session2.Session)
+		status            int
+		cart, user        any
+	}{
+		"a set":       {taken, func(s *session2.Session) { s.Set("cart", "book") }, 200, "book", ""},
+		"an update":   {taken, func(s *session2.Session) { counter.Update(s, inc); s.Set("cart", 1) }, 200, 1, ""},
+		"a login":     {taken, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 1) }, 200, 1, "alice"},
+		"a Pop":       {taken, taken, 409, nil, ""},
+		"a delete":    {taken, func(s *session2.Session) { s.Delete("other") }, 200, nil, ""},
+		"nothing":     {taken, func(*session2.Session) {}, 200, nil, ""},
+		"a logout":    {taken, (*session2.Session).Destroy, 200, nil, ""},
+		"ended":       {(*session2.Session).Destroy, func(s *session2.Session) { s.Set("cart", "book") }, 200, nil, ""},
+		"emptied now": {taken, func(s *session2.Session) { s.Set("cart", 1); s.Commit(context.Background()); s.Delete("cart") }, 200, nil, ""},
+	} {
+		for _, explicit := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, explicit %t", name, explicit), func(t *testing.T) {
+				store := session2.NewMemoryStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := &testsite.Browser{}
+				st.Do(b, func(s *session2.Session) { coupon.Set(s, "free") })
+				other := b.Clone()
+				h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					s.User()
+					st.Do(other, c.meanwhile)
+					if n := records(t, store); n > 1 {
+						t.Errorf("%d records", n)
+					}
+					c.second(s)
+					if explicit {
+						s.Commit(r.Context())
+					}
+					io.WriteString(w, "done")
+				})
+				res := testsite.RecordPanics(h, b).Result()
+				b.Receive(res)
+				if res.StatusCode != c.status {
+					t.Errorf("status %d, want %d", res.StatusCode, c.status)
+				}
+				want := 0
+				if c.cart != nil {
+					want = 1
+				}
+				if n := records(t, store); n != want {
+					t.Errorf("%d records are left, want %d", n, want)
+				}
+				st.Do(b, func(s *session2.Session) {
+					if s.Get("cart") != c.cart || s.User() != c.user || s.Has("coupon") && c.status == 200 && c.cart != nil {
+						t.Errorf("cart %v, user %q; want %v, %q", s.Get("cart"), s.User(), c.cart, c.user)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Of requests that take a session's only value at once, one has it.
+func TestTheOnlyValueIsTakenOnce(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("coupon", "free") })
+	var ready, wg sync.WaitGroup
+	ready.Add(16)
+	var paid atomic.Int64
+	for range 16 {
+		wg.Go(func() {
+			res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				v := s.Pop("coupon")
+				ready.Done()
+				ready.Wait()
+				fmt.Fprint(w, v)
+			})
+			if res.StatusCode == 200 {
+				paid.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if paid.Load() != 1 || records(t, store) != 0 {
+		t.Errorf("%d have taken it, %d records are left; want 1 and none", paid.Load(), records(t, store))
 	}
 }

@@ -182,7 +182,7 @@ func (s *Session) start() (*txn, hearing, error) {
 		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
 	}
 	if !changed {
-		if a := s.attempt(); late != nil || a.idle(microNow()) {
+		if a := s.attempt(); late != nil || s.neglected || a.idle(microNow()) {
 			return nil, nil, nil
 		}
 	}
@@ -337,6 +337,9 @@ func (t *txn) reload(ctx context.Context) error {
 		return nil
 	}
 	st, err := t.fetch(ctx)
+	if errors.Is(err, errExpired) && st.version != t.version && t.s.holds(st.id) && m.open.left(st.id, st.version) {
+		st, err = t.refill(st), nil
+	}
 	switch {
 	case err != nil && !absent(err):
 		return err
@@ -386,9 +389,25 @@ func (t *txn) gone(ctx context.Context, st *state) error {
 	return errLanded
 }
 
+// refill returns an emptied session as it was but for what it held, for a request
+// that was under way.
+func (t *txn) refill(st *state) *state {
+	st = st.clone()
+	st.emptied = true
+	st.lifetime, st.login = t.origin.lifetime, t.origin.login
+	st.expires = t.cfg.expiry(st)
+	return st
+}
+
 // remove deletes a record that was saved as expired. If that fails, it will be
-// swept.
+// swept. If other requests of this process have loaded the session when it still held
+// something, and nobody has ended it, it is left to them: what they change would
+// be lost otherwise, although nobody has meant to end anything. The last of them
+// deletes it ([Session.letGo]).
 func (t *txn) remove(ctx context.Context, id ID) {
+	if t.plan.leave && t.s.m.open.leave(id, t.version, t.s.holds(id)) {
+		return
+	}
 	if err := t.s.m.store.Delete(ctx, id); err != nil {
 		t.event(EventStoreError, err)
 	}
@@ -410,10 +429,12 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := t.save(ctx, rec, t.life.base.version); err != nil || t.plan.todo != doEnd {
+	if err := t.save(ctx, rec, t.life.base.version); err != nil {
 		return err
 	}
-	t.remove(ctx, rec.ID)
+	if t.plan.todo == doEnd {
+		t.remove(ctx, rec.ID)
+	}
 	return nil
 }
 
@@ -435,6 +456,7 @@ func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
 // then uncertain. A create is not asked again: it may have landed and been
 // deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
+	var first error
 	again(ctx, func() bool {
 		if err != nil && t.over(microNow()) { // an expired session must not come back either
 			err = uncertain(err)
@@ -448,21 +470,33 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 			t.event(EventStoreError, err)
 		}
 		t.lost, t.failed = true, true
+		first = cmp.Or(first, err)
 		if prev == 0 {
 			err = uncertain(err)
 		}
 		return prev == 0
 	})
-	return err
+	return withCause(err, first)
+}
+
+// withCause adds to the error of a store that was asked until the time was up what
+// it said at first.
+func withCause(err, first error) error {
+	if first == nil || !errors.Is(err, context.DeadlineExceeded) || errors.Is(first, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, first)
 }
 
 // bury deletes the sessions that Destroy or a login ended. If that fails, the
 // logout has failed, and what was created after it is taken back.
 func (t *txn) bury(ctx context.Context) (err error) {
 	store := t.s.m.store
+	var first error
 	for _, st := range t.ended {
 		again(ctx, func() bool {
 			err = store.Delete(ctx, st.id)
+			first = cmp.Or(first, err)
 			return err == nil || refused(err)
 		})
 		if err != nil {
@@ -472,7 +506,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 	if err == nil {
 		return nil
 	}
-	t.event(EventStoreError, err)
+	err = withCause(err, first)
 	if t.plan.todo == doSave && t.plan.event == EventCreated {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
 		defer cancel()
@@ -494,7 +528,11 @@ func again(ctx context.Context, f func() (done bool)) {
 }
 
 func (t *txn) event(kind EventKind, err error) {
-	t.hear(Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err})
+	e := Event{Kind: kind, ID: t.life.token.id, User: t.life.base.user, Err: err}
+	if e.ID == (ID{}) && len(t.ended) > 0 {
+		e.ID, e.User = t.ended[0].id, t.ended[0].user
+	}
+	t.hear(e)
 }
 
 // sleep waits for d, or returns ctx's error.

@@ -3,6 +3,7 @@ package session2_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"strings"
@@ -134,10 +135,11 @@ func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
 		b := &testsite.Browser{}
 		st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
 		other := b.Clone()
+		elsewhere := testsite.NewSite(t, store, session2.Config{}) // as of another process
 		time.Sleep(time.Second)
 		// other has loaded; b empties; a third request's Touch comes between b's
 		// Save and its Delete; then other commits.
-		_, dropped := st.During(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
+		_, dropped := elsewhere.During(other, func(s *session2.Session) { s.Set("mine", 1) }, func() {
 			store.onDel = func(id session2.ID) error {
 				store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
 				return errors.New("slow, or crashed")
@@ -345,4 +347,59 @@ func TestALogoutThatComesTooLateForTheCookie(t *testing.T) {
 			t.Errorf("the event is of session %v, user %q", e.ID, e.User)
 		}
 	}
+}
+
+// A failed commit is one event, of the session that it was about, whatever the store
+// said in its course.
+func TestAFailedCommitIsOneEvent(t *testing.T) {
+	refusal := fmt.Errorf("delete: %w", fs.ErrPermission)
+	for name, c := range map[string]struct {
+		err error
+		do  func(*session2.Session)
+	}{
+		"a refused logout": {refusal, (*session2.Session).Destroy},
+		"a failed logout":  {testsite.ErrDown, (*session2.Session).Destroy},
+		"a refused save":   {refusal, func(s *session2.Session) { s.Set("k", 1) }},
+		"a failed save":    {testsite.ErrDown, func(s *session2.Session) { s.Set("k", 1) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newHookStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := st.Login("alice")
+				store.set(func() {
+					store.onSave = func(session2.Record, session2.Version, func() error) error { return c.err }
+					store.onDel = func(session2.ID) error { return c.err }
+				})
+				st.Events.List = nil
+				var id session2.ID
+				st.Do(b, func(s *session2.Session) { id = s.ID(); c.do(s) })
+				if n := len(st.Events.List); n != 1 {
+					t.Fatalf("events %v, want one", st.Events.List)
+				}
+				if e := st.Events.List[0]; e.Kind != session2.EventStoreError || e.ID != id || e.User != "alice" || !errors.Is(e.Err, c.err) {
+					t.Errorf("event %v of session %v, user %q: %v; want a store error of %v", e.Kind, e.ID, e.User, e.Err, id)
+				}
+			})
+		})
+	}
+}
+
+// Housekeeping that the store refuses is left to another request, and not tried
+// again at the end of this one.
+func TestRefusedHousekeepingIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		time.Sleep(2 * time.Minute)
+		touches := 0
+		store.set(func() {
+			store.onTouch = func() error { touches++; return fs.ErrPermission }
+		})
+		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s.User()) })
+		if n := st.Events.Count(session2.EventStoreError); res.StatusCode != 200 || touches != 1 || n != 1 {
+			t.Errorf("status %d, %d touches, %d events; want 200, 1 and 1", res.StatusCode, touches, n)
+		}
+	})
 }

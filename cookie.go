@@ -100,6 +100,22 @@ func (m *Manager) warnPlain(r *http.Request) {
 	}
 }
 
+// warnLateLook says once what caches do not say: what is written for one session's
+// user may be shown to others, where no header says that it depends on the cookie.
+func (s *Session) warnLateLook() {
+	if s.request == nil {
+		return
+	}
+	s.mu.Lock()
+	late := s.begun
+	s.mu.Unlock()
+	if late && s.m.late.CompareAndSwap(false, true) {
+		s.m.cfg.Logger.WarnContext(s.ctx, "session2: a session was looked at only when the response had begun, so that the response "+
+			"has no Vary: Cookie, and no cookie could be set: look at the session before the first byte is written",
+			"path", s.request.URL.Path)
+	}
+}
+
 // isLoopback reports whether a Host header names this machine. A client that
 // sends none is no browser.
 func isLoopback(host string) bool {

@@ -71,6 +71,7 @@ type plan struct {
 	event  EventKind
 
 	unchanged bool // the log changes nothing: all this is housekeeping
+	leave     bool // doEnd ends nobody's session, which others may be about to fill
 }
 
 type todo int
@@ -159,7 +160,9 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 		p.todo, p.cookie, p.event = doSave, setCookie, EventCreated
 		next.realm = a.cfg.Realm
 		next.ident = identity{hash: p.token.secret.hash(), since: now}
+	case !next.hasInfo() && a.life.base.emptied: // and nothing has come to it since
 	case !next.hasInfo() && !a.spend:
+		p.leave = a.life.base.user == "" && !next.renew
 		p.todo, p.cookie, p.event = doEnd, revokeCookie, EventDestroyed
 	default:
 		a.decideStored(&p, now, n)
@@ -178,6 +181,9 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	}
 	if p.next.reissue {
 		p.cookie = setCookie
+	}
+	if p.next.emptied && p.todo == doSave { // the request that emptied it has revoked the cookie
+		p.cookie, p.event = setCookie, EventCreated
 	}
 	switch {
 	case a.spend:
@@ -263,7 +269,7 @@ func (a *attempt) record(p *plan, version Version, now time.Time) (Record, error
 	if now.After(next.accessed) && (!a.passive || next.signIn) {
 		next.accessed = now
 	}
-	next.signIn, next.renew, next.reissue, next.joins = false, false, false, false
+	next.signIn, next.renew, next.reissue, next.joins, next.emptied = false, false, false, false, false
 	next.expires = a.cfg.expiry(next)
 	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
 		next.expires, next.lifetime, next.login = now, 1, time.Time{}

@@ -2,6 +2,7 @@ package session2
 
 import (
 	"crypto/subtle"
+	"slices"
 	"time"
 )
 
@@ -56,6 +57,7 @@ type verdict struct {
 	secret   verifier // the current verifier, unless standing is unknown
 	unseen   bool     // replaced, and nobody has presented the successor yet
 	twin     bool     // superseded by one login and by no other change of privileges
+	renewed  bool     // superseded by Renew only: whoever had it was the session's user
 }
 
 // opens reports whether the verifier opens the session.
@@ -91,7 +93,8 @@ func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Dur
 		if arrived.After(changes[0].at.Add(grace)) {
 			return verdict{}
 		}
-		return verdict{standing: superseded, secret: v, twin: len(changes) == 1 && changes[0].why == signedIn}
+		login := slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })
+		return verdict{standing: superseded, secret: v, twin: login && len(changes) == 1, renewed: !login}
 	}
 	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
 		return verdict{standing: reused, secret: v}

@@ -62,6 +62,7 @@ func (s *Session) eventContext() context.Context {
 func (s *Session) load(ctx context.Context) {
 	var h hearing
 	if s.loadOnce(ctx, &h) {
+		s.warnLateLook()
 		h.report(s.eventContext(), s.m)
 	}
 }
@@ -101,7 +102,7 @@ func (f *found) add(l life) {
 	case open:
 		f.opened = append(f.opened, l.base)
 	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
-		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded}
+		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, renewed: l.renewed}
 	}
 }
 
@@ -114,7 +115,7 @@ func (s *Session) take(f found, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = &working{life: l, work: l.base, others: f.opened, broken: err}
+	s.working = &working{life: l, work: l.base, others: f.opened, broken: err, unread: err != nil}
 	s.looks.keys.rows = s.room[:0] // most requests look at little
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
@@ -135,8 +136,8 @@ func (s *Session) tokens() (list []token, malformed bool) {
 		}
 	}
 	if s.request == nil {
-		if s.opened != "" {
-			add(s.opened)
+		if *s.opened != "" {
+			add(*s.opened)
 		}
 		return list, malformed
 	}
@@ -179,6 +180,7 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // counts: whoever has the current one is no thief. An error is the store's; a
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
+	s.hold(id)
 	st, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err
@@ -193,6 +195,9 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		}
 		if v.standing > best.standing || best.base == nil {
 			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
+			if v.renewed {
+				best.renewed = st
+			}
 		}
 	}
 	switch best.standing {

@@ -18,7 +18,9 @@ type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
+	open   running
 	warned atomic.Bool // of a secure cookie over plain HTTP
+	late   atomic.Bool // of a first look after the response had begun, likewise
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is
@@ -49,7 +51,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 // time. A token that opens nothing is ErrNotFound; one replaced by a login
 // within RenewGrace is ErrStale as well.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
-	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: token}
+	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: &token}
 	s.load(ctx)
 	switch {
 	case s.broken != nil:
@@ -92,8 +94,12 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 }
 
 // RevokeOthers ends all other sessions of the user of s and returns their
-// number (ASVS 7.4.3). It is RevokeUser in everything else.
+// number (ASVS 7.4.3). It is RevokeUser in everything else. A session of another
+// manager is refused.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
+	if s.m != m {
+		return 0, errors.New("session2: revoke others: the session is another manager's")
+	}
 	user, keep := s.User(), s.ID()
 	if err := s.unusable(); err != nil {
 		return 0, err // it is not known whose the others are

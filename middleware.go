@@ -199,6 +199,10 @@ func (x *exchange) fail(err error) {
 // end commits what is left to commit when the handler has returned, or drops it
 // if it has panicked. Whoever recovers from the panic may still answer: with the
 // cookie of what [Session.Commit] has stored.
+//
+// A handler that first looked at its session when its response had begun, and was
+// shown nobody's because the store had failed, has told its client what may not be
+// so. There is no status left to say that: the response is cut off.
 func (x *exchange) end() {
 	s := &x.session
 	defer s.finish()
@@ -219,6 +223,9 @@ func (x *exchange) end() {
 		x.begin(http.StatusOK)
 	case x.failed == nil:
 		s.commit(x.Context) // a failure is an event and in Err: the response has left
+		if s.fooled() {
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ type Session struct {
 	ctx     context.Context // to load by
 	arrived time.Time       // tokens are judged by it
 	request *http.Request   // nil for Manager.Open
-	opened  string          // Manager.Open's token
+	opened  *string         // Manager.Open's token; a pointer, so that no copy prints it
 
 	loading sync.Mutex // held by the load; taken before mu
 	loaded  atomic.Bool
@@ -42,6 +42,7 @@ type Session struct {
 	handing atomic.Bool // Token was called
 
 	mu       sync.Mutex
+	held     ID   // the session that Manager.open has this request for
 	passive  bool // the request is no use of the session
 	begun    bool // the response has begun: no cookie can be sent any more
 	*working      // nil before the first look
@@ -66,15 +67,17 @@ type working struct {
 	committed  chan struct{} // closed when it ends; nil if nobody waits
 	fresh      bool          // the latest commit has stored something: the token is the session's
 
-	revoke bool // Destroy: the client's cookie goes, whatever it opens
-	former bool // the cookies of earlier releases go, too
-	cookie cookieAction
-	stale  error  // the token was replaced by a login before this request
-	broken error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
-	wrong  error  // a change that could not be made: until Discard
-	note   error  // what else Err tells, and the response does not
-	handed []hash // of the tokens that Token has returned
-	drawn  []mark // the form tokens that this request has made
+	revoke    bool // Destroy: the client's cookie goes, whatever it opens
+	former    bool // the cookies of earlier releases go, too
+	cookie    cookieAction
+	stale     error  // the token was replaced by a login before this request
+	broken    error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	unread    bool   // the record could not be loaded
+	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
+	wrong     error  // a change that could not be made: until Discard
+	note      error  // what else Err tells, and the response does not
+	handed    []hash // of the tokens that Token has returned
+	drawn     []mark // the form tokens that this request has made
 }
 
 // life is a session's base and what the client's token is to it.
@@ -84,7 +87,8 @@ type life struct {
 	shown     verifier // what it did present
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
-	unseen    bool // shown is replaced, and its successor is still to be sent
+	unseen    bool   // shown is replaced, and its successor is still to be sent
+	renewed   *state // superseded by Renew only: what Destroy ends all the same
 }
 
 // undo is a session before Destroy.
@@ -585,17 +589,17 @@ func (s *Session) Passive() {
 
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
-// request presents cookies of several sessions, all of them end. A token that a
-// login or Renew has replaced ends nothing, or whoever knew it could sign others
-// out: only the cookie goes, and Err is ErrStale. What is changed after Destroy
-// belongs to a new session.
+// request presents cookies of several sessions, all of them end; so does one whose
+// token Renew has replaced within RenewGrace. A token that a login has replaced ends
+// nothing, or whoever knew it before could sign others out: only the cookie goes,
+// and Err is ErrStale. What is changed after Destroy belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
-	if s.life.base.stored() {
+	if st := cmp.Or(s.life.renewed, s.life.base); st.stored() {
 		s.remember()
-		s.ended = append(s.ended, s.life.base)
+		s.ended = append(s.ended, st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
 	s.revoke = s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
@@ -637,9 +641,58 @@ func (s *Session) Discard() {
 	s.reset()
 }
 
+// hold says that the request is about to load a session. It does so for the first
+// one only: with a second one none is its own.
+func (s *Session) hold(id ID) {
+	if s.request == nil { // nobody says when it ends
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == (ID{}) && !s.over.Load() {
+		s.held = id
+		s.m.open.add(id)
+	}
+}
+
+// holds reports whether the request is one of those that have the session.
+func (s *Session) holds(id ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held == id
+}
+
+// letGo says that the request has ended. The last one of a session that came to hold
+// nothing deletes it; if that fails, it is swept.
+func (s *Session) letGo() {
+	s.mu.Lock()
+	id := s.held
+	s.held = ID{}
+	s.mu.Unlock()
+	if id == (ID{}) || !s.m.open.remove(id) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	if err := s.m.store.Delete(ctx, id); err != nil {
+		s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: id, Err: err})
+	}
+}
+
+// fooled reports whether the session reads as empty because it could not be loaded.
+func (s *Session) fooled() bool {
+	if !s.loaded.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread
+}
+
 // finish ends the request's use of the session: its handler has returned.
 func (s *Session) finish() {
 	s.over.Store(true)
+	s.letGo()
 	if !s.handing.Load() {
 		return
 	}

@@ -19,13 +19,23 @@ func (s *Session) settle(t *txn, err error) error {
 	}
 	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 { // housekeeping, for another time
 		if failedByStore(err) && !errors.Is(err, errLate) {
-			t.event(EventStoreError, err)
+			t.failure(EventStoreError, err)
+			s.mu.Lock()
+			s.neglected = true
+			s.mu.Unlock()
 		}
 		return nil
 	}
-	t.event(failureKind(err), err)
+	t.failure(failureKind(err), err)
 	s.fail(t, err)
 	return err
+}
+
+// failure notes the one event of a commit that failed: what the store said in its
+// course is in the error.
+func (t *txn) failure(kind EventKind, err error) {
+	t.hearing = slices.DeleteFunc(t.hearing, func(e Event) bool { return e.Kind == EventStoreError })
+	t.event(kind, err)
 }
 
 // failureKind returns the event that a failed commit is.
@@ -137,6 +147,9 @@ func (s *Session) reworked(next *state, wrong error, gen int) bool {
 // adopt makes what was committed the base of what comes next.
 func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
+	if before.emptied && t.plan.todo == doSave {
+		s.m.open.taken(before.id, before.version)
+	}
 	next := t.adopted(late)
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
@@ -186,6 +199,7 @@ func (s *Session) buried(t *txn) {
 	if len(s.ended) == 0 {
 		s.undo = nil
 	}
+	s.stale = nil // if the session was ended by a token that Renew had replaced
 	s.mu.Unlock()
 	for _, st := range t.ended {
 		s.gone(t, st)

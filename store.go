@@ -53,7 +53,8 @@ var (
 // refused reports whether an error is a definite no: nothing was changed, and
 // asking again is of no use.
 func refused(err error) bool {
-	for _, no := range []error{ErrTooLarge, ErrNotSetUp, fs.ErrClosed, fs.ErrPermission, errors.ErrUnsupported, syscall.EROFS, syscall.ENOSPC} {
+	for _, no := range []error{ErrTooLarge, ErrNotSetUp, fs.ErrClosed, fs.ErrPermission, errors.ErrUnsupported,
+		syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
 		if errors.Is(err, no) {
 			return true
 		}
@@ -114,8 +115,9 @@ type Record struct {
 //
 // A definite refusal matches ErrTooLarge, ErrNotSetUp, [fs.ErrClosed],
 // [fs.ErrPermission] (no right, a constraint, a read-only server),
-// [syscall.EROFS], [syscall.ENOSPC] or [errors.ErrUnsupported]: nothing was changed, and the
-// manager does not ask again. Any other error that is none of this package's
+// [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
+// [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
+// again. Any other error that is none of this package's
 // sentinels says nothing about whether a Save took effect; the manager then asks
 // again.
 type Store interface {

@@ -12,6 +12,7 @@ import (
 type values struct {
 	base  []value // ordered by key; never changed
 	edits table[edit]
+	added int // keys that the edits have added, less those that they have deleted
 }
 
 // value is one key of the session. Its data are decoded when asked for.
@@ -41,6 +42,12 @@ func (v *values) get(key string) edit {
 }
 
 func (v *values) put(key string, e edit) {
+	switch was := v.get(key).ok; {
+	case e.ok && !was:
+		v.added++
+	case was && !e.ok:
+		v.added--
+	}
 	if old := v.edits.find(key); old != nil {
 		*old = e
 	} else {
@@ -78,18 +85,13 @@ func (v *values) list() []value {
 }
 
 // any reports whether there is a key.
-func (v *values) any() bool {
-	if len(v.edits.rows) == 0 {
-		return len(v.base) > 0
-	}
-	return len(v.list()) > 0
-}
+func (v *values) any() bool { return len(v.base)+v.added > 0 }
 
 // settle makes the edits part of the base.
 func (v *values) settle() { *v = values{base: v.list()} }
 
 // clone returns a copy that can be edited by itself.
-func (v *values) clone() values { return values{v.base, v.edits.clone()} }
+func (v *values) clone() values { return values{v.base, v.edits.clone(), v.added} }
 
 func equalValues(a, b []value) bool {
 	return slices.EqualFunc(a, b, func(x, y value) bool { return x.key == y.key && bytes.Equal(x.data, y.data) })
