@@ -26,7 +26,7 @@ lint:
 	go mod tidy -diff
 	go vet ./... && go vet -tags cluster ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
-	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster .
+	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster ./internal/sqltest
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
@@ -35,7 +35,7 @@ unit:
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools
-	go test -race -tags cluster -run Cluster -timeout 10m .
+	go test -race -tags cluster -run Cluster -timeout 10m ./internal/sqltest
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
