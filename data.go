@@ -367,7 +367,7 @@ func (i *identity) decodeRetired(b []byte) error {
 	b = b[copy(r.hash[:], b):]
 	b = b[copy(r.nonce[:], b):]
 	r.why, r.at, r.seen = reason(b[0]), bytesTime(b[1:]), bytesTime(b[9:])
-	if r.why > renewed {
+	if r.why > signedInAgain {
 		return errFormat
 	}
 	i.retired = append(i.retired, r)

@@ -189,6 +189,8 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	case a.spend:
 	case a.join:
 		p.cookie = setCookie
+	case p.next.renew && p.next.signIn && p.next.user == a.life.base.user:
+		p.rotate(n, signedInAgain, now)
 	case p.next.renew && p.next.signIn:
 		p.rotate(n, signedIn, now)
 	case p.next.renew:

@@ -37,6 +37,7 @@ const (
 	periodic reason = iota
 	signedIn        // records of releases before Realm have it for renewed, too
 	renewed
+	signedInAgain // by the user whose session it was already
 )
 
 // standing is what a presented verifier is to a record.
@@ -57,7 +58,7 @@ type verdict struct {
 	secret   verifier // the current verifier, unless standing is unknown
 	unseen   bool     // replaced, and nobody has presented the successor yet
 	twin     bool     // superseded by one login and by no other change of privileges
-	renewed  bool     // superseded by Renew only: whoever had it was the session's user
+	renewed  bool     // superseded by Renew or a login of the same user only: whoever had it was the session's user
 }
 
 // opens reports whether the verifier opens the session.
@@ -93,8 +94,9 @@ func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Dur
 		if arrived.After(changes[0].at.Add(grace)) {
 			return verdict{}
 		}
-		login := slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })
-		return verdict{standing: superseded, secret: v, twin: login && len(changes) == 1, renewed: !login}
+		return verdict{standing: superseded, secret: v,
+			twin:    len(changes) == 1 && changes[0].why != renewed,
+			renewed: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
 	}
 	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
 		return verdict{standing: reused, secret: v}

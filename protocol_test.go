@@ -272,7 +272,8 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
 		st := newSite(t, store, session2.Config{})
-		b := st.login("alice")
+		b := &browser{}
+		st.do(b, func(s *session2.Session) { s.Set("cart", "book") })
 		old := b.clone()
 		st.do(b, func(s *session2.Session) { s.SetUser("alice") })
 		res, err := st.during(old, func(s *session2.Session) {

@@ -88,7 +88,7 @@ type life struct {
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
 	unseen    bool   // shown is replaced, and its successor is still to be sent
-	renewed   *state // superseded by Renew only: what Destroy ends all the same
+	renewed   *state // superseded while its user stayed the same: what Destroy ends all the same
 }
 
 // undo is a session before Destroy.
@@ -590,9 +590,10 @@ func (s *Session) Passive() {
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
 // request presents cookies of several sessions, all of them end; so does one whose
-// token Renew has replaced within RenewGrace. A token that a login has replaced ends
-// nothing, or whoever knew it before could sign others out: only the cookie goes,
-// and Err is ErrStale. What is changed after Destroy belongs to a new session.
+// token Renew, or a login of the same user, has replaced within RenewGrace. A token
+// from before a login ends nothing, or whoever knew it then could sign others out:
+// only the cookie goes, and Err is ErrStale. What is changed after Destroy belongs
+// to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
