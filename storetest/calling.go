@@ -146,6 +146,14 @@ func (c *ending) Done() <-chan struct{} {
 	return c.done
 }
 
+// left returns how many more looks it takes. A goroutine of package context may
+// still look when the call is over.
+func (c *ending) left() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looks
+}
+
 func (c *ending) Err() error {
 	select {
 	case <-c.Done():
@@ -173,7 +181,7 @@ func (e *exam) endsAnywhere(create func() []session2.Record, call func(ctx conte
 		if gone := len(recs) - left; n > gone || err == nil && left > 0 {
 			e.Fatalf("got %d, %v where the context ended at look %d; %d are gone", n, err, looks, gone)
 		}
-		if ctx.looks > 0 { // it was never done
+		if ctx.left() > 0 { // it was never done
 			return
 		}
 	}
