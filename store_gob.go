@@ -31,8 +31,8 @@ import (
 // then changes wait, in all processes (some 9 seconds for a million records), and a
 // second index is in memory; readers go on, and those of other processes then read
 // the new file once. A DeleteOld that leaves no record leaves nothing of the file
-// but its header. On Windows, where an open file cannot be replaced, the file is not compacted,
-// and grows.
+// but its header. On Windows, where an open file cannot be replaced, the file is
+// not compacted, and grows.
 //
 // A flipped byte costs at most the one record that it is in, which then
 // answers [ErrCorrupt]. If it is in a change that may not have been durable
