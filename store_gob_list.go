@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 	"github.com/session2/session2/internal/tally"
 )
@@ -74,6 +75,9 @@ func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick, j gobJob) (tot
 			return err
 		}
 		err := s.do(ctx, j)
+		if err != nil && total > 0 {
+			err = fsys.Partly(err)
+		}
 		if err != nil {
 			return total, err
 		}

@@ -117,12 +117,24 @@ func writeTemp(fsys FS, temp string, sync bool, write func(io.Writer) error) (er
 
 // Late returns the error of a step that comes after a change was made. Such an
 // error must not pass for a refusal, which would say that nothing was changed;
-// so it matches none of [fs.ErrPermission], [fs.ErrClosed],
-// [errors.ErrUnsupported] and [syscall.EROFS].
-func Late(err error) error {
-	for _, refusal := range []error{fs.ErrPermission, fs.ErrClosed, errors.ErrUnsupported, syscall.EROFS} {
+// so it matches none of the errors that stand for one, such as [fs.ErrPermission]
+// and [syscall.ENOSPC].
+func Late(err error) error { return noRefusal(err, "changed, but not known to be durable: ") }
+
+// Partly is [Late] for the error of a change of which a part was made, or may
+// have been.
+func Partly(err error) error { return noRefusal(err, "may have been changed in part: ") }
+
+// refusals are the errors from which a caller concludes that nothing was changed.
+var refusals = []error{
+	fs.ErrPermission, fs.ErrClosed, errors.ErrUnsupported,
+	syscall.EROFS, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT,
+}
+
+func noRefusal(err error, prefix string) error {
+	for _, refusal := range refusals {
 		if errors.Is(err, refusal) {
-			return errors.New("changed, but not known to be durable: " + err.Error())
+			return errors.New(prefix + err.Error())
 		}
 	}
 	return err
