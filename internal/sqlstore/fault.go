@@ -102,3 +102,18 @@ func unheard(err error) error {
 	}
 	return err
 }
+
+// errMore says that a number may be too small.
+var errMore = Mark(errors.New("more may have been deleted than were counted"), ErrLost)
+
+// uncounted is the error of a deletion whose number is not sure, whatever else
+// became of it.
+func uncounted(sure bool, err error) error {
+	switch {
+	case sure:
+		return err
+	case err == nil:
+		return fmt.Errorf("%w: %w", ErrLost, errMore)
+	}
+	return fmt.Errorf("%w: %w", err, errMore)
+}
