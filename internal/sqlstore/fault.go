@@ -75,8 +75,14 @@ func closedByCaller(err error) bool {
 }
 
 // explain says what an error means that is none that passes: in words, where
-// everybody meets it once, and by what it matches, where it is a definite no.
+// everybody meets it once, and by what it matches, where it is a definite no. One
+// that says it already stays as it is.
 func (s *Store) explain(err error) error {
+	for _, kind := range []error{ErrNoTable, ErrForeign, ErrTooLarge} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
 	switch s.fault(err) {
 	case Missing:
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
