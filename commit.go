@@ -293,6 +293,9 @@ func (t *txn) tries(ctx context.Context) (err error) {
 			continue
 		}
 		err = t.write(ctx, now)
+		if t.plan.todo == doTouch && err != nil { // it is for another time, whatever became of it
+			return err
+		}
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
 			return err
 		}

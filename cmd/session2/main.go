@@ -8,7 +8,8 @@
 //	session2 delete-old -age 30d    delete what was not used for so long, or has expired
 //	session2 stats                  count
 //	session2 check                  read every record, and report what is corrupt
-//	session2 copy FROM TO           copy what TO does not have, or has older
+//	session2 copy FROM TO           copy what TO does not have, or has older; make TO if it is
+//	                                not there
 //
 // The store is a URL as session2.Open takes it, such as bolt:sessions.db or
 // postgres://app@localhost/app. It is given by -store, as the first argument, or
@@ -51,7 +52,8 @@
 //
 // # Copying
 //
-// Copy asks TO for each record of FROM. What is not there is created; what is
+// Copy makes TO if it is not there, as setup does, and says so. It asks TO for each
+// record of FROM. What is not there is created; what is
 // there with the same version, or a newer one, is left alone; an older one is
 // replaced, unless it changes in that moment. Expired sessions are left out. At
 // the end everything is compared, and what changed since is copied, so that a
@@ -85,6 +87,10 @@
 //	3    there is no such session
 //	4    something is corrupt, or a copy is not complete
 //	130  it was interrupted; what was done is done whole
+//
+// A database may carry out a deletion whose answer the command does not wait for,
+// or does not get. Then delete, delete-user and delete-old print "deleted 400 or
+// more", and the JSON has "uncertain": true.
 package main
 
 import (
@@ -138,8 +144,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(stdout, usage())
-		return 0
+		if _, err = io.WriteString(stdout, usage()); err == nil {
+			return 0
+		}
 	}
 	text := strings.TrimPrefix(err.Error(), "session2: ")
 	if ctx.Err() != nil {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/session2/session2"
@@ -71,9 +72,13 @@ func (o options) password() (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), err
 }
 
+// storeForm is what no user is likely to be called.
+var storeForm = regexp.MustCompile(`^(@|(memory|file|bolt|gob|mysql|postgres|postgresql):)`)
+
 // locateStore finds the one store that a command works on, and returns the
 // arguments that are left. The store is the first argument if there is one too
-// many, or if it cannot be anything else.
+// many, or if it cannot be anything else, or if there is no other and it looks like
+// one: then what else the command needs is missing.
 func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 	text := j.url
 	first := len(args) > c.most || c.ids && len(args) > 0 && strings.ContainsAny(args[0], ":@")
@@ -84,6 +89,9 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 		text, args = args[0], args[1:]
 	case text == "":
 		text = os.Getenv("SESSION2_STORE")
+	}
+	if text == "" && len(args) > 0 && storeForm.MatchString(args[0]) {
+		text, args = args[0], args[1:]
 	}
 	if text == "" {
 		return nil, usageError("no store is named: use -store URL, or SESSION2_STORE")
