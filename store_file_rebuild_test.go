@@ -171,7 +171,8 @@ func TestFileStoreEntersAgain(t *testing.T) {
 		must(t, os.Remove(entries[0]))
 		must(t, os.Remove(filepath.Join(dir, "due", "new", "02")))
 		users, due, err := s.CheckIndexes(t.Context())
-		if err != nil || !slices.Equal(users, []session2.ID{rec.ID}) || !slices.Equal(due, []session2.ID{fileRecord(2, "").ID}) {
+		other := fileRecord(2, "").ID
+		if err != nil || !slices.Equal(users, []session2.ID{rec.ID}) || !slices.Equal(due, []session2.ID{other}) {
 			t.Errorf("CheckIndexes: got %v, %v, %v, want the first record and the second", users, due, err)
 		}
 		must(t, use(s, rec))
