@@ -19,15 +19,21 @@ import (
 //	sessions/xx/ID           the records, by the ID's first byte
 //	users/xx/HASH/ID         the index by user: empty files, by SHA-256 of the user
 //	due/new, due/accessed, due/expires    the index by time
+//	users/complete, due/new/complete, ...    say that no entry was lost
 //	locks/xx, locks/sweep    never renamed or removed
 //	corrupt/ID               files that were no record
 //
 // All names are made from IDs, hashes and numbers, never from what users say.
 
 // Setup implements [SetupStore]. It makes the store's directories, as
-// [OpenFileStore] has done already, and checks those that are there.
+// [OpenFileStore] has done already, and checks those that are there. It rebuilds
+// an index that has vanished, which else the next call that needs it does.
 func (s *FileStore) Setup(ctx context.Context) error {
-	if err := s.setup(ctx); err != nil {
+	err := s.setup(ctx)
+	if err == nil {
+		err = s.complete(ctx, fileIndexes...)
+	}
+	if err != nil {
 		return fmt.Errorf("session2: set up: %w", err)
 	}
 	return nil

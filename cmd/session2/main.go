@@ -1,13 +1,15 @@
 // Session2 looks after the sessions in a store.
 //
-//	session2 setup URL              make the tables or the folder, if they are not there
+//	session2 setup URL              make the tables or the folder, if they are not there;
+//	                                rebuild a file store's indexes, if a record is missing there
 //	session2 list                   list the sessions
 //	session2 show ID                show one session
 //	session2 delete ID...           end sessions
 //	session2 delete-user USER       end all sessions of a user
 //	session2 delete-old -age 30d    delete what was not used for so long, or has expired
 //	session2 stats                  count
-//	session2 check                  read every record, and report what is corrupt
+//	session2 check                  read every record, and report what is corrupt, or missing
+//	                                from an index
 //	session2 copy FROM TO           copy what TO does not have, or has older; make TO if it is
 //	                                not there
 //
@@ -74,6 +76,13 @@
 // data; with -realm, list leaves out what is not known to be of that realm, and
 // names it all the same. In the file of a gob store a place may be so
 // damaged that nobody can tell which record was there: it is reported as damaged.
+//
+// A file store has an index by user, by which delete-user and "log out everywhere"
+// go, and one by time, by which delete-old does. An index that vanished is rebuilt
+// by the first command, or call of the application, that needs it. One that lacks
+// single entries, because somebody removed files in it, is not: check names the
+// records that are missing there, with status 4, and setup rebuilds it. Both read
+// every record for that, and hold up delete-old meanwhile.
 //
 // Copy also carries over records whose data this release cannot read (a later one
 // may have written them), and counts them among the corrupt ones. With -delete it

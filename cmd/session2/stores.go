@@ -205,10 +205,19 @@ func setup(ctx context.Context, j *job) (err error) {
 	if s, ok := store.(interface{ Schema() []string }); ok && j.dry {
 		return j.out.result(fields{"store": j.where.String(), "schema": s.Schema()}, "%s;", strings.Join(s.Schema(), ";\n"))
 	}
-	if !j.dry {
-		if err := prepare(ctx, store); err != nil {
-			return err
-		}
+	if j.dry {
+		return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
 	}
-	return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
+	entered, err := j.where.mend(ctx, store)
+	if err == nil {
+		err = prepare(ctx, store)
+	}
+	if err != nil {
+		return err
+	}
+	text := "%s is ready"
+	if entered > 0 {
+		text += fmt.Sprintf(": %d records were missing from an index", entered)
+	}
+	return j.out.result(fields{"store": j.where.String(), "ready": true, "missing": entered}, text, j.where)
 }
