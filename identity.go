@@ -58,7 +58,7 @@ type verdict struct {
 	secret   verifier // the current verifier, unless standing is unknown
 	unseen   bool     // replaced, and nobody has presented the successor yet
 	twin     bool     // superseded by one login and by no other change of privileges
-	renewed  bool     // superseded by Renew or a login of the same user only: whoever had it was the session's user
+	sameUser bool     // superseded by Renew or a login of the same user only: whoever had it was the session's user
 }
 
 // opens reports whether the verifier opens the session.
@@ -95,8 +95,8 @@ func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Dur
 			return verdict{}
 		}
 		return verdict{standing: superseded, secret: v,
-			twin:    len(changes) == 1 && changes[0].why != renewed,
-			renewed: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
+			twin:     len(changes) == 1 && changes[0].why != renewed,
+			sameUser: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
 	}
 	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
 		return verdict{standing: reused, secret: v}

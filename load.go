@@ -102,7 +102,7 @@ func (f *found) add(l life) {
 	case open:
 		f.opened = append(f.opened, l.base)
 	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
-		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, renewed: l.renewed}
+		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, sameUser: l.sameUser}
 	}
 }
 
@@ -195,8 +195,8 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		}
 		if v.standing > best.standing || best.base == nil {
 			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
-			if v.renewed {
-				best.renewed = st
+			if v.sameUser {
+				best.sameUser = st
 			}
 		}
 	}

@@ -88,7 +88,7 @@ type life struct {
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
 	unseen    bool   // shown is replaced, and its successor is still to be sent
-	renewed   *state // superseded while its user stayed the same: what Destroy ends all the same
+	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
 }
 
 // undo is a session before Destroy.
@@ -598,7 +598,7 @@ func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
-	if st := cmp.Or(s.life.renewed, s.life.base); st.stored() {
+	if st := cmp.Or(s.life.sameUser, s.life.base); st.stored() {
 		s.remember()
 		s.ended = append(s.ended, st)
 		s.life, s.looks = life{base: s.newState()}, looks{}

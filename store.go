@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"syscall"
 	"time"
+
+	"github.com/session2/session2/internal/fsys"
 )
 
 // The errors that stores and the manager answer with. They come wrapped:
@@ -54,13 +54,7 @@ var (
 // refused reports whether an error is a definite no: nothing was changed, and
 // asking again is of no use.
 func refused(err error) bool {
-	for _, no := range []error{ErrTooLarge, ErrNotSetUp, fs.ErrClosed, fs.ErrPermission, errors.ErrUnsupported,
-		syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotSetUp) || fsys.Refused(err)
 }
 
 // ID names a session: 128 random bits. It is the public half of the client's
@@ -118,9 +112,8 @@ type Record struct {
 // [fs.ErrPermission] (no right, a constraint, a read-only server),
 // [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
 // [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
-// again. Any other error that is none of this package's
-// sentinels says nothing about whether a Save took effect; the manager then asks
-// again.
+// again. Any other error that is none of this package's sentinels says nothing
+// about whether a Save took effect; the manager then asks again.
 type Store interface {
 	// Load returns the record, or an error matching ErrNotFound; ErrCorrupt
 	// if there is a record that cannot be read. The caller owns the Data.

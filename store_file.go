@@ -334,7 +334,7 @@ func (s *FileStore) healed(ctx context.Context, do func() error) error {
 		if err := s.setup(ctx); err != nil {
 			return err
 		}
-		s.unmark(fileIndexes)
+		s.unmark(fileIndexes) // it need not succeed
 		err = do()
 	}
 	return err

@@ -19,8 +19,8 @@ import (
 //
 // An index that has vanished is rebuilt by Setup, and by the next call that needs
 // it. One that lacks entries here and there, because somebody removed those, is
-// rebuilt by the command session2 setup. Save and Touch enter a session in the
-// index by user again.
+// rebuilt by [FileStore.RebuildIndexes], as the command session2 setup does. Save
+// and Touch enter a session in the index by user again.
 func (s *FileStore) CheckIndexes(ctx context.Context) (users, due []ID, err error) {
 	err = s.healed(ctx, func() error {
 		users, due, err = s.checkIndexes(ctx)

@@ -3,6 +3,7 @@ package session2
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -48,13 +49,36 @@ func (s *FileStore) unmarked(indexes []string) (list []string, err error) {
 	return list, nil
 }
 
-// unmark has indexes rebuilt by the next call that needs them. It need not succeed.
-func (s *FileStore) unmark(indexes []string) {
+// unmark has indexes rebuilt by the next call that needs them.
+func (s *FileStore) unmark(indexes []string) error {
+	var errs []error
 	for _, index := range indexes {
-		if s.fs.Remove(s.mark(index)) == nil {
-			s.syncDir(filepath.Dir(s.mark(index)))
+		err := s.fs.Remove(s.mark(index))
+		if err == nil {
+			err = s.syncDir(filepath.Dir(s.mark(index)))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// RebuildIndexes makes the indexes by user and by time anew from the records. It
+// holds up DeleteOld, and takes the longer the more records there are. If it does
+// not come to its end, the next call that needs an index goes on with it.
+func (s *FileStore) RebuildIndexes(ctx context.Context) error {
+	err := s.begin(ctx)
+	if err == nil {
+		err = s.unmark(fileIndexes)
+	}
+	if err == nil {
+		err = s.complete(ctx, fileIndexes...)
+	}
+	if err != nil {
+		return fmt.Errorf("session2: rebuild indexes: %w", err)
+	}
+	return nil
 }
 
 // complete rebuilds those of the indexes whose mark is missing. The caller holds

@@ -174,12 +174,13 @@ func (e *exam) endsAnywhere(create func() []session2.Record, call func(ctx conte
 		ctx := &ending{Context: e.ctx(), looks: looks, done: make(chan struct{})}
 		n, err := call(ctx)
 		unsure := errors.Is(err, session2.ErrUncertain)
-		if err != nil && !unsure {
-			e.answers("The call", err, context.DeadlineExceeded)
-		} else if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			e.Fatalf("got %v, want %v as well", err, context.DeadlineExceeded)
-		} else if err == nil && n != len(recs) {
+		switch {
+		case err == nil && n != len(recs):
 			e.Fatalf("got %d and no error where the context ended at look %d, want %d", n, looks, len(recs))
+		case unsure && !errors.Is(err, context.DeadlineExceeded):
+			e.Fatalf("got %v, want %v as well", err, context.DeadlineExceeded)
+		case err != nil && !unsure:
+			e.answers("The call", err, context.DeadlineExceeded)
 		}
 		left := e.left(recs)
 		if gone := len(recs) - left; n > gone || n < gone && !unsure || err == nil && left > 0 {

@@ -18,17 +18,16 @@ import (
 type findings struct {
 	bar *progress
 
-	mu        sync.Mutex
-	seen      map[session2.ID]bool // the corrupt ones
-	corrupt   []string             // IDs, each once
-	aside     int                  // of these, how many a file store had set aside before
-	unindexed map[session2.ID]bool // the missing ones
-	missing   []string             // IDs of records that an index of a file store lacks, each once
-	lost      int                  // damaged places in a gob store's file that do not tell whose record was there
+	mu      sync.Mutex
+	seen    map[session2.ID]bool // the corrupt ones
+	corrupt []string             // IDs, each once
+	aside   int                  // of these, how many a file store had set aside before
+	missing []session2.ID        // records that an index of a file store lacks
+	lost    int                  // damaged places in a gob store's file that do not tell whose record was there
 }
 
 func newFindings(bar *progress) *findings {
-	return &findings{bar: bar, seen: make(map[session2.ID]bool), unindexed: make(map[session2.ID]bool)}
+	return &findings{bar: bar, seen: make(map[session2.ID]bool)}
 }
 
 // add notes a corrupt record, and reports whether it is a new one.

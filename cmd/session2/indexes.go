@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 
 	"github.com/session2/session2"
 )
@@ -14,9 +11,12 @@ import (
 // indexedStore is a store whose indexes can lose entries that its records keep.
 type indexedStore interface {
 	CheckIndexes(ctx context.Context) (users, due []session2.ID, err error)
+	RebuildIndexes(ctx context.Context) error
 }
 
-// checkIndexes names the records that an index lacks.
+var _ indexedStore = (*session2.FileStore)(nil)
+
+// checkIndexes names the records that an index lacks, and counts them.
 func (j *job) checkIndexes(ctx context.Context) error {
 	s, ok := j.store.(indexedStore)
 	if !ok {
@@ -26,45 +26,36 @@ func (j *job) checkIndexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	j.found.addMissing(users, "user")
-	j.found.addMissing(due, "time")
+	for _, missing := range []struct {
+		ids   []session2.ID
+		index string
+	}{{users, "user"}, {due, "time"}} {
+		for _, id := range missing.ids {
+			j.bar.note(fmt.Sprintf("session2: %v: missing from the index by %s", id, missing.index))
+		}
+	}
+	j.found.missing = union(users, due)
 	return nil
 }
 
-// addMissing notes the records that an index lacks.
-func (f *findings) addMissing(ids []session2.ID, index string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, id := range ids {
-		f.bar.note(fmt.Sprintf("session2: %v: missing from the index by %s", id, index))
-		if !f.unindexed[id] {
-			f.unindexed[id] = true
-			f.missing = append(f.missing, id.String())
-		}
-	}
-}
-
-// mend has the indexes of a store rebuilt if a record is missing from one of them,
-// and returns how many are.
-func (l location) mend(ctx context.Context, store session2.Store) (int, error) {
+// mendIndexes rebuilds the indexes of a store if a record is missing from one of
+// them, and returns how many are.
+func mendIndexes(ctx context.Context, store session2.Store) (int, error) {
 	s, ok := store.(indexedStore)
 	if !ok {
 		return 0, nil
 	}
 	users, due, err := s.CheckIndexes(ctx)
-	if err != nil || len(users)+len(due) == 0 {
+	missing := len(union(users, due))
+	if err != nil || missing == 0 {
 		return 0, err
 	}
-	// A store rebuilds an index without this mark.
-	for _, index := range []string{"users", "due/new"} {
-		err := os.Remove(filepath.Join(l.path(), filepath.FromSlash(index), "complete"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
-		}
-	}
-	missing := make(map[session2.ID]bool)
-	for _, id := range append(users, due...) {
-		missing[id] = true
-	}
-	return len(missing), prepare(ctx, store)
+	return missing, s.RebuildIndexes(ctx)
+}
+
+// union returns what is in either list, once each.
+func union(a, b []session2.ID) []session2.ID {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, func(x, y session2.ID) int { return slices.Compare(x[:], y[:]) })
+	return slices.Compact(all)
 }

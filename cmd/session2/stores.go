@@ -208,7 +208,7 @@ func setup(ctx context.Context, j *job) (err error) {
 	if j.dry {
 		return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
 	}
-	entered, err := j.where.mend(ctx, store)
+	entered, err := mendIndexes(ctx, store)
 	if err == nil {
 		err = prepare(ctx, store)
 	}

@@ -157,7 +157,10 @@ func check(ctx context.Context, j *job) error {
 		return err
 	}
 	corrupt, aside, lost := append([]string{}, j.found.corrupt...), j.found.aside, j.found.lost
-	missing := append([]string{}, j.found.missing...)
+	missing := make([]string, 0, len(j.found.missing))
+	for _, id := range j.found.missing {
+		missing = append(missing, id.String())
+	}
 	return j.out.result(
 		fields{"records": read, "corrupt": corrupt, "set_aside": aside, "damaged": lost, "missing": missing},
 		"%d records, %d corrupt (%d of them set aside), %d damaged places, %d missing from an index",

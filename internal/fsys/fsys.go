@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -131,11 +132,15 @@ var refusals = []error{
 	syscall.EROFS, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT,
 }
 
+// Refused reports whether err says that nothing was changed, and that asking again
+// is of no use.
+func Refused(err error) bool {
+	return slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) })
+}
+
 func noRefusal(err error, prefix string) error {
-	for _, refusal := range refusals {
-		if errors.Is(err, refusal) {
-			return errors.New(prefix + err.Error())
-		}
+	if Refused(err) {
+		return errors.New(prefix + err.Error())
 	}
 	return err
 }

@@ -13,9 +13,9 @@ type written struct {
 	lost bool // it may have been carried out once more, or at all, and nobody heard of it
 }
 
-// unknown reports whether a statement that failed may have changed more than it
-// says.
-func (w written) unknown(err error) bool { return w.lost && err != nil }
+// exact reports whether a statement that was to change n rows at most, and ended
+// with err, has changed just those that it says.
+func (w written) exact(n int, err error) bool { return !w.lost || err == nil && w.rows == n }
 
 // exec runs a statement that may be run twice.
 func (s *Store) exec(ctx context.Context, query string, args []any) (written, error) {

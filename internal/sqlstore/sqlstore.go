@@ -152,7 +152,7 @@ func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64)
 // change runs a statement that may be run twice, and whose rows nobody counts.
 func (s *Store) change(ctx context.Context, query string, args []any) error {
 	w, err := s.exec(ctx, query, args)
-	if w.unknown(err) {
+	if w.lost && err != nil {
 		return Mark(err, ErrLost)
 	}
 	return err
@@ -185,7 +185,7 @@ func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]by
 		w, err := s.deleteIDs(ctx, user, ids)
 		total += w.rows
 		tally.Add(ctx, w.rows)
-		sure = sure && (!w.lost || w.rows == len(ids)) && !w.unknown(err)
+		sure = sure && w.exact(len(ids), err)
 		if err != nil {
 			return total, err
 		}

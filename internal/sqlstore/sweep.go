@@ -145,7 +145,7 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 		out, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old, BatchIDs), w.to)...))
 		settled = out.rows
 		w.deleted += settled
-		w.unsure = w.unsure || out.lost && settled < len(old) || out.unknown(err)
+		w.unsure = w.unsure || !out.exact(len(old), err)
 		tally.Add(ctx, settled)
 	}
 	if len(early) > 0 && err == nil {
