@@ -14,7 +14,10 @@ import (
 // to the browser and to whoever may set cookies beside ours.
 const maxTokens = 8
 
-var errAmbiguous = errors.New("several cookies open different sessions")
+var (
+	errAmbiguous    = errors.New("several cookies open different sessions")
+	errLoadPanicked = errors.New("session2: load: the store panicked")
+)
 
 // newState returns a session that holds nothing.
 func (s *Session) newState() *state {
@@ -74,7 +77,7 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 		return false
 	}
 	var found found
-	err := errors.New("session2: load: the store panicked")
+	err := errLoadPanicked
 	defer func() { s.take(found, err) }()
 	found, err = s.find(ctx, h)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) && s.request != nil { // the client has gone: what its handler does is done all the same
