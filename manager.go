@@ -51,7 +51,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 // time. A token that opens nothing is ErrNotFound; one replaced by a login
 // within RenewGrace is ErrStale as well.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
-	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: &token}
+	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: microNow(), opened: &token}
 	s.load(ctx)
 	switch {
 	case s.broken != nil:

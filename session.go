@@ -31,7 +31,7 @@ const maxAgent = 256
 type Session struct {
 	m       *Manager
 	ctx     context.Context // to load by
-	arrived time.Time       // tokens are judged by it
+	arrived instant         // tokens are judged by it
 	request *http.Request   // nil for Manager.Open
 	opened  *string         // Manager.Open's token; a pointer, so that no copy prints it
 
@@ -463,7 +463,7 @@ func (s *Session) Dirty() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.log) > 0 || len(s.ended) > 0 || s.revoke
+	return s.changed()
 }
 
 // Err returns what went wrong with the session so far, nil if nothing did. It
@@ -491,7 +491,7 @@ func (s *Session) unusable() error {
 func (s *Session) Created() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.work.created
+	return s.work.created.time()
 }
 
 // Accessed returns when the session was last used before this request, to
@@ -499,14 +499,14 @@ func (s *Session) Created() time.Time {
 func (s *Session) Accessed() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.work.accessed
+	return s.work.accessed.time()
 }
 
 // Expires returns when the session will end if it is not used again.
 func (s *Session) Expires() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.m.cfg.expiry(s.work)
+	return s.m.cfg.expiry(s.work).time()
 }
 
 // RemoteAddr returns http.Request.RemoteAddr of the request that began the
@@ -771,7 +771,7 @@ func (s *Session) Dump(w io.Writer) {
 	st := s.work.clone()
 	s.mu.Unlock()
 	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
-		st.id, st.user, st.created, st.accessed, s.m.cfg.expiry(st), st.remote, st.agent, len(st.forms), len(st.flashes))
+		st.id, st.user, st.created.time(), st.accessed.time(), s.m.cfg.expiry(st).time(), st.remote, st.agent, len(st.forms), len(st.flashes))
 	for _, v := range st.values.list() {
 		fmt.Fprintf(w, "value    %q %d bytes\n", v.key, len(v.data))
 	}

@@ -247,3 +247,11 @@ func opError(op string, id ID, err error) error {
 // microseconds since 1970 that stores keep.
 func microTime(t time.Time) int64  { return t.UnixMicro() }
 func timeMicro(µs int64) time.Time { return time.UnixMicro(µs).UTC() }
+
+// instant is a time as records have it: microseconds since 1970, and 0 is none.
+type instant int64
+
+func microNow() instant                       { return instantOf(time.Now()) }
+func instantOf(t time.Time) instant           { return instant(microTime(t)) }
+func (t instant) time() time.Time             { return timeMicro(int64(t)) }
+func (t instant) add(d time.Duration) instant { return t + instant(d.Microseconds()) }

@@ -192,17 +192,17 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 		return boltForGood(*stuck)
 	}
 	var err error
-	begun := false
+	t := &boltTx{}
 	damage := guardBolt(func() {
 		err = b.db.View(func(tx *bolt.Tx) error {
-			begun = true
-			t := &boltTx{tx: tx}
+			t.tx = tx
 			return cmp.Or(f(t), t.err)
 		})
 	})
-	if damage != nil && !begun {
-		b.broken.CompareAndSwap(nil, &damage)
-		b.stuck.CompareAndSwap(nil, &damage)
+	if damage != nil && t.tx == nil { // bbolt still holds its lock
+		broken := damage
+		b.broken.CompareAndSwap(nil, &broken)
+		b.stuck.CompareAndSwap(nil, &broken)
 	}
 	return cmp.Or(damage, boltClosed(err))
 }

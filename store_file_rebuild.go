@@ -241,6 +241,6 @@ func (s *FileStore) lacksUser(user string, id ID) bool {
 	if user == "" {
 		return false
 	}
-	_, err := s.fs.Lstat(filepath.Join(s.userFolder(user), id.String()))
+	_, err := s.fs.Lstat(s.userFolder(user) + separator + id.String())
 	return errors.Is(err, fs.ErrNotExist)
 }

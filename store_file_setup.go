@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/session2/session2/internal/fsys"
@@ -192,13 +193,16 @@ func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
 	return nil
 }
 
+const separator = string(filepath.Separator)
+
+// path returns the place of something in the store.
 func (s *FileStore) path(elem ...string) string {
-	return filepath.Join(s.dir, filepath.Join(elem...))
+	return s.dir + separator + strings.Join(elem, separator)
 }
 
 // folder returns the directory of the record, and file its file in there.
 func (s *FileStore) folder(id ID) string { return s.path("sessions", hexByte(id[0])) }
-func (s *FileStore) file(id ID) string   { return filepath.Join(s.folder(id), id.String()) }
+func (s *FileStore) file(id ID) string   { return s.path("sessions", hexByte(id[0]), id.String()) }
 
 func hexByte(b byte) string { return hex.EncodeToString([]byte{b}) }
 
