@@ -112,8 +112,10 @@ type Record struct {
 // [fs.ErrPermission] (no right, a constraint, a read-only server),
 // [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
 // [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
-// again. Any other error that is none of this package's sentinels says nothing
-// about whether a Save took effect; the manager then asks again.
+// again. Where DeleteOld or DeleteUser returns a number with it, so many records
+// were deleted before the refusal. Any other error that is none of this package's
+// sentinels says nothing about whether a Save took effect; the manager then asks
+// again.
 type Store interface {
 	// Load returns the record, or an error matching ErrNotFound; ErrCorrupt
 	// if there is a record that cannot be read. The caller owns the Data.

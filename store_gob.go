@@ -242,7 +242,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 		Kind: goblog.Put, ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Data: rec.Data,
 		Created: microTime(rec.Created), Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires),
 	}
-	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{durable: true, run: func(p *gobPlan) error {
 		e, found := p.get(rec.ID)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -258,7 +258,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 
 // Delete implements [Store].
 func (s *GobStore) Delete(ctx context.Context, id ID) error {
-	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{durable: true, run: func(p *gobPlan) error {
 		if _, found := p.get(id); !found {
 			return nil
 		}
@@ -271,7 +271,7 @@ func (s *GobStore) Delete(ctx context.Context, id ID) error {
 // not wait for the disk, and writes nothing if the times do not move.
 func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	op := &goblog.Op{Kind: goblog.Touch, ID: id, Accessed: microTime(accessed), Expires: microTime(expires)}
-	err := s.do(ctx, gobJob{run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{run: func(p *gobPlan) error {
 		e, found := p.get(id)
 		if e.Value.lost {
 			return ErrCorrupt

@@ -77,7 +77,9 @@ func (s *GobStore) append(jobs []*gobJob, errs []error) (gobMade, error) {
 		p.ends = append(p.ends, len(p.entries))
 	}
 	refused := make([]bool, len(jobs))
-	if err := s.carryOut(p); err != nil {
+	if err := s.carryOut(p); err == nil {
+		p.count(jobs, len(p.entries))
+	} else {
 		s.refuse(p, jobs, errs, refused, err)
 	}
 	log := s.shelf.log
@@ -87,6 +89,15 @@ func (s *GobStore) append(jobs []*gobJob, errs []error) (gobMade, error) {
 		needed: durable && s.shelf.must > log.Durable() && slices.Contains(refused, false),
 		gone:   s.shelf.deserted(sweeps, s.patience),
 	}, nil
+}
+
+// count notes how much of each job is in the file, in which so many entries are.
+func (p *gobPlan) count(jobs []*gobJob, landed int) {
+	from := 0
+	for i, to := range p.ends {
+		jobs[i].made = max(0, min(to, landed)-from)
+		from = to
+	}
 }
 
 // carryOut appends what is planned. The caller has s.mu.
@@ -109,12 +120,13 @@ func (s *GobStore) carryOut(p *gobPlan) error {
 // The rest is refused, but for a job that turns out to need no change.
 func (s *GobStore) refuse(p *gobPlan, jobs []*gobJob, errs []error, refused []bool, err error) {
 	landed, sure := s.landed(p)
+	p.count(jobs, landed)
 	from := 0
 	for i, to := range p.ends {
 		switch {
 		case to <= landed: // and so is all that was decided before
 		case !sure || from < landed:
-			errs[i], refused[i] = fsys.Partly(err), true
+			errs[i], refused[i], jobs[i].unsure = fsys.Partly(err), true, !sure
 		default:
 			again := s.newPlan()
 			if errs[i] = jobs[i].run(again); len(again.entries) > 0 {

@@ -28,13 +28,17 @@ type gobJob struct {
 	durable bool // the call must not return before the disk has it
 	sweeps  bool // if nothing is left, nothing of the file shall be
 	run     func(*gobPlan) error
+
+	// What came of it. After an error, too, some of a job's frames may be in the file.
+	made   int  // how many
+	unsure bool // there may be more
 }
 
 // do has a change decided and made, together with those of other goroutines.
 // A change is decided by what the file holds once this process has the lock.
-func (s *GobStore) do(ctx context.Context, j gobJob) error {
+func (s *GobStore) do(ctx context.Context, j *gobJob) error {
 	j.ctx, j.durable = ctx, j.durable && !s.noSync
-	return s.batch.Do(ctx, &j)
+	return s.batch.Do(ctx, j)
 }
 
 // commit decides and makes the changes of jobs with one append, and one sync if

@@ -343,3 +343,48 @@ func TestGobStoreFullDiskBetweenBatches(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// However full the disk gets in the midst of it, a deletion of many records returns
+// how many are gone, or says that it does not know.
+func TestGobStoreCountsOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	const records = 40
+	for name, remove := range map[string]func(*session2.GobStore) (int, error){
+		"delete user": func(s *session2.GobStore) (int, error) { return s.DeleteUser(ctxGob, "ada") },
+		"delete old":  func(s *session2.GobStore) (int, error) { return s.DeleteOld(ctxGob, time.Hour) },
+	} {
+		for _, fail := range []string{"", "truncate", "stat", "sync"} {
+			parts := 0
+			for room := int64(0); room < 60*records; room += 83 {
+				f := &roomFS{FS: fsys.OS, err: syscall.ENOSPC, fail: fail}
+				f.limit(plenty)
+				s, err := session2.OpenGobStoreOn(f, filepath.Join(t.TempDir(), "log"), quietGob, 1<<20)
+				mustGob(t, err)
+				for n := range records {
+					rec := gobRecord(n, 1)
+					rec.User, rec.Accessed = "ada", time.Now().Add(-2*time.Hour)
+					mustGob(t, s.Save(ctxGob, rec, 0))
+				}
+				f.limit(room)
+				n, err := remove(s)
+				f.limit(plenty)
+				gone := 0
+				for i := range records {
+					if _, err := s.Load(ctxGob, gobID(i)); errors.Is(err, session2.ErrNotFound) {
+						gone++
+					}
+				}
+				if gone > 0 && gone < records {
+					parts++
+				}
+				if n != gone && !(n < gone && errors.Is(err, session2.ErrUncertain)) || err == nil && gone < records {
+					t.Errorf("%s with room for %d bytes, failing %q, returned %d, %v, and %d are gone", name, room, fail, n, err, gone)
+				}
+				s.Close()
+			}
+			if parts == 0 {
+				t.Errorf("%s, failing %q, was never made in part: the test tests nothing", name, fail)
+			}
+		}
+	}
+}

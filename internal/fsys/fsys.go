@@ -138,6 +138,24 @@ func Refused(err error) bool {
 	return slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) })
 }
 
+// Recognized returns err so that it matches the refusal that its text ends with, if
+// there is one: some packages keep no more of an error than its text.
+func Recognized(err error) error {
+	for _, refusal := range refusals {
+		if strings.HasSuffix(err.Error(), refusal.Error()) {
+			return recognized{err, refusal}
+		}
+	}
+	return err
+}
+
+type recognized struct {
+	error
+	refusal error
+}
+
+func (r recognized) Unwrap() []error { return []error{r.error, r.refusal} }
+
 func noRefusal(err error, prefix string) error {
 	if Refused(err) {
 		return errors.New(prefix + err.Error())
