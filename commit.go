@@ -515,10 +515,12 @@ func withCause(err, first error) error {
 func (t *txn) bury(ctx context.Context) (err error) {
 	store := t.s.m.store
 	var first error
+	nothing := true // none of them can have ended
 	for _, st := range t.ended {
 		again(ctx, func() bool {
 			err = store.Delete(ctx, st.id)
 			first = cmp.Or(first, err)
+			nothing = nothing && refused(err)
 			return err == nil || refused(err)
 		})
 		if err != nil {
@@ -534,7 +536,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 		defer cancel()
 		store.Delete(undo, t.plan.next.id)
 	}
-	if refused(err) {
+	if nothing {
 		return err
 	}
 	return uncertain(err)
