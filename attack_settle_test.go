@@ -264,24 +264,32 @@ func TestALateLookAtAFailingStoreCutsTheResponseOff(t *testing.T) {
 	}
 }
 
-// Whoever has the token that Renew replaced a moment ago is the session's user, and
-// may end it; whoever has the one from before a login may not.
+// Whoever has the token that Renew or a login of the same user replaced a moment ago
+// is the session's user, and may end it; whoever has the one from before the login may
+// not.
 func TestALogoutBesideARenewal(t *testing.T) {
+	signIn := func(s *session2.Session) { s.SetUser("alice") }
 	for name, c := range map[string]struct {
-		change func(*session2.Session)
-		ends   bool
+		before  func(*session2.Session)
+		changes []func(*session2.Session)
+		ends    bool
 	}{
-		"Renew":             {(*session2.Session).Renew, true},
-		"Renew and a login": {func(s *session2.Session) { s.Renew(); s.Commit(context.Background()); s.SetUser("alice") }, false},
-		"a login":           {func(s *session2.Session) { s.SetUser("alice") }, false},
+		"Renew":              {signIn, []func(*session2.Session){(*session2.Session).Renew}, true},
+		"another login":      {signIn, []func(*session2.Session){signIn}, true},
+		"both":               {signIn, []func(*session2.Session){(*session2.Session).Renew, signIn}, true},
+		"the login":          {func(s *session2.Session) { s.Set("k", 1) }, []func(*session2.Session){signIn}, false},
+		"the login and more": {func(s *session2.Session) { s.Set("k", 1) }, []func(*session2.Session){signIn, signIn, (*session2.Session).Renew}, false},
+		"somebody else":      {func(s *session2.Session) { s.SetUser("bob") }, []func(*session2.Session){signIn}, false},
 	} {
 		store := session2.NewMemoryStore()
 		st := testsite.NewSite(t, store, session2.Config{})
-		b := st.Login("alice")
+		b := &testsite.Browser{}
+		st.Do(b, c.before)
 		old := b.Clone()
-		st.Do(b, c.change)
-		kept := old.Clone()
-		st.Do(kept, func(s *session2.Session) { s.Destroy(); s.Discard() })
+		for _, change := range c.changes {
+			st.Do(b, change)
+		}
+		st.Do(old.Clone(), func(s *session2.Session) { s.Destroy(); s.Discard() })
 		if st.UserOf(b) != "alice" {
 			t.Errorf("%s: a logout that was discarded ended the session", name)
 		}

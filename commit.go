@@ -41,7 +41,7 @@ var (
 
 // commit stores the session's changes and does the housekeeping that is due.
 func (s *Session) commit(ctx context.Context) error {
-	if !s.loaded.Load() {
+	if !s.loaded.Load() || s.rests(false) {
 		return nil
 	}
 	h, err := s.exclusively(ctx, (*Session).commitNow)
@@ -53,13 +53,8 @@ func (s *Session) commit(ctx context.Context) error {
 // none if the request has failed. No cookie can be sent for a later one. So one
 // that another goroutine of the request has begun is waited for.
 func (s *Session) commitLast(ctx context.Context, commit bool) error {
-	if !s.loaded.Load() {
-		s.mu.Lock()
-		s.begun = true
-		s.mu.Unlock()
-		if !s.loaded.Load() {
-			return nil
-		}
+	if s.rests(true) {
+		return nil
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
@@ -72,6 +67,21 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	})
 	h.report(s.eventContext(), s.m)
 	return err
+}
+
+// rests reports whether there is nothing to commit, as for most requests. If so,
+// begins notes that the response begins.
+func (s *Session) rests(begins bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working != nil && (s.committing || s.over.Load() || s.changed() || !s.idle()) {
+		return false
+	}
+	s.begun = s.begun || begins
+	if s.working != nil {
+		s.fresh = false
+	}
+	return true
 }
 
 // commitNow is a commit that no other one runs beside.
@@ -175,16 +185,14 @@ func (s *Session) start() (*txn, hearing, error) {
 	if s.broken != nil {
 		return nil, nil, s.broken
 	}
-	late, changed := s.late(), len(s.log) > 0 || len(s.ended) > 0 || s.revoke
+	late, changed := s.late(), s.changed()
 	if s.wrong != nil || late != nil && changed {
 		err := cmp.Or(s.wrong, late)
 		s.broken = late
 		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
 	}
-	if !changed {
-		if a := s.attempt(); late != nil || s.neglected || a.idle(microNow()) {
-			return nil, nil, nil
-		}
+	if !changed && (late != nil || s.idle()) {
+		return nil, nil, nil
 	}
 	if len(s.log) > 0 {
 		s.draw()
@@ -199,6 +207,19 @@ func (s *Session) start() (*txn, hearing, error) {
 		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
 	}
 	return t, nil, nil
+}
+
+// changed reports whether there are changes that no commit has stored yet. It is
+// called with s.mu held, as idle is.
+func (s *Session) changed() bool { return len(s.log) > 0 || len(s.ended) > 0 || s.revoke }
+
+// idle reports whether no housekeeping is due either, and nothing has gone wrong.
+func (s *Session) idle() bool {
+	if s.broken != nil || s.wrong != nil {
+		return false
+	}
+	a := s.attempt()
+	return s.neglected || a.idle(microNow())
 }
 
 // txn returns a commit of nothing yet. It is called with s.mu held.
@@ -226,8 +247,6 @@ func (s *Session) late() error {
 	}
 	return nil
 }
-
-func microNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // run commits. A failure that leaves it open whether the changes are stored is
 // ErrUncertain.
@@ -293,6 +312,9 @@ func (t *txn) tries(ctx context.Context) (err error) {
 			continue
 		}
 		err = t.write(ctx, now)
+		if t.plan.todo == doTouch && err != nil { // it is for another time, whatever became of it
+			return err
+		}
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
 			return err
 		}
@@ -414,7 +436,7 @@ func (t *txn) remove(ctx context.Context, id ID) {
 }
 
 // write carries out one try.
-func (t *txn) write(ctx context.Context, now time.Time) error {
+func (t *txn) write(ctx context.Context, now instant) error {
 	if t.plan.todo == doTouch {
 		done, err := t.touch(ctx, now)
 		if done || err != nil {
@@ -440,11 +462,11 @@ func (t *txn) write(ctx context.Context, now time.Time) error {
 
 // touch notes the access. It reports false if the store cannot, and the record
 // has to be saved instead.
-func (t *txn) touch(ctx context.Context, now time.Time) (bool, error) {
+func (t *txn) touch(ctx context.Context, now instant) (bool, error) {
 	next := t.plan.next
 	next.accessed = now
 	next.expires = t.cfg.expiry(next)
-	err := touch(ctx, t.s.m.store, next.id, next.accessed, next.expires)
+	err := touch(ctx, t.s.m.store, next.id, next.accessed.time(), next.expires.time())
 	if errors.Is(err, errors.ErrUnsupported) {
 		return false, nil
 	}
@@ -493,10 +515,12 @@ func withCause(err, first error) error {
 func (t *txn) bury(ctx context.Context) (err error) {
 	store := t.s.m.store
 	var first error
+	nothing := true // none of them can have ended
 	for _, st := range t.ended {
 		again(ctx, func() bool {
 			err = store.Delete(ctx, st.id)
 			first = cmp.Or(first, err)
+			nothing = nothing && refused(err)
 			return err == nil || refused(err)
 		})
 		if err != nil {
@@ -512,7 +536,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 		defer cancel()
 		store.Delete(undo, t.plan.next.id)
 	}
-	if refused(err) {
+	if nothing {
 		return err
 	}
 	return uncertain(err)

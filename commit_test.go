@@ -403,3 +403,41 @@ func TestRefusedHousekeepingIsNotRepeated(t *testing.T) {
 		}
 	})
 }
+
+// A logout that the store refused is one that changed nothing. If the answer to an
+// earlier try was lost, or another session was ended before, it is uncertain.
+func TestALogoutThatMayHaveLandedIsNoRefusal(t *testing.T) {
+	refusal := fmt.Errorf("delete: %w", fs.ErrPermission)
+	for name, c := range map[string]struct {
+		answers   []error // of Delete; nil: it is done
+		uncertain bool
+	}{
+		"refused":                          {[]error{refusal}, false},
+		"refused when asked again":         {[]error{testsite.ErrDown, refusal}, true},
+		"the second of two is refused":     {[]error{nil, refusal}, true},
+		"failed, and the first of two did": {[]error{testsite.ErrDown, nil, refusal}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newHookStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				tokens := []string{st.Login("alice").Token(), st.Login("bob").Token()}
+				answers := c.answers
+				store.set(func() {
+					store.onDel = func(session2.ID) error {
+						err := answers[0]
+						answers = answers[1:]
+						return err
+					}
+				})
+				st.Cookies(tokens, func(s *session2.Session) {
+					s.Destroy()
+					err := s.Commit(t.Context())
+					if !errors.Is(err, fs.ErrPermission) || errors.Is(err, session2.ErrUncertain) != c.uncertain {
+						t.Errorf("Commit = %v; uncertain: %t, want %t", err, !c.uncertain, c.uncertain)
+					}
+				})
+			})
+		})
+	}
+}

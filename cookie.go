@@ -44,7 +44,7 @@ func (s *Session) setCookies() (lines []string) {
 	c.Value = s.life.token.encode()
 	st := s.life.base
 	if st.persistent == persistYes || st.persistent == persistDefault && cfg.Persistent {
-		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st)))
+		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st).time()))
 	}
 	return append(lines, c.String())
 }

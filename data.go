@@ -17,13 +17,13 @@ type state struct {
 	version  Version // zero: not stored
 	realm    string
 	user     string
-	created  time.Time
-	accessed time.Time
-	expires  time.Time
+	created  instant
+	accessed instant
+	expires  instant
 
 	ident      identity
 	versions   []Version     // the latest few, this one last: they tell whether a Save whose answer was lost took effect
-	login      time.Time     // the latest one into this session when it was stored already: its Lifetime counts from then
+	login      instant       // the latest one into this session when it was stored already: its Lifetime counts from then
 	lifetime   time.Duration // of SetLifetime; 0: the configuration's
 	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
 	persistent persistence
@@ -139,9 +139,9 @@ const (
 func encodeData(st *state) (data []byte, size int) {
 	e := encoder{buf: make([]byte, 0, encodedSize(st))}
 	e.buf = append(e.buf, dataFormat)
-	e.section(tagIdentity, st.ident.hash[:], timeBytes(st.ident.since))
+	e.section(tagIdentity, st.ident.hash[:], instantBytes(st.ident.since))
 	for _, r := range st.ident.retired {
-		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{byte(r.why)}, timeBytes(r.at), timeBytes(r.seen))
+		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{byte(r.why)}, instantBytes(r.at), instantBytes(r.seen))
 	}
 	versions := make([]byte, 0, 8*maxVersions)
 	for _, v := range st.versions {
@@ -157,8 +157,8 @@ func encodeData(st *state) (data []byte, size int) {
 	if st.idle != 0 {
 		e.section(tagIdle, binary.BigEndian.AppendUint64(nil, uint64(st.idle)))
 	}
-	if !st.login.IsZero() {
-		e.section(tagLogin, timeBytes(st.login))
+	if st.login != 0 {
+		e.section(tagLogin, instantBytes(st.login))
 	}
 	e.optional(tagRealm, []byte(st.realm))
 	e.optional(tagRemote, []byte(st.remote))
@@ -220,21 +220,8 @@ func boolByte(b bool) byte {
 	return 0
 }
 
-// timeBytes keeps the zero time apart as 0.
-func timeBytes(t time.Time) []byte {
-	if t.IsZero() {
-		return make([]byte, 8)
-	}
-	return binary.BigEndian.AppendUint64(nil, uint64(microTime(t)))
-}
-
-func bytesTime(b []byte) time.Time {
-	µs := int64(binary.BigEndian.Uint64(b))
-	if µs == 0 {
-		return time.Time{}
-	}
-	return timeMicro(µs)
-}
+func instantBytes(t instant) []byte { return binary.BigEndian.AppendUint64(nil, uint64(t)) }
+func bytesInstant(b []byte) instant { return instant(binary.BigEndian.Uint64(b)) }
 
 func markBytes(list []mark) []byte {
 	b := make([]byte, 0, 16*len(list))
@@ -247,7 +234,8 @@ func markBytes(list []mark) []byte {
 // decodeRecord takes a record apart. The state's values share rec.Data.
 // Anything but what encodeData writes is an error that shows no data.
 func decodeRecord(rec Record) (*state, error) {
-	st := &state{id: rec.ID, version: rec.Version, created: rec.Created, accessed: rec.Accessed, expires: rec.Expires}
+	st := &state{id: rec.ID, version: rec.Version,
+		created: instantOf(rec.Created), accessed: instantOf(rec.Accessed), expires: instantOf(rec.Expires)}
 	if err := decodeData(st, rec.Data); err != nil {
 		return nil, opError("decode", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
@@ -355,7 +343,7 @@ func (i *identity) decode(b []byte) error {
 		return errFormat
 	}
 	copy(i.hash[:], b)
-	i.since = bytesTime(b[len(i.hash):])
+	i.since = bytesInstant(b[len(i.hash):])
 	return nil
 }
 
@@ -366,8 +354,8 @@ func (i *identity) decodeRetired(b []byte) error {
 	}
 	b = b[copy(r.hash[:], b):]
 	b = b[copy(r.nonce[:], b):]
-	r.why, r.at, r.seen = reason(b[0]), bytesTime(b[1:]), bytesTime(b[9:])
-	if r.why > renewed {
+	r.why, r.at, r.seen = reason(b[0]), bytesInstant(b[1:]), bytesInstant(b[9:])
+	if r.why > signedInAgain {
 		return errFormat
 	}
 	i.retired = append(i.retired, r)
@@ -421,8 +409,8 @@ func (st *state) decodeLogin(b []byte) error {
 	if len(b) != 8 {
 		return errFormat
 	}
-	st.login = bytesTime(b)
-	if st.login.IsZero() {
+	st.login = bytesInstant(b)
+	if st.login == 0 {
 		return errFormat
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // What a commit is to do is decided here, by functions of what was loaded, what
@@ -84,7 +83,7 @@ const (
 )
 
 // idle reports whether there is nothing to do, as for most requests.
-func (a *attempt) idle(now time.Time) bool {
+func (a *attempt) idle(now instant) bool {
 	st := a.life.base
 	switch {
 	case len(a.log) > 0:
@@ -107,18 +106,18 @@ func (a *attempt) noteSeen(st *state) bool {
 }
 
 // periodic reports whether it is time to replace the current token.
-func (a *attempt) periodic(st *state, now time.Time) bool {
+func (a *attempt) periodic(st *state, now instant) bool {
 	return a.life.standing == current && a.cookie && st.ident.due(a.cfg.RenewEvery, now)
 }
 
 // accessed reports whether the access is to be written.
-func (a *attempt) accessed(st *state, now time.Time) bool {
-	return !a.passive && now.Sub(st.accessed) >= a.cfg.resolution(st)
+func (a *attempt) accessed(st *state, now instant) bool {
+	return !a.passive && now >= st.accessed.add(a.cfg.resolution(st))
 }
 
 // over reports whether the session's time is over, by what the attempt knows of
 // it. Others may have used it since.
-func (a *attempt) over(now time.Time) bool {
+func (a *attempt) over(now instant) bool {
 	return a.life.base.stored() && a.cfg.expired(a.life.base, now)
 }
 
@@ -144,7 +143,7 @@ func (a *attempt) apply(ctx context.Context) (*state, error) {
 }
 
 // decide makes the plan.
-func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, error) {
+func (a *attempt) decide(ctx context.Context, now instant, n nonce) (plan, error) {
 	next, err := a.apply(ctx)
 	if err != nil {
 		return plan{}, err
@@ -174,7 +173,7 @@ func (a *attempt) decide(ctx context.Context, now time.Time, n nonce) (plan, err
 }
 
 // decideStored plans for a session that is stored and stays so.
-func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
+func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	p.next.values.settle()
 	if p.unchanged = !p.next.changed(a.life.base); !p.unchanged {
 		p.todo = doSave
@@ -189,6 +188,8 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	case a.spend:
 	case a.join:
 		p.cookie = setCookie
+	case p.next.renew && p.next.signIn && p.next.user == a.life.base.user:
+		p.rotate(n, signedInAgain, now)
 	case p.next.renew && p.next.signIn:
 		p.rotate(n, signedIn, now)
 	case p.next.renew:
@@ -203,7 +204,7 @@ func (a *attempt) decideStored(p *plan, now time.Time, n nonce) {
 	}
 }
 
-func (a *attempt) decidePeriodic(p *plan, now time.Time, n nonce) {
+func (a *attempt) decidePeriodic(p *plan, now instant, n nonce) {
 	if a.noteSeen(p.next) {
 		p.next.ident = p.next.ident.markSeen(now)
 		p.todo = doSave
@@ -213,7 +214,7 @@ func (a *attempt) decidePeriodic(p *plan, now time.Time, n nonce) {
 	}
 }
 
-func (p *plan) rotate(n nonce, why reason, now time.Time) {
+func (p *plan) rotate(n nonce, why reason, now instant) {
 	p.next.ident, p.token.secret = p.next.ident.rotate(p.token.secret, n, why, now)
 	p.todo, p.cookie, p.event = doSave, setCookie, EventRenewed
 }
@@ -261,18 +262,18 @@ func landed(st *state, mine, prev Version) error {
 // record completes the plan's state, and returns the record to store. What the
 // library itself keeps in it does not count against MaxBytes, and a session that
 // is larger already, by another configuration, may still shrink.
-func (a *attempt) record(p *plan, version Version, now time.Time) (Record, error) {
+func (a *attempt) record(p *plan, version Version, now instant) (Record, error) {
 	next := p.next
 	next.version = version
 	next.versions = append(slices.Clip(next.versions), version)
 	next.versions = next.versions[max(0, len(next.versions)-maxVersions):]
-	if now.After(next.accessed) && (!a.passive || next.signIn) {
+	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}
 	next.signIn, next.renew, next.reissue, next.joins, next.emptied = false, false, false, false, false
 	next.expires = a.cfg.expiry(next)
 	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
-		next.expires, next.lifetime, next.login = now, 1, time.Time{}
+		next.expires, next.lifetime, next.login = now, 1, 0
 	}
 	next.values.settle()
 	data, size := encodeData(next)
@@ -281,6 +282,6 @@ func (a *attempt) record(p *plan, version Version, now time.Time) (Record, error
 			return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w", next.id, size, a.cfg.MaxBytes, ErrTooLarge)
 		}
 	}
-	return Record{ID: next.id, Version: version, User: userKey(next.realm, next.user), Created: next.created,
-		Accessed: next.accessed, Expires: next.expires, Data: data}, nil
+	return Record{ID: next.id, Version: version, User: userKey(next.realm, next.user), Created: next.created.time(),
+		Accessed: next.accessed.time(), Expires: next.expires.time(), Data: data}, nil
 }

@@ -15,7 +15,7 @@ const maxRetired = 32
 // the times they are given.
 type identity struct {
 	hash    hash      // of the current verifier
-	since   time.Time // when it became the current one
+	since   instant   // when it became the current one
 	retired []retired // those before it, oldest first
 }
 
@@ -25,8 +25,8 @@ type retired struct {
 	hash  hash
 	nonce nonce
 	why   reason
-	at    time.Time // when
-	seen  time.Time // when a request first came with the successor; zero: none has yet
+	at    instant // when
+	seen  instant // when a request first came with the successor; zero: none has yet
 }
 
 // reason is why a verifier was replaced. The first one leaves it good for a
@@ -37,6 +37,7 @@ const (
 	periodic reason = iota
 	signedIn        // records of releases before Realm have it for renewed, too
 	renewed
+	signedInAgain // by the user whose session it was already
 )
 
 // standing is what a presented verifier is to a record.
@@ -57,7 +58,7 @@ type verdict struct {
 	secret   verifier // the current verifier, unless standing is unknown
 	unseen   bool     // replaced, and nobody has presented the successor yet
 	twin     bool     // superseded by one login and by no other change of privileges
-	renewed  bool     // superseded by Renew only: whoever had it was the session's user
+	sameUser bool     // superseded by Renew or a login of the same user only: whoever had it was the session's user
 }
 
 // opens reports whether the verifier opens the session.
@@ -65,7 +66,7 @@ func (v verdict) opens() bool { return v.standing == current || v.standing == re
 
 // judge says what the verifier is to the record, for a request that arrived at
 // the given time: how long its handler took to look makes no thief of it.
-func (i *identity) judge(v verifier, arrived time.Time, grace time.Duration) verdict {
+func (i *identity) judge(v verifier, arrived instant, grace time.Duration) verdict {
 	hash := v.hash()
 	if subtle.ConstantTimeCompare(hash[:], i.hash[:]) == 1 {
 		return verdict{standing: current, secret: v}
@@ -80,7 +81,7 @@ func (i *identity) judge(v verifier, arrived time.Time, grace time.Duration) ver
 
 // judgeRetired judges a verifier by the chain of replacements from it to the
 // current one. The first change of privileges in it decides, whatever came before.
-func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Duration) verdict {
+func judgeRetired(v verifier, chain []retired, arrived instant, grace time.Duration) verdict {
 	first := chain[0]
 	var changes []retired
 	for _, r := range chain {
@@ -90,21 +91,22 @@ func judgeRetired(v verifier, chain []retired, arrived time.Time, grace time.Dur
 		}
 	}
 	if len(changes) > 0 {
-		if arrived.After(changes[0].at.Add(grace)) {
+		if arrived > changes[0].at.add(grace) {
 			return verdict{}
 		}
-		login := slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })
-		return verdict{standing: superseded, secret: v, twin: login && len(changes) == 1, renewed: !login}
+		return verdict{standing: superseded, secret: v,
+			twin:     len(changes) == 1 && changes[0].why != renewed,
+			sameUser: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
 	}
-	if !first.seen.IsZero() && arrived.After(first.seen.Add(grace)) {
+	if first.seen != 0 && arrived > first.seen.add(grace) {
 		return verdict{standing: reused, secret: v}
 	}
-	return verdict{standing: replaced, secret: v, unseen: first.seen.IsZero()}
+	return verdict{standing: replaced, secret: v, unseen: first.seen == 0}
 }
 
 // rotate returns the identity whose current verifier is the successor of v,
 // the one until now, and that successor. It is one Save on the same record.
-func (i identity) rotate(v verifier, n nonce, why reason, now time.Time) (identity, verifier) {
+func (i identity) rotate(v verifier, n nonce, why reason, now instant) (identity, verifier) {
 	next := v.successor(n)
 	list := append(make([]retired, 0, len(i.retired)+1), i.retired...)
 	list = append(list, retired{hash: v.hash(), nonce: n, why: why, at: now})
@@ -117,23 +119,23 @@ func (i identity) rotate(v verifier, n nonce, why reason, now time.Time) (identi
 // due reports whether it is time for a periodic rotation: so long after the
 // current verifier was made, or was first seen where it came by such a rotation
 // itself. One that no client has come with is not replaced.
-func (i *identity) due(every time.Duration, now time.Time) bool {
+func (i *identity) due(every time.Duration, now instant) bool {
 	since := i.since
 	if n := len(i.retired); n > 0 && i.retired[n-1].why == periodic {
 		since = i.retired[n-1].seen
 	}
-	return every > 0 && !i.unseen() && !now.Before(since.Add(every))
+	return every > 0 && !i.unseen() && now >= since.add(every)
 }
 
 // unseen reports whether the current verifier, if it came by a periodic
 // rotation, has yet to be noted as presented.
 func (i *identity) unseen() bool {
 	n := len(i.retired)
-	return n > 0 && i.retired[n-1].why == periodic && i.retired[n-1].seen.IsZero()
+	return n > 0 && i.retired[n-1].why == periodic && i.retired[n-1].seen == 0
 }
 
 // markSeen notes that the current verifier was presented.
-func (i identity) markSeen(now time.Time) identity {
+func (i identity) markSeen(now instant) identity {
 	i.retired = append([]retired(nil), i.retired...)
 	i.retired[len(i.retired)-1].seen = now
 	return i

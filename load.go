@@ -14,12 +14,14 @@ import (
 // to the browser and to whoever may set cookies beside ours.
 const maxTokens = 8
 
-var errAmbiguous = errors.New("several cookies open different sessions")
+var (
+	errAmbiguous    = errors.New("several cookies open different sessions")
+	errLoadPanicked = errors.New("session2: load: the store panicked")
+)
 
 // newState returns a session that holds nothing.
 func (s *Session) newState() *state {
-	now := s.arrived.UTC().Truncate(time.Microsecond)
-	st := &state{created: now, accessed: now}
+	st := &state{created: s.arrived, accessed: s.arrived}
 	if s.request != nil {
 		st.remote = s.request.RemoteAddr
 		st.agent = s.request.UserAgent()
@@ -74,7 +76,7 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 		return false
 	}
 	var found found
-	err := errors.New("session2: load: the store panicked")
+	err := errLoadPanicked
 	defer func() { s.take(found, err) }()
 	found, err = s.find(ctx, h)
 	if err != nil && errors.Is(ctx.Err(), context.Canceled) && s.request != nil { // the client has gone: what its handler does is done all the same
@@ -102,7 +104,7 @@ func (f *found) add(l life) {
 	case open:
 		f.opened = append(f.opened, l.base)
 	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
-		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, renewed: l.renewed}
+		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, sameUser: l.sameUser}
 	}
 }
 
@@ -123,8 +125,8 @@ func (s *Session) take(f found, err error) {
 	s.loaded.Store(true)
 }
 
-// tokens returns the well-formed tokens that the request presents, each once.
-func (s *Session) tokens() (list []token, malformed bool) {
+// tokens appends to list the well-formed tokens that the request presents, each once.
+func (s *Session) tokens(list []token) (_ []token, malformed bool) {
 	add := func(text string) {
 		t, ok := parseToken(text)
 		if !ok {
@@ -156,7 +158,8 @@ func (s *Session) tokens() (list []token, malformed bool) {
 // preferred for its place, and all tokens of one record are judged together.
 func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 	*h = nil
-	list, malformed := s.tokens()
+	var room [2]token // enough for nearly all
+	list, malformed := s.tokens(room[:0])
 	if malformed {
 		h.hear(Event{Kind: EventMalformed})
 	}
@@ -195,8 +198,8 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		}
 		if v.standing > best.standing || best.base == nil {
 			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
-			if v.renewed {
-				best.renewed = st
+			if v.sameUser {
+				best.sameUser = st
 			}
 		}
 	}
@@ -226,7 +229,7 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 		return nil, err
 	case st.realm != m.cfg.Realm:
 		return nil, fmt.Errorf("of another realm: %w", ErrNotFound)
-	case m.cfg.expired(st, time.Now()):
+	case m.cfg.expired(st, microNow()):
 		return st, errExpired
 	}
 	return st, nil
@@ -271,7 +274,7 @@ func (m *Manager) used(ctx context.Context, st *state) error {
 	}
 	next := st.clone()
 	next.accessed = now
-	err := touch(ctx, m.store, st.id, now, m.cfg.expiry(next))
+	err := touch(ctx, m.store, st.id, now.time(), m.cfg.expiry(next).time())
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
@@ -301,21 +304,15 @@ func (m *Manager) reuse(ctx context.Context, h *hearing, st *state) error {
 }
 
 // limit is when the session ends however much it is used.
-func (c *Config) limit(st *state) time.Time {
-	from := st.created
-	if st.login.After(from) {
-		from = st.login
-	}
-	return from.Add(cmp.Or(st.lifetime, c.Lifetime))
+func (c *Config) limit(st *state) instant {
+	return max(st.created, st.login).add(cmp.Or(st.lifetime, c.Lifetime))
 }
 
 // expiry is when it ends if it is not used after st.accessed.
-func (c *Config) expiry(st *state) time.Time {
+func (c *Config) expiry(st *state) instant {
 	limit := c.limit(st)
 	if idle := cmp.Or(st.idle, c.IdleTimeout); idle > 0 {
-		if end := st.accessed.Add(idle); end.Before(limit) {
-			return end
-		}
+		return min(limit, st.accessed.add(idle))
 	}
 	return limit
 }
@@ -330,6 +327,6 @@ func (c *Config) resolution(st *state) time.Duration {
 
 // expired reports whether the session's time is over, by what is stored and by
 // what is configured now, whichever is less.
-func (c *Config) expired(st *state, now time.Time) bool {
-	return !now.Before(st.expires) || !now.Before(c.expiry(st))
+func (c *Config) expired(st *state, now instant) bool {
+	return now >= st.expires || now >= c.expiry(st)
 }

@@ -51,7 +51,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 // time. A token that opens nothing is ErrNotFound; one replaced by a login
 // within RenewGrace is ErrStale as well.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
-	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: time.Now(), opened: &token}
+	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: microNow(), opened: &token}
 	s.load(ctx)
 	switch {
 	case s.broken != nil:
@@ -125,15 +125,35 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 		}
 	}
 	n, err := m.deleteUser(ctx, key, ids, keep)
-	if err == nil || errors.Is(err, ErrUncertain) { // then all is deleted, and the number may be too small
-		for _, id := range ids {
-			m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
+	if err != nil {
+		if n == 0 && !errors.Is(err, ErrUncertain) {
+			return 0, err
 		}
-		for range n - len(ids) { // began since they were listed: the store does not say which
-			m.emit(ctx, Event{Kind: EventRevoked, User: user})
-		}
+		ids = m.gone(ctx, key, ids)
+	}
+	for _, id := range ids {
+		m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
+	}
+	for range n - len(ids) { // began since they were listed: the store does not say which
+		m.emit(ctx, Event{Kind: EventRevoked, User: user})
 	}
 	return n, err
+}
+
+// gone returns which sessions have ended by a deletion that did not come to its
+// end, or does not know how many they are. It returns none if the store does not
+// tell, and looks also if the caller's time is over.
+func (m *Manager) gone(ctx context.Context, key string, ids []ID) (list []ID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.CommitTimeout)
+	defer cancel()
+	left := make(map[ID]bool)
+	for rec, err := range m.iterUser(ctx, key) {
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			return nil
+		}
+		left[rec.ID] = true
+	}
+	return slices.DeleteFunc(ids, func(id ID) bool { return left[id] })
 }
 
 // deleteUser deletes by the store's index, or one by one where it has none.
@@ -144,11 +164,11 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 	}
 	for _, id := range ids {
 		ended, err := m.endOf(ctx, id, key)
-		if err != nil {
-			return n, err
-		}
 		if ended {
 			n++
+		}
+		if err != nil {
+			return n, err
 		}
 	}
 	return n, nil

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"time"
 )
 
 // contextKey finds the innermost manager's session in a context, exchangeKey its
@@ -55,7 +54,7 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 		x.session.m = m
 		x.session.ctx = x.Context
 		x.session.request = x.r // and not r, which is written to when the handler has returned
-		x.session.arrived = time.Now()
+		x.session.arrived = microNow()
 		if h := w.Header(); len(h) > 0 {
 			x.outer = h.Clone()
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"strconv"
@@ -129,6 +130,7 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 	for name, value := range opts.set {
 		cfg.Params[name] = mysqlLiteral(value)
 	}
+	cfg.Logger = mysqlLog{}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, errSQLURL
@@ -140,6 +142,17 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		}
 		return s, &s.sqlStore, nil
 	})
+}
+
+// mysqlLog takes what the driver would write to standard error. It says no more
+// than the errors that the store returns, or what a pool gets over by itself, such
+// as that the server has closed an idle connection. The logger may be changed
+// while the store is open.
+type mysqlLog struct{}
+
+// Print implements [mysql.Logger].
+func (mysqlLog) Print(v ...any) {
+	slog.Default().Debug("session2: the MySQL driver says", "text", strings.TrimSpace(fmt.Sprint(v...)))
 }
 
 // mysqlConfig reads a URL as the driver would its own notation.

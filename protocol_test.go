@@ -240,7 +240,8 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
 		st := testsite.NewSite(t, store, session2.Config{})
-		b := st.Login("alice")
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
 		old := b.Clone()
 		st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
 		res, err := st.During(old, func(s *session2.Session) {

@@ -39,6 +39,30 @@ func (u unsureStore) DeleteUser(ctx context.Context, user string, keep ...sessio
 	return 0, errors.Join(session2.ErrUncertain, err)
 }
 
+// brokenOffStore is cancelled when it has deleted one session of a user, and does
+// not know of it.
+type brokenOffStore struct{ *session2.MemoryStore }
+
+func (b brokenOffStore) DeleteUser(ctx context.Context, user string, _ ...session2.ID) (int, error) {
+	for rec, err := range b.MemoryStore.IterUser(ctx, user) {
+		return 0, errors.Join(session2.ErrUncertain, context.Canceled, err, b.Delete(ctx, rec.ID))
+	}
+	return 0, nil
+}
+
+// Of a deletion that was called off, the sessions that have ended are events, and
+// those that live are not.
+func TestRevokeUserCalledOff(t *testing.T) {
+	st := testsite.NewSite(t, brokenOffStore{session2.NewMemoryStore()}, session2.Config{})
+	first, second := st.Login("alice"), st.Login("alice")
+	if _, err := st.M.RevokeUser(t.Context(), "alice"); !errors.Is(err, session2.ErrUncertain) {
+		t.Errorf("RevokeUser = %v, want ErrUncertain", err)
+	}
+	if n := st.Events.Count(session2.EventRevoked); n != 1 || (st.UserOf(first) == "") == (st.UserOf(second) == "") {
+		t.Errorf("%d revoked events, users %q and %q; want 1 and one of them", n, st.UserOf(first), st.UserOf(second))
+	}
+}
+
 // A store that has lost count has ended the sessions all the same: each is an event.
 func TestRevokeUserOfAnUncertainNumber(t *testing.T) {
 	st := testsite.NewSite(t, unsureStore{session2.NewMemoryStore()}, session2.Config{})

@@ -31,7 +31,7 @@ const maxAgent = 256
 type Session struct {
 	m       *Manager
 	ctx     context.Context // to load by
-	arrived time.Time       // tokens are judged by it
+	arrived instant         // tokens are judged by it
 	request *http.Request   // nil for Manager.Open
 	opened  *string         // Manager.Open's token; a pointer, so that no copy prints it
 
@@ -88,7 +88,7 @@ type life struct {
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
 	unseen    bool   // shown is replaced, and its successor is still to be sent
-	renewed   *state // superseded by Renew only: what Destroy ends all the same
+	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
 }
 
 // undo is a session before Destroy.
@@ -463,7 +463,7 @@ func (s *Session) Dirty() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.log) > 0 || len(s.ended) > 0 || s.revoke
+	return s.changed()
 }
 
 // Err returns what went wrong with the session so far, nil if nothing did. It
@@ -491,7 +491,7 @@ func (s *Session) unusable() error {
 func (s *Session) Created() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.work.created
+	return s.work.created.time()
 }
 
 // Accessed returns when the session was last used before this request, to
@@ -499,14 +499,14 @@ func (s *Session) Created() time.Time {
 func (s *Session) Accessed() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.work.accessed
+	return s.work.accessed.time()
 }
 
 // Expires returns when the session will end if it is not used again.
 func (s *Session) Expires() time.Time {
 	s.look()
 	defer s.mu.Unlock()
-	return s.m.cfg.expiry(s.work)
+	return s.m.cfg.expiry(s.work).time()
 }
 
 // RemoteAddr returns http.Request.RemoteAddr of the request that began the
@@ -590,14 +590,15 @@ func (s *Session) Passive() {
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
 // request presents cookies of several sessions, all of them end; so does one whose
-// token Renew has replaced within RenewGrace. A token that a login has replaced ends
-// nothing, or whoever knew it before could sign others out: only the cookie goes,
-// and Err is ErrStale. What is changed after Destroy belongs to a new session.
+// token Renew, or a login of the same user, has replaced within RenewGrace. A token
+// from before a login ends nothing, or whoever knew it then could sign others out:
+// only the cookie goes, and Err is ErrStale. What is changed after Destroy belongs
+// to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
-	if st := cmp.Or(s.life.renewed, s.life.base); st.stored() {
+	if st := cmp.Or(s.life.sameUser, s.life.base); st.stored() {
 		s.remember()
 		s.ended = append(s.ended, st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
@@ -770,7 +771,7 @@ func (s *Session) Dump(w io.Writer) {
 	st := s.work.clone()
 	s.mu.Unlock()
 	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
-		st.id, st.user, st.created, st.accessed, s.m.cfg.expiry(st), st.remote, st.agent, len(st.forms), len(st.flashes))
+		st.id, st.user, st.created.time(), st.accessed.time(), s.m.cfg.expiry(st).time(), st.remote, st.agent, len(st.forms), len(st.flashes))
 	for _, v := range st.values.list() {
 		fmt.Fprintf(w, "value    %q %d bytes\n", v.key, len(v.data))
 	}

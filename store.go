@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"syscall"
 	"time"
+
+	"github.com/session2/session2/internal/fsys"
 )
 
 // The errors that stores and the manager answer with. They come wrapped:
@@ -23,7 +23,8 @@ var (
 	ErrConflict = errors.New("session changed meanwhile")
 
 	// ErrUncertain says that a Save's answer was lost and that others have
-	// written since, so that the store cannot tell whether it took effect. From
+	// written since, so that the store cannot tell whether it took effect. With
+	// a number of deleted records it says that there may be more. From
 	// a Manager it says that a commit failed and its changes may be stored all
 	// the same: a request that is repeated may apply them twice.
 	ErrUncertain = errors.New("outcome of the save is unknown")
@@ -53,13 +54,7 @@ var (
 // refused reports whether an error is a definite no: nothing was changed, and
 // asking again is of no use.
 func refused(err error) bool {
-	for _, no := range []error{ErrTooLarge, ErrNotSetUp, fs.ErrClosed, fs.ErrPermission, errors.ErrUnsupported,
-		syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrNotSetUp) || fsys.Refused(err)
 }
 
 // ID names a session: 128 random bits. It is the public half of the client's
@@ -117,7 +112,8 @@ type Record struct {
 // [fs.ErrPermission] (no right, a constraint, a read-only server),
 // [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
 // [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
-// again. Any other error that is none of this package's
+// again. Where DeleteOld or DeleteUser returns a number with it, so many records
+// were deleted before the refusal. Any other error that is none of this package's
 // sentinels says nothing about whether a Save took effect; the manager then asks
 // again.
 type Store interface {
@@ -253,3 +249,11 @@ func opError(op string, id ID, err error) error {
 // microseconds since 1970 that stores keep.
 func microTime(t time.Time) int64  { return t.UnixMicro() }
 func timeMicro(µs int64) time.Time { return time.UnixMicro(µs).UTC() }
+
+// instant is a time as records have it: microseconds since 1970, and 0 is none.
+type instant int64
+
+func microNow() instant                       { return instantOf(time.Now()) }
+func instantOf(t time.Time) instant           { return instant(microTime(t)) }
+func (t instant) time() time.Time             { return timeMicro(int64(t)) }
+func (t instant) add(d time.Duration) instant { return t + instant(d.Microseconds()) }

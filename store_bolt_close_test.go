@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -164,4 +168,52 @@ func TestBoltSweepsWhatDamageLeft(t *testing.T) {
 	if dump := dumpBolt(t, dir); len(dump) != 1 {
 		t.Errorf("left behind: %q", dump)
 	}
+}
+
+// A file that may not grow any more (RLIMIT_FSIZE, or the largest file of the file
+// system) is a refusal: it comes at once, is known as one, and changes nothing.
+func TestBoltFileTooLarge(t *testing.T) {
+	if dir := os.Getenv("SESSION2_BOLT_CHILD"); dir != "" {
+		fillBolt(t, dir)
+		return
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such limit")
+	}
+	cmd := boltChild(t, t.TempDir())
+	cmd.Args = append([]string{"sh", "-c", `ulimit -f 700; exec "$0" "$@"`}, cmd.Args...)
+	cmd.Path, cmd.Err = exec.LookPath("sh")
+	if out, err := cmd.Output(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// fillBolt saves until the file is too large.
+func fillBolt(t *testing.T, dir string) {
+	b := openBolt(t, dir)
+	n := uint64(0)
+	save := func() error {
+		rec := boltRecord(n, "")
+		rec.Data = make([]byte, 10_000)
+		return b.Save(t.Context(), rec, 0)
+	}
+	var err error
+	for ; err == nil && n < 1000; n++ {
+		err = save()
+	}
+	n-- // of the one that was refused
+	if !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("Save = %v, want EFBIG", err)
+	}
+	if _, err := b.Load(t.Context(), boltRecord(n, "").ID); !errors.Is(err, session2.ErrNotFound) {
+		t.Errorf("Load of what was refused: %v", err)
+	}
+	site := testsite.NewSite(t, b, session2.Config{CommitTimeout: time.Hour})
+	w := site.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("key", make([]byte, 50_000)) })
+	if w.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status %d, want 503", w.StatusCode)
+	}
+	testsite.Must(t, b.Delete(t.Context(), boltRecord(0, "").ID))
+	testsite.Must(t, b.Delete(t.Context(), boltRecord(1, "").ID))
+	testsite.Must(t, save())
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -192,19 +193,19 @@ func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
 		return boltForGood(*stuck)
 	}
 	var err error
-	begun := false
+	t := &boltTx{}
 	damage := guardBolt(func() {
 		err = b.db.View(func(tx *bolt.Tx) error {
-			begun = true
-			t := &boltTx{tx: tx}
+			t.tx = tx
 			return cmp.Or(f(t), t.err)
 		})
 	})
-	if damage != nil && !begun {
-		b.broken.CompareAndSwap(nil, &damage)
-		b.stuck.CompareAndSwap(nil, &damage)
+	if damage != nil && t.tx == nil { // bbolt still holds its lock
+		broken := damage
+		b.broken.CompareAndSwap(nil, &broken)
+		b.stuck.CompareAndSwap(nil, &broken)
 	}
-	return cmp.Or(damage, boltClosed(err))
+	return cmp.Or(damage, boltError(err))
 }
 
 // boltForGood is the error of each call after a panic that the store does not outlive.
@@ -259,7 +260,7 @@ func (b *BoltStore) transact(f func(t *boltTx)) error {
 			return fsys.Late(err)
 		}
 	}
-	return boltClosed(err)
+	return boltError(err)
 }
 
 // shows reports whether a commit that failed is visible all the same.
@@ -300,10 +301,14 @@ func guardBolt(f func()) (err error) {
 	return nil
 }
 
-// boltClosed gives bbolt's error after Close its usual name.
-func boltClosed(err error) error {
-	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+// boltError gives errors of bbolt's their usual names: that of a call after Close,
+// and that of a file which cannot grow, of which bbolt keeps only the text.
+func boltError(err error) error {
+	switch {
+	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
 		return fs.ErrClosed
+	case err != nil && strings.HasPrefix(err.Error(), "file resize error: "):
+		return fsys.Recognized(err)
 	}
 	return err
 }

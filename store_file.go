@@ -70,7 +70,9 @@ var (
 // defaults.
 //
 // A directory of the store's that is removed while the store is in use is made
-// anew by the next call that needs it; the sessions in it have ended.
+// anew by the next call that needs it; the sessions in it have ended. If it was one
+// of the indexes, that call makes the index anew from the sessions, which takes
+// the longer the more there are.
 func OpenFileStore(dir string, opts *FileOptions) (*FileStore, error) {
 	return openFileStore(fsys.OS, dir, opts)
 }
@@ -82,6 +84,9 @@ func openFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error
 	s, err := newFileStore(fs, dir, opts)
 	if err == nil {
 		err = s.setup(context.Background())
+	}
+	if err == nil && s.isEmpty(s.path("sessions")) { // complete by nature: so nobody has to rebuild it when it has grown
+		err = s.complete(context.Background(), fileIndexes...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("session2: open file store: %w", err)
@@ -188,7 +193,7 @@ func (s *FileStore) replace(ctx context.Context, old record.Record, found bool, 
 			return err
 		}
 	}
-	if r.User != old.User {
+	if r.User != old.User || s.lacksUser(r.User, r.ID) { // somebody removed the entry
 		defer func() {
 			if err != nil && r.User != "" {
 				s.checkEntry(r.User, r.ID) // it would be dropped when next met: here it need not succeed
@@ -252,6 +257,10 @@ func (s *FileStore) Has(ctx context.Context, id ID) (bool, error) {
 	return err == nil, opError("has", id, err)
 }
 
+// touchSize is how much of a record Touch reads: more than enough for the user,
+// unless the name is very long.
+const touchSize = 512
+
 // Touch implements [TouchStore]. It writes 20 bytes in place, without a sync.
 func (s *FileStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	to := record.Access{Accessed: microTime(accessed), Expires: microTime(expires)}
@@ -267,17 +276,22 @@ func (s *FileStore) touch(id ID, to record.Access) error {
 		return err
 	}
 	defer f.Close()
-	head := make([]byte, record.HeadSize)
-	if _, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
+	head := make([]byte, touchSize)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
 		return err
 	}
-	offset, write, err := record.Touch(head, to)
+	head = head[:n]
+	offset, write, err := record.Touch(head[:min(n, record.HeadSize)], to)
 	if err != nil {
 		_, _, err = s.lookup(id) // sets it aside
 		return err
 	}
 	if write != nil {
 		_, err = f.WriteAt(write, offset)
+	}
+	if err == nil && s.lacksUser(record.User(head), id) {
+		err = s.enterUser(id)
 	}
 	return err
 }
@@ -312,13 +326,15 @@ func (s *FileStore) lockedOnce(ctx context.Context, id ID, do func() error) erro
 }
 
 // healed calls do, and again once the store's directories are made anew if one
-// of them turned out to be missing: somebody removed it since it was made.
+// of them turned out to be missing: somebody removed it since it was made, and
+// entries of the indexes may have been in it.
 func (s *FileStore) healed(ctx context.Context, do func() error) error {
 	err := do()
 	for try := 0; try < 3 && errors.Is(err, fs.ErrNotExist); try++ {
 		if err := s.setup(ctx); err != nil {
 			return err
 		}
+		s.unmark(fileIndexes) // it need not succeed
 		err = do()
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/session2/session2/internal/fsys"
@@ -19,15 +20,21 @@ import (
 //	sessions/xx/ID           the records, by the ID's first byte
 //	users/xx/HASH/ID         the index by user: empty files, by SHA-256 of the user
 //	due/new, due/accessed, due/expires    the index by time
+//	users/complete, due/new/complete, ...    say that no entry was lost
 //	locks/xx, locks/sweep    never renamed or removed
 //	corrupt/ID               files that were no record
 //
 // All names are made from IDs, hashes and numbers, never from what users say.
 
 // Setup implements [SetupStore]. It makes the store's directories, as
-// [OpenFileStore] has done already, and checks those that are there.
+// [OpenFileStore] has done already, and checks those that are there. It rebuilds
+// an index that has vanished, which else the next call that needs it does.
 func (s *FileStore) Setup(ctx context.Context) error {
-	if err := s.setup(ctx); err != nil {
+	err := s.setup(ctx)
+	if err == nil {
+		err = s.complete(ctx, fileIndexes...)
+	}
+	if err != nil {
 		return fmt.Errorf("session2: set up: %w", err)
 	}
 	return nil
@@ -186,13 +193,16 @@ func (s *FileStore) fanOut(tree string, known *atomic.Bool, xx string) error {
 	return nil
 }
 
+const separator = string(filepath.Separator)
+
+// path returns the place of something in the store.
 func (s *FileStore) path(elem ...string) string {
-	return filepath.Join(s.dir, filepath.Join(elem...))
+	return s.dir + separator + strings.Join(elem, separator)
 }
 
 // folder returns the directory of the record, and file its file in there.
 func (s *FileStore) folder(id ID) string { return s.path("sessions", hexByte(id[0])) }
-func (s *FileStore) file(id ID) string   { return filepath.Join(s.folder(id), id.String()) }
+func (s *FileStore) file(id ID) string   { return s.path("sessions", hexByte(id[0]), id.String()) }
 
 func hexByte(b byte) string { return hex.EncodeToString([]byte{b}) }
 

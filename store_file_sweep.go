@@ -48,7 +48,7 @@ func (w *fileSweep) run(ctx context.Context) error {
 	defer unlock()
 	// Where the disk is full, nothing can be taken over; but what was taken
 	// over before can be swept, and that makes room.
-	w.failed = w.takeOver(ctx, w.trees)
+	w.failed = cmp.Or(w.rebuild(ctx, fileIndexes), w.takeOver(ctx, w.trees))
 	if err := ctx.Err(); err != nil {
 		return err
 	}

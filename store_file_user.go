@@ -139,6 +139,9 @@ func (s *FileStore) userIDs(ctx context.Context, user string) ([]ID, error) {
 	if err := s.begin(ctx); err != nil || user == "" {
 		return nil, err
 	}
+	if err := s.complete(ctx, userIndex); err != nil {
+		return nil, err
+	}
 	dir, left := s.userFolder(user), false
 	ids, err := s.listIDs(ctx, dir, func(name string) {
 		if fsys.IsTemp(name) {
@@ -163,15 +166,7 @@ func (s *FileStore) addUser(user string, id ID) error {
 	if user == "" {
 		return nil
 	}
-	sum := sha256.Sum256([]byte(user))
-	if err := s.fanOut("users", &s.users[sum[0]], hexByte(sum[0])); err != nil {
-		return err
-	}
-	dir := s.userFolder(user)
-	err := s.createUser(dir, id)
-	for try := 0; try < 100 && errors.Is(err, fs.ErrNotExist); try++ {
-		err = s.createUser(dir, id) // somebody removed the directory, empty as it was
-	}
+	dir, err := s.makeUser(user, id)
 	if err != nil {
 		return err
 	}
@@ -179,6 +174,31 @@ func (s *FileStore) addUser(user string, id ID) error {
 		return err
 	}
 	return s.syncDir(filepath.Dir(dir)) // who made the directory may not have come to that yet
+}
+
+// enterUser makes the entry of a record that lacks it. The caller holds the
+// record's lock.
+func (s *FileStore) enterUser(id ID) error {
+	r, found, err := s.lookup(id)
+	if err != nil || !found {
+		return err
+	}
+	return s.addUser(r.User, id)
+}
+
+// makeUser makes an entry. The directory that it returns, and the one that this
+// is in, are still to be synced. The caller holds the record's lock.
+func (s *FileStore) makeUser(user string, id ID) (dir string, err error) {
+	sum := sha256.Sum256([]byte(user))
+	if err := s.fanOut("users", &s.users[sum[0]], hexByte(sum[0])); err != nil {
+		return "", err
+	}
+	dir = s.userFolder(user)
+	err = s.createUser(dir, id)
+	for try := 0; try < 100 && errors.Is(err, fs.ErrNotExist); try++ {
+		err = s.createUser(dir, id) // somebody removed the directory, empty as it was
+	}
+	return dir, err
 }
 
 func (s *FileStore) createUser(dir string, id ID) error {

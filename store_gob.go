@@ -25,14 +25,14 @@ import (
 // reads what is new, so that it sees all that was acknowledged before it began
 // (and perhaps a change just before it is durable).
 //
-// Concurrent changes share one append and one fsync. When more than half of the
-// file is dead, the process that notices writes the live rest to a new file,
-// which takes the old one's place. Until then changes wait, in all processes
-// (some 9 seconds for a million records), and a second index is in memory;
-// readers go on, and those of other processes then read the new file once. A
-// DeleteOld that leaves no record leaves nothing of the file but its header. On
-// Windows, where an open file cannot be replaced, the file is not compacted,
-// and grows.
+// Concurrent changes share one append and one fsync. When what is dead in the
+// file takes more room than what is alive and more than 1 MiB, the next change
+// first writes the live rest to a new file, which takes the old one's place. Until
+// then changes wait, in all processes (some 9 seconds for a million records), and a
+// second index is in memory; readers go on, and those of other processes then read
+// the new file once. A DeleteOld that leaves no record leaves nothing of the file
+// but its header. On Windows, where an open file cannot be replaced, the file is
+// not compacted, and grows.
 //
 // A flipped byte costs at most the one record that it is in, which then
 // answers [ErrCorrupt]. If it is in a change that may not have been durable
@@ -242,7 +242,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 		Kind: goblog.Put, ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Data: rec.Data,
 		Created: microTime(rec.Created), Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires),
 	}
-	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{durable: true, run: func(p *gobPlan) error {
 		e, found := p.get(rec.ID)
 		if e.Value.lost {
 			return ErrCorrupt
@@ -258,7 +258,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 
 // Delete implements [Store].
 func (s *GobStore) Delete(ctx context.Context, id ID) error {
-	err := s.do(ctx, gobJob{durable: true, run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{durable: true, run: func(p *gobPlan) error {
 		if _, found := p.get(id); !found {
 			return nil
 		}
@@ -271,7 +271,7 @@ func (s *GobStore) Delete(ctx context.Context, id ID) error {
 // not wait for the disk, and writes nothing if the times do not move.
 func (s *GobStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	op := &goblog.Op{Kind: goblog.Touch, ID: id, Accessed: microTime(accessed), Expires: microTime(expires)}
-	err := s.do(ctx, gobJob{run: func(p *gobPlan) error {
+	err := s.do(ctx, &gobJob{run: func(p *gobPlan) error {
 		e, found := p.get(id)
 		if e.Value.lost {
 			return ErrCorrupt

@@ -28,86 +28,49 @@ type gobJob struct {
 	durable bool // the call must not return before the disk has it
 	sweeps  bool // if nothing is left, nothing of the file shall be
 	run     func(*gobPlan) error
+
+	// What came of it. After an error, too, some of a job's frames may be in the file.
+	made   int  // how many
+	unsure bool // there may be more
 }
 
 // do has a change decided and made, together with those of other goroutines.
 // A change is decided by what the file holds once this process has the lock.
-func (s *GobStore) do(ctx context.Context, j gobJob) error {
+func (s *GobStore) do(ctx context.Context, j *gobJob) error {
 	j.ctx, j.durable = ctx, j.durable && !s.noSync
-	return s.batch.Do(ctx, &j)
-}
-
-// gobPlan is what a commit is going to append.
-type gobPlan struct {
-	s       *GobStore
-	shelf   *gobShelf
-	frames  []byte
-	entries []goblog.Entry
-	next    map[ID]gobNext // the index as it will be, where it will differ
-}
-
-type gobNext struct {
-	entry gobEntry
-	found bool
-}
-
-// get returns the entry of a record with all that was added to the plan.
-func (p *gobPlan) get(id ID) (gobEntry, bool) {
-	if n, ok := p.next[id]; ok {
-		return n.entry, n.found
-	}
-	return p.shelf.index.Get(id)
-}
-
-// add appends a frame to the plan. Of a failing one nothing remains.
-func (p *gobPlan) add(op *goblog.Op) error {
-	log, from := p.shelf.log, len(p.frames)
-	off := log.End() + int64(from)
-	frames, err := p.s.enc.Append(p.frames, log.Generation(), off, log.Durable(), op)
-	if err != nil {
-		return err
-	}
-	p.frames = frames
-	e := goblog.Entry{Op: *op, Off: off, Len: int64(len(frames) - from), Whole: true}
-	p.entries = append(p.entries, e)
-	switch op.Kind {
-	case goblog.Put:
-		p.next[op.ID] = gobNext{gobEntryOf(op, e.Off, e.Len), true}
-	case goblog.Touch:
-		n, found := p.get(op.ID)
-		n.Accessed, n.Expires = max(n.Accessed, op.Accessed), max(n.Expires, op.Expires)
-		p.next[op.ID] = gobNext{n, found}
-	case goblog.Delete:
-		p.next[op.ID] = gobNext{}
-	}
-	return nil
+	return s.batch.Do(ctx, j)
 }
 
 // commit decides and makes the changes of jobs with one append, and one sync if
 // any of them needs it. The caller has the lock on the file.
 func (s *GobStore) commit(jobs []*gobJob) []error {
 	errs := make([]error, len(jobs))
-	if err := s.commitAll(jobs, errs); err != nil {
+	made, err := s.make(jobs, errs)
+	if err != nil {
 		for i := range errs {
-			errs[i] = err // what was decided may rest on what did not happen
+			errs[i] = err
 		}
+		return errs
+	}
+	err = s.flush(made)
+	for i := range errs {
+		if err != nil && !made.refused[i] {
+			errs[i] = err // what was decided may rest on what is not durable
+		}
+	}
+	if err == nil && made.gone {
+		s.compact()
 	}
 	return errs
 }
 
-func (s *GobStore) commitAll(jobs []*gobJob, errs []error) error {
+// make makes the changes of jobs, but does not flush them. If it returns an error,
+// nothing was changed.
+func (s *GobStore) make(jobs []*gobJob, errs []error) (gobMade, error) {
 	if err := s.tidy(); err != nil {
-		return err
+		return gobMade{}, err
 	}
-	made, err := s.append(jobs, errs)
-	if err != nil {
-		return err
-	}
-	err = s.flush(made)
-	if err == nil && made.gone {
-		s.compact()
-	}
-	return err
+	return s.append(jobs, errs)
 }
 
 // tidy brings the index up to date, and compacts the file if it is time. The
@@ -148,36 +111,9 @@ type gobMade struct {
 	log     *goblog.Log
 	release func() // what holds the log
 	flush   goblog.Flush
-	needed  bool // somebody waits for the flush
-	gone    bool // no record is left, and too much of the file is
-}
-
-// append runs the jobs and appends what they plan. The index changes only after
-// the file has.
-func (s *GobStore) append(jobs []*gobJob, errs []error) (gobMade, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.catchUp(true); err != nil { // has the store been closed?
-		return gobMade{}, err
-	}
-	p := &gobPlan{s: s, shelf: s.shelf, next: make(map[ID]gobNext)}
-	durable, sweeps := false, false
-	for i, j := range jobs {
-		if errs[i] = j.ctx.Err(); errs[i] == nil {
-			durable, sweeps = durable || j.durable, sweeps || j.sweeps
-			errs[i] = j.run(p)
-		}
-	}
-	if err := s.carryOut(p); err != nil {
-		return gobMade{}, err
-	}
-	log := s.shelf.log
-	_, release := log.Hold()
-	return gobMade{
-		log: log, release: release, flush: log.Flush(),
-		needed: durable && s.shelf.must > log.Durable(),
-		gone:   s.shelf.deserted(sweeps, s.patience),
-	}, nil
+	needed  bool   // somebody waits for the flush
+	gone    bool   // no record is left, and too much of the file is
+	refused []bool // whose change is not in the file, by job
 }
 
 // flush makes durable what was made, if somebody waits for that. It does so
@@ -192,22 +128,6 @@ func (s *GobStore) flush(m gobMade) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return m.log.Flushed(m.flush, err)
-}
-
-// carryOut appends what is planned. The caller has s.mu.
-func (s *GobStore) carryOut(p *gobPlan) error {
-	if len(p.frames) == 0 {
-		return nil
-	}
-	if err := p.shelf.log.Append(p.frames); err != nil {
-		s.torn = true
-		s.catchUp(true) // cuts off what is half written; or else the next commit does
-		return err
-	}
-	for _, e := range p.entries {
-		p.shelf.apply(e)
-	}
-	return nil
 }
 
 // rewrite replaces the file by one with what is alive. The caller has the lock

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 	"github.com/session2/session2/internal/tally"
 )
@@ -66,37 +67,38 @@ func (u gobOwned) is(e gobEntry) bool { return e.User == u.user }
 // of it, and returns the number. Each batch is a job like j.
 func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick, j gobJob) (total int, err error) {
 	for {
-		n, more := 0, false
-		j.run = func(p *gobPlan) (err error) {
+		more := false
+		batch := j
+		batch.run = func(p *gobPlan) error {
 			ids := pick.some(p.shelf)
 			more = len(ids) == gobBatch
-			n, err = p.deleteIf(ids, pick)
-			return err
+			return p.deleteIf(ids, pick)
 		}
-		err := s.do(ctx, j)
-		if err != nil {
+		err := s.do(ctx, &batch)
+		total += batch.made
+		tally.Add(ctx, batch.made)
+		switch {
+		case err != nil && batch.unsure:
+			return total, uncertain(err)
+		case err != nil && total > 0:
+			return total, fsys.Partly(err)
+		case err != nil || !more:
 			return total, err
-		}
-		total += n
-		tally.Add(ctx, n)
-		if !more {
-			return total, nil
 		}
 	}
 }
 
 // deleteIf adds the deletion of those records that are still to be deleted.
-func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) (n int, err error) {
+func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) error {
 	for _, id := range ids {
 		if e, found := p.get(id); !found || !pick.is(e) {
 			continue
 		}
 		if err := p.add(&goblog.Op{Kind: goblog.Delete, ID: id}); err != nil {
-			return n, err
+			return err
 		}
-		n++
 	}
-	return n, nil
+	return nil
 }
 
 // Iter implements [IterStore]. It takes down the IDs, 16 bytes each, and reads

@@ -20,7 +20,9 @@ var quietGob = &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)}
 
 // A refusal says that nothing was changed. An error after the append is none.
 func TestGobStoreRefusesBeforeItChanges(t *testing.T) {
-	for _, refusal := range []syscall.Errno{syscall.EACCES, syscall.EROFS} {
+	for _, refusal := range []syscall.Errno{
+		syscall.EACCES, syscall.EROFS, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT,
+	} {
 		for n := 0; ; n++ {
 			path := filepath.Join(t.TempDir(), "log")
 			f := &faultFS{FS: fsys.OS, n: math.MaxInt}

@@ -34,7 +34,8 @@ var (
 
 // NewMySQLStore returns a store on db, which is one of
 // [github.com/go-sql-driver/mysql] and stays the caller's to close. It does not
-// call the database: Setup does.
+// call the database: Setup does. The driver logs broken connections to standard
+// error unless [mysql.SetLogger] or the Logger of its [mysql.Config] says otherwise.
 func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 	o, names, err := opts.fill(db)
 	if err != nil {

@@ -173,13 +173,16 @@ func (s *sqlStore) Save(ctx context.Context, rec Record, prev Version) error {
 	return opError("save", rec.ID, err)
 }
 
-// Delete removes the record. An absent one is no error.
+// Delete removes the record. An absent one is no error. Where the context ended
+// while the server had the statement, or the answer was lost for good, the error
+// matches [ErrUncertain]: the record may be gone.
 func (s *sqlStore) Delete(ctx context.Context, id ID) error {
 	return opError("delete", id, sqlKind(s.run.Delete(ctx, id)))
 }
 
 // Touch moves Accessed and Expires forward, each by itself and never back. An
-// absent record is no error. It writes neither data nor an index.
+// absent record is no error. It writes neither data nor an index. Its errors match
+// [ErrUncertain] as Delete's do.
 func (s *sqlStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	return opError("touch", id, sqlKind(s.run.Touch(ctx, id, microTime(accessed), microTime(expires))))
 }
@@ -200,9 +203,11 @@ func (s *sqlStore) DeleteOld(ctx context.Context, age time.Duration) (int, error
 }
 
 // DeleteUser ends all sessions of the user but those to keep, a thousand at a
-// time, and returns their number. For the empty user there are none. Where the
-// database's answer was lost, the sessions are ended all the same, and the error
-// matches [ErrUncertain]: the number may be too small. So it is with DeleteOld.
+// time, and returns their number. For the empty user there are none. Where an
+// answer of the database was lost, the number may be too small, and the error
+// matches [ErrUncertain]. If the context ended while the server had a batch, the
+// error matches both the context's and ErrUncertain, and some sessions may be left.
+// So it is with DeleteOld.
 func (s *sqlStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	kept := make(map[[16]byte]bool, len(keep))
 	for _, id := range keep {

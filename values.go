@@ -34,6 +34,11 @@ func (v *values) get(key string) edit {
 	if e := v.edits.find(key); e != nil {
 		return *e
 	}
+	return v.inBase(key)
+}
+
+// inBase returns what was under key before the edits.
+func (v *values) inBase(key string) edit {
 	i, ok := slices.BinarySearchFunc(v.base, key, func(v value, key string) int { return strings.Compare(v.key, key) })
 	if !ok {
 		return edit{}
@@ -42,17 +47,17 @@ func (v *values) get(key string) edit {
 }
 
 func (v *values) put(key string, e edit) {
-	switch was := v.get(key).ok; {
-	case e.ok && !was:
+	old := v.edits.find(key)
+	if old == nil {
+		old = v.edits.add(key, v.inBase(key))
+	}
+	switch {
+	case e.ok && !old.ok:
 		v.added++
-	case was && !e.ok:
+	case old.ok && !e.ok:
 		v.added--
 	}
-	if old := v.edits.find(key); old != nil {
-		*old = e
-	} else {
-		v.edits.add(key, e)
-	}
+	*old = e
 }
 
 func (v *values) set(key string, data []byte) { v.put(key, edit{data, true}) }

@@ -67,8 +67,12 @@ func (c *copying) open(ctx context.Context) error {
 		c.to = session2.NewMemoryStore() // as empty as it would be
 		return nil
 	}
+	absent := to.missing()
 	if c.to, err = to.open(ctx, !c.dry); err != nil {
 		return err
+	}
+	if absent {
+		c.bar.note("session2: there was no store at " + to.String() + ": made one")
 	}
 	if !c.dry {
 		return prepare(ctx, c.to)
@@ -318,7 +322,7 @@ func (c *copying) pruneOne(ctx context.Context, id session2.ID, damage error) er
 		return nil
 	}
 	if !c.dry {
-		if err := c.to.Delete(ctx, id); err != nil {
+		if err := c.to.Delete(context.WithoutCancel(ctx), id); err != nil { // an interruption waits for its end
 			return err
 		}
 	}

@@ -19,10 +19,11 @@ type findings struct {
 	bar *progress
 
 	mu      sync.Mutex
-	seen    map[session2.ID]bool
-	corrupt []string // IDs, each once
-	aside   int      // of these, how many a file store had set aside before
-	lost    int      // damaged places in a gob store's file that do not tell whose record was there
+	seen    map[session2.ID]bool // the corrupt ones
+	corrupt []string             // IDs, each once
+	aside   int                  // of these, how many a file store had set aside before
+	missing []session2.ID        // records that an index of a file store lacks
+	lost    int                  // damaged places in a gob store's file that do not tell whose record was there
 }
 
 func newFindings(bar *progress) *findings {
@@ -58,6 +59,9 @@ func (f *findings) verdict() error {
 	var parts []string
 	if n := len(f.corrupt); n > 0 {
 		parts = append(parts, fmt.Sprintf("corrupt records: %d", n))
+	}
+	if n := len(f.missing); n > 0 {
+		parts = append(parts, fmt.Sprintf("records missing from an index, which session2 setup rebuilds: %d", n))
 	}
 	if f.lost > 0 {
 		parts = append(parts, fmt.Sprintf("damaged places where records may be lost: %d", f.lost))

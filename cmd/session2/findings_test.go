@@ -265,6 +265,56 @@ func TestUnfinishedDeletionSaysHowFarItCame(t *testing.T) {
 	}
 }
 
+// TestUncertainDeletionSaysSo does not know how much each deletion has deleted.
+func TestUncertainDeletionSaysSo(t *testing.T) {
+	for name, f := range map[string]func(context.Context, *job) error{
+		"delete": remove, "delete-old": removeOld, "delete-user": removeUser,
+	} {
+		for _, asJSON := range []bool{true, false} {
+			var out bytes.Buffer
+			j := &job{out: newPrinter(&out, asJSON), bar: newProgress(io.Discard, name)}
+			j.store = &failing{session2.NewMemoryStore(), 2, session2.ErrUncertain}
+			j.args, j.age = slices.Repeat([]string{strings.Repeat("0f", 16)}, 3), time.Hour
+			err := f(t.Context(), j)
+			must(t, j.out.flush())
+			want := "deleted 2 or more\n"
+			if asJSON {
+				want = `"uncertain":true`
+			}
+			if !errors.Is(err, session2.ErrUncertain) || !strings.Contains(out.String(), want) {
+				t.Errorf("%s: got %q, %v, want %q", name, out.String(), err, want)
+			}
+		}
+	}
+}
+
+// interrupting is a store during whose Delete the user presses Ctrl-C.
+type interrupting struct {
+	*session2.MemoryStore
+	press func()
+}
+
+func (s *interrupting) Has(ctx context.Context, _ session2.ID) (bool, error) { return true, ctx.Err() }
+
+func (s *interrupting) Delete(ctx context.Context, _ session2.ID) error {
+	s.press()
+	return ctx.Err()
+}
+
+// TestInterruptedDeleteCountsWhole presses Ctrl-C while a session is deleted: that
+// one is deleted and counted, and no other.
+func TestInterruptedDeleteCountsWhole(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var out bytes.Buffer
+	j := &job{out: newPrinter(&out, false), bar: newProgress(io.Discard, "delete")}
+	j.store, j.args = &interrupting{session2.NewMemoryStore(), cancel}, slices.Repeat([]string{strings.Repeat("0f", 16)}, 3)
+	err := remove(ctx, j)
+	must(t, j.out.flush())
+	if !errors.Is(err, context.Canceled) || out.String() != "deleted 1\n" {
+		t.Errorf("got %q, %v, want 1 and %v", out.String(), err, context.Canceled)
+	}
+}
+
 // TestAbsentAreAllNamed ends sessions of which two are not there.
 func TestAbsentAreAllNamed(t *testing.T) {
 	url := stores[2].url(t)
@@ -282,6 +332,11 @@ func TestOutputThatIsLost(t *testing.T) {
 	must(t, err)
 	defer closed.Close()
 	must(t, r.Close())
+	help := exec.Command(program, "help")
+	help.Stdout = full
+	if help.Run(); help.ProcessState.ExitCode() != exitFailed {
+		t.Errorf("help: got status %d, want %d", help.ProcessState.ExitCode(), exitFailed)
+	}
 	url, bad, _ := damagedFiles(t)
 	for _, args := range [][]string{{"list"}, {"stats"}, {"check"}, {"check", "-json"}, {"copy", stores[1].url(t)}} {
 		for _, to := range []*os.File{full, closed} {

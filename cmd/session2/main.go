@@ -1,14 +1,17 @@
 // Session2 looks after the sessions in a store.
 //
-//	session2 setup URL              make the tables or the folder, if they are not there
+//	session2 setup URL              make the tables or the folder, if they are not there;
+//	                                rebuild a file store's indexes, if a record is missing there
 //	session2 list                   list the sessions
 //	session2 show ID                show one session
 //	session2 delete ID...           end sessions
 //	session2 delete-user USER       end all sessions of a user
 //	session2 delete-old -age 30d    delete what was not used for so long, or has expired
 //	session2 stats                  count
-//	session2 check                  read every record, and report what is corrupt
-//	session2 copy FROM TO           copy what TO does not have, or has older
+//	session2 check                  read every record, and report what is corrupt, or missing
+//	                                from an index
+//	session2 copy FROM TO           copy what TO does not have, or has older; make TO if it is
+//	                                not there
 //
 // The store is a URL as session2.Open takes it, such as bolt:sessions.db or
 // postgres://app@localhost/app. It is given by -store, as the first argument, or
@@ -51,7 +54,8 @@
 //
 // # Copying
 //
-// Copy asks TO for each record of FROM. What is not there is created; what is
+// Copy makes TO if it is not there, as setup does, and says so. It asks TO for each
+// record of FROM. What is not there is created; what is
 // there with the same version, or a newer one, is left alone; an older one is
 // replaced, unless it changes in that moment. Expired sessions are left out. At
 // the end everything is compared, and what changed since is copied, so that a
@@ -73,6 +77,13 @@
 // names it all the same. In the file of a gob store a place may be so
 // damaged that nobody can tell which record was there: it is reported as damaged.
 //
+// A file store has an index by user, by which delete-user and "log out everywhere"
+// go, and one by time, by which delete-old does. An index that vanished is rebuilt
+// by the first command, or call of the application, that needs it. One that lacks
+// single entries, because somebody removed files in it, is not: check names the
+// records that are missing there, with status 4, and setup rebuilds it. Both read
+// every record for that, and hold up delete-old meanwhile.
+//
 // Copy also carries over records whose data this release cannot read (a later one
 // may have written them), and counts them among the corrupt ones. With -delete it
 // leaves in TO what is corrupt in FROM, and deletes nothing if a store is damaged.
@@ -85,6 +96,10 @@
 //	3    there is no such session
 //	4    something is corrupt, or a copy is not complete
 //	130  it was interrupted; what was done is done whole
+//
+// A database may carry out a deletion whose answer the command does not wait for,
+// or does not get. Then delete, delete-user and delete-old print "deleted 400 or
+// more", and the JSON has "uncertain": true.
 package main
 
 import (
@@ -138,8 +153,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, flag.ErrHelp):
-		io.WriteString(stdout, usage())
-		return 0
+		if _, err = io.WriteString(stdout, usage()); err == nil {
+			return 0
+		}
 	}
 	text := strings.TrimPrefix(err.Error(), "session2: ")
 	if ctx.Err() != nil {

@@ -308,6 +308,17 @@ func TestCommandLine(t *testing.T) {
 		session(t, args...).want(0).says("SESSION2_PASSWORD").says("130")
 	}
 	session(t, "delete-user", "-store", url, "--", "-user").want(0)
+	session(t, "delete-user", url).want(exitUsage).says("delete-user needs one user")
+	session(t, "delete-user", "alice").want(exitUsage).says("no store is named")
+	sessionEnv(t, []string{"SESSION2_STORE=" + url}, "delete-user", "file:alice").want(0)
+	for age, says := range map[string]string{
+		"106752d": "too large: at most 106751d", "1e400d": "too large", "9999999h": "too large", "0s": "positive", "-3d": "positive",
+		"-infd": "positive", "nand": "not a duration", "soon": "not a duration", "d": "not a duration", "h": "not a duration",
+	} {
+		session(t, "delete-old", "-n", "-age", age, url).want(exitUsage).says(says)
+	}
+	session(t, "delete-old", "-n", "-age", "106751d", url).want(0)
+	session(t, "copy", url, stores[2].url(t)).want(0).says("made one")
 }
 
 // TestPassword gives the password in each way that keeps it out of the command

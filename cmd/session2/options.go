@@ -4,7 +4,10 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
+	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +80,12 @@ func (o *options) flagSet() *flag.FlagSet {
 	return fs
 }
 
+// errAge says what the largest age is: a [time.Duration] has 63 bits of nanoseconds.
+var errAge = fmt.Errorf("it is too large: at most %dd", int(math.MaxInt64/(24*time.Hour)))
+
+// ageForm is what time.ParseDuration refuses for its size alone.
+var ageForm = regexp.MustCompile(`^\+?([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`)
+
 // parseAge is time.ParseDuration that knows days, too.
 func parseAge(s string) (time.Duration, error) {
 	var age time.Duration
@@ -84,11 +93,21 @@ func parseAge(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		var n float64
 		n, err = strconv.ParseFloat(days, 64)
-		age = time.Duration(n * float64(24*time.Hour))
+		n *= float64(24 * time.Hour)
+		switch {
+		case n >= math.MaxInt64:
+			return 0, errAge
+		case math.IsNaN(n):
+			err = strconv.ErrSyntax
+		default:
+			age = time.Duration(max(n, -1))
+		}
 	} else {
 		age, err = time.ParseDuration(s)
 	}
 	switch {
+	case err != nil && ageForm.MatchString(s):
+		return 0, errAge
 	case err != nil:
 		return 0, errors.New("not a duration such as 90m, 12h or 30d")
 	case age <= 0: // an age of 0 would be every session there is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,8 +106,9 @@ func remove(ctx context.Context, j *job) error {
 			absent = append(absent, ids[i].String())
 		}
 	}
-	f := fields{"deleted": deleted, "absent": absent, "dry_run": j.dry}
-	err := errors.Join(failed, j.out.result(f, "%s %d", j.did("deleted"), deleted))
+	unsure := errors.Is(failed, session2.ErrUncertain)
+	f := fields{"deleted": deleted, "absent": absent, "dry_run": j.dry, "uncertain": unsure}
+	err := errors.Join(failed, j.out.result(f, "%s %s", j.did("deleted"), atLeast(deleted, unsure)))
 	if len(absent) == 0 {
 		return err
 	}
@@ -122,7 +124,15 @@ func (j *job) removeOne(ctx context.Context, id session2.ID) (found bool, err er
 	if err != nil || !found || j.dry {
 		return found, err
 	}
-	return true, j.store.Delete(ctx, id)
+	return true, j.store.Delete(context.WithoutCancel(ctx), id) // an interruption waits for its end
+}
+
+// atLeast is a number that may be too small.
+func atLeast(n int, unsure bool) string {
+	if unsure {
+		return fmt.Sprintf("%d or more", n)
+	}
+	return strconv.Itoa(n)
 }
 
 // did is the word for what was done, or would have been.
@@ -164,11 +174,12 @@ func removeOld(ctx context.Context, j *job) error {
 
 // deleted prints how many were deleted, also before an error.
 func (j *job) deleted(n int, err error, f fields) error {
-	if err != nil && n == 0 {
+	unsure := errors.Is(err, session2.ErrUncertain)
+	if err != nil && n == 0 && !unsure {
 		return err
 	}
-	f["deleted"], f["dry_run"] = n, j.dry
-	return errors.Join(err, j.out.result(f, "%s %d", j.did("deleted"), n))
+	f["deleted"], f["dry_run"], f["uncertain"] = n, j.dry, unsure
+	return errors.Join(err, j.out.result(f, "%s %s", j.did("deleted"), atLeast(n, unsure)))
 }
 
 func (j *job) sweep(ctx context.Context) (int, error) {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/session2/session2"
@@ -71,9 +72,13 @@ func (o options) password() (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), err
 }
 
+// storeForm is what no user is likely to be called.
+var storeForm = regexp.MustCompile(`^(@|(memory|file|bolt|gob|mysql|postgres|postgresql):)`)
+
 // locateStore finds the one store that a command works on, and returns the
 // arguments that are left. The store is the first argument if there is one too
-// many, or if it cannot be anything else.
+// many, or if it cannot be anything else, or if there is no other and it looks like
+// one: then what else the command needs is missing.
 func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 	text := j.url
 	first := len(args) > c.most || c.ids && len(args) > 0 && strings.ContainsAny(args[0], ":@")
@@ -84,6 +89,9 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 		text, args = args[0], args[1:]
 	case text == "":
 		text = os.Getenv("SESSION2_STORE")
+	}
+	if text == "" && len(args) > 0 && storeForm.MatchString(args[0]) {
+		text, args = args[0], args[1:]
 	}
 	if text == "" {
 		return nil, usageError("no store is named: use -store URL, or SESSION2_STORE")
@@ -197,10 +205,19 @@ func setup(ctx context.Context, j *job) (err error) {
 	if s, ok := store.(interface{ Schema() []string }); ok && j.dry {
 		return j.out.result(fields{"store": j.where.String(), "schema": s.Schema()}, "%s;", strings.Join(s.Schema(), ";\n"))
 	}
-	if !j.dry {
-		if err := prepare(ctx, store); err != nil {
-			return err
-		}
+	if j.dry {
+		return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
 	}
-	return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
+	entered, err := mendIndexes(ctx, store)
+	if err == nil {
+		err = prepare(ctx, store)
+	}
+	if err != nil {
+		return err
+	}
+	text := "%s is ready"
+	if entered > 0 {
+		text += fmt.Sprintf(": %d records were missing from an index", entered)
+	}
+	return j.out.result(fields{"store": j.where.String(), "ready": true, "missing": entered}, text, j.where)
 }

@@ -135,7 +135,7 @@ func (t *totals) print(j *job) error {
 	return err // of a bufio.Writer, which keeps its first one
 }
 
-// check reads every record as a manager would.
+// check reads every record as a manager would, and looks it up in the indexes.
 func check(ctx context.Context, j *job) error {
 	records, err := all(ctx, j.store, j.where)
 	if err != nil {
@@ -153,7 +153,16 @@ func check(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	if err := j.checkIndexes(ctx); err != nil {
+		return err
+	}
 	corrupt, aside, lost := append([]string{}, j.found.corrupt...), j.found.aside, j.found.lost
-	return j.out.result(fields{"records": read, "corrupt": corrupt, "set_aside": aside, "damaged": lost},
-		"%d records, %d corrupt (%d of them set aside), %d damaged places", read, len(corrupt), aside, lost)
+	missing := make([]string, 0, len(j.found.missing))
+	for _, id := range j.found.missing {
+		missing = append(missing, id.String())
+	}
+	return j.out.result(
+		fields{"records": read, "corrupt": corrupt, "set_aside": aside, "damaged": lost, "missing": missing},
+		"%d records, %d corrupt (%d of them set aside), %d damaged places, %d missing from an index",
+		read, len(corrupt), aside, lost, len(missing))
 }

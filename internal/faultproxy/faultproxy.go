@@ -26,6 +26,7 @@ type Proxy struct {
 	hang   bool
 	delay  time.Duration
 	drop   chan struct{} // closed once the answer to the next request is lost; nil: none is to be
+	hold   bool          // the connection of that answer is to be silent, and not reset
 }
 
 // link is one client's connection and the proxy's own to the server. Its fields
@@ -34,6 +35,7 @@ type link struct {
 	client, server *net.TCPConn
 	hung           bool          // silent for good
 	drop           chan struct{} // as the proxy's, for the request under way
+	hold           bool          // likewise
 }
 
 // New starts a proxy to the server at target. It ends with the test, and all
@@ -76,8 +78,16 @@ func (p *Proxy) Hang(on bool) {
 // and the client does not know. The channel is closed once that has happened.
 func (p *Proxy) DropAnswer() <-chan struct{} {
 	dropped := make(chan struct{})
-	p.set(func() { p.drop = dropped })
+	p.set(func() { p.drop, p.hold = dropped, false })
 	return dropped
+}
+
+// HoldAnswer is DropAnswer, but the connection stays open and is silent from then
+// on: the client waits for an answer that the server has given.
+func (p *Proxy) HoldAnswer() <-chan struct{} {
+	held := make(chan struct{})
+	p.set(func() { p.drop, p.hold = held, true })
+	return held
 }
 
 // Cut resets all connections and returns their number.
@@ -237,7 +247,7 @@ func (p *Proxy) asks(l *link) bool {
 		return false
 	}
 	if l.drop == nil {
-		l.drop, p.drop = p.drop, nil
+		l.drop, l.hold, p.drop = p.drop, p.hold, nil
 	}
 	return true
 }
@@ -249,7 +259,9 @@ func (p *Proxy) answers(l *link) bool {
 	if l.drop != nil {
 		close(l.drop)
 		l.drop = nil
-		p.endLink(l, true)
+		if l.hung = l.hold; !l.hung {
+			p.endLink(l, true)
+		}
 		return false
 	}
 	return !l.hung

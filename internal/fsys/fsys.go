@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -117,13 +118,47 @@ func writeTemp(fsys FS, temp string, sync bool, write func(io.Writer) error) (er
 
 // Late returns the error of a step that comes after a change was made. Such an
 // error must not pass for a refusal, which would say that nothing was changed;
-// so it matches none of [fs.ErrPermission], [fs.ErrClosed],
-// [errors.ErrUnsupported] and [syscall.EROFS].
-func Late(err error) error {
-	for _, refusal := range []error{fs.ErrPermission, fs.ErrClosed, errors.ErrUnsupported, syscall.EROFS} {
-		if errors.Is(err, refusal) {
-			return errors.New("changed, but not known to be durable: " + err.Error())
+// so it matches none of the errors that stand for one, such as [fs.ErrPermission]
+// and [syscall.ENOSPC].
+func Late(err error) error { return noRefusal(err, "changed, but not known to be durable: ") }
+
+// Partly is [Late] for the error of a change of which a part was made, or may
+// have been.
+func Partly(err error) error { return noRefusal(err, "may have been changed in part: ") }
+
+// refusals are the errors from which a caller concludes that nothing was changed.
+var refusals = []error{
+	fs.ErrPermission, fs.ErrClosed, errors.ErrUnsupported,
+	syscall.EROFS, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT,
+}
+
+// Refused reports whether err says that nothing was changed, and that asking again
+// is of no use.
+func Refused(err error) bool {
+	return slices.ContainsFunc(refusals, func(refusal error) bool { return errors.Is(err, refusal) })
+}
+
+// Recognized returns err so that it matches the refusal that its text ends with, if
+// there is one: some packages keep no more of an error than its text.
+func Recognized(err error) error {
+	for _, refusal := range refusals {
+		if strings.HasSuffix(err.Error(), refusal.Error()) {
+			return recognized{err, refusal}
 		}
+	}
+	return err
+}
+
+type recognized struct {
+	error
+	refusal error
+}
+
+func (r recognized) Unwrap() []error { return []error{r.error, r.refusal} }
+
+func noRefusal(err error, prefix string) error {
+	if Refused(err) {
+		return errors.New(prefix + err.Error())
 	}
 	return err
 }

@@ -5,10 +5,23 @@ package fsys
 import (
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
+// openFile is [os.OpenFile] but that it does not try to have the file polled, which
+// for files and directories is refused, and costs four system calls.
 func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	return os.OpenFile(name, flag, perm)
+	for {
+		fd, err := unix.Open(name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+		switch err {
+		case nil:
+			return os.NewFile(uintptr(fd), name), nil
+		case unix.EINTR:
+		default:
+			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		}
+	}
 }
 
 func rename(oldName, newName string) error { return os.Rename(oldName, newName) }

@@ -85,7 +85,9 @@ func TestShareReplacesTemporaries(t *testing.T) {
 }
 
 func TestLate(t *testing.T) {
-	for _, refusal := range []error{syscall.EACCES, syscall.EPERM, syscall.EROFS, fs.ErrClosed, errors.ErrUnsupported} {
+	for _, refusal := range []error{
+		syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT, fs.ErrClosed, errors.ErrUnsupported,
+	} {
 		err := fsys.Late(&fs.PathError{Op: "sync", Path: "x", Err: refusal})
 		if err == nil || errors.Is(err, refusal) || errors.Is(err, fs.ErrPermission) {
 			t.Errorf("Late of %v: got %v, want an error that is no refusal", refusal, err)

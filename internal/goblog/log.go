@@ -118,14 +118,10 @@ func (l *Log) Read(locked bool, visit func(Entry)) (cut int64, err error) {
 }
 
 // Append writes frames, which were made for [Log.End] and [Log.Durable]. After
-// an error some of them may be in the file and the last of them not as a whole:
-// Read then shows which, and cuts.
+// an error some of them may be in the file, where others can see them at once, and
+// the last of them not as a whole: Read then shows which, and cuts.
 func (l *Log) Append(frames []byte) error {
-	n, err := l.file.WriteAt(frames, l.end)
-	if err != nil && n > 0 {
-		return fsys.Late(err)
-	}
-	if err != nil {
+	if _, err := l.file.WriteAt(frames, l.end); err != nil {
 		return err
 	}
 	l.end += int64(len(frames))

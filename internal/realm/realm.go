@@ -17,7 +17,12 @@ func Key(realm, user string) string {
 }
 
 // User returns the user of a key whose realm is known.
-func User(realm, key string) string { return strings.TrimPrefix(key, mark+realm+mark) }
+func User(realm, key string) string {
+	if !strings.HasPrefix(key, mark) { // as in the default realm
+		return key
+	}
+	return strings.TrimPrefix(key, mark+realm+mark)
+}
 
 // Split returns the realm and the user of a key by itself. That of nobody tells
 // no realm.

@@ -154,6 +154,16 @@ func Touch(head []byte, a Access) (offset int64, write []byte, err error) {
 	return offset, AppendAccess(nil, next), nil
 }
 
+// User returns the user of the whole record that b begins with, without a look at
+// the checksum; or "" if b is too short to hold it, or in another format.
+func User(b []byte) string {
+	if len(b) < HeadSize+fixedSize || b[HeadSize] != format {
+		return ""
+	}
+	user, _, _ := cutSized(b[HeadSize+fixedSize:])
+	return string(user)
+}
+
 // AppendBody appends to dst all of r but the access.
 func AppendBody(dst []byte, r *Record) ([]byte, error) {
 	if uint64(len(r.User)) > math.MaxUint32 || uint64(len(r.Data)) > math.MaxUint32 {

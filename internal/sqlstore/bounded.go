@@ -38,14 +38,23 @@ func bounded[T any](ctx context.Context, timeout time.Duration, f func(context.C
 	}()
 	select {
 	case o := <-done:
-		return o.v, o.err
+		return o.v, late(o.err)
 	case <-ctx.Done():
 	}
 	select {
 	case o := <-done:
-		return o.v, o.err
+		return o.v, late(o.err)
 	case <-time.After(grace):
 		var none T
 		return none, fmt.Errorf("%w: %w", ctx.Err(), errSilent)
 	}
+}
+
+// late says what was waited for, where a driver that stops by itself says only
+// that it was too long.
+func late(err error) error {
+	if err == context.DeadlineExceeded {
+		return fmt.Errorf("%w: %v", err, errSilent)
+	}
+	return err
 }

@@ -13,6 +13,10 @@ type written struct {
 	lost bool // it may have been carried out once more, or at all, and nobody heard of it
 }
 
+// exact reports whether a statement that was to change n rows at most, and ended
+// with err, has changed just those that it says.
+func (w written) exact(n int, err error) bool { return !w.lost || err == nil && w.rows == n }
+
 // exec runs a statement that may be run twice.
 func (s *Store) exec(ctx context.Context, query string, args []any) (written, error) {
 	var lost bool
@@ -22,6 +26,9 @@ func (s *Store) exec(ctx context.Context, query string, args []any) (written, er
 		w.lost = lost
 		return w, err
 	})
+	if errors.Is(err, errSilent) { // w is none of an attempt's
+		w.lost = true
+	}
 	if w.lost {
 		err = unheard(err)
 	}
@@ -44,18 +51,31 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any, single b
 	if errors.Is(err, errRepeated) {
 		err = driver.ErrBadConn
 	}
-	w.lost = sent.calls > 0 && s.fault(err) == Broken || sent.calls > 1 && !s.opts.NoPrepare
+	w.lost = sent.calls > 0 && s.open(err) || sent.calls > 1 && !s.opts.NoPrepare
 	if err != nil {
 		return w, err
 	}
+	n, err := res.RowsAffected()
+	w.rows, w.lost = int(n), w.lost || err != nil
 	// PostgreSQL answers a success, with a warning, where a commit's wait for a
 	// synchronous standby is cancelled: a failover may still lose that commit.
-	if err := ctx.Err(); err != nil {
-		return w, err
+	if ended := ctx.Err(); ended != nil {
+		w.lost, err = true, ended
 	}
-	n, err := res.RowsAffected()
-	w.rows = int(n)
 	return w, err
+}
+
+// open reports whether an error leaves it open if the statement was carried out.
+// That of a context does: the server may have been faster than its cancellation.
+func (s *Store) open(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch s.fault(err) {
+	case Failed, Vague, Broken:
+		return true
+	}
+	return false
 }
 
 // counted is an argument that counts how often it is handed to a driver. For a

@@ -75,8 +75,14 @@ func closedByCaller(err error) bool {
 }
 
 // explain says what an error means that is none that passes: in words, where
-// everybody meets it once, and by what it matches, where it is a definite no.
+// everybody meets it once, and by what it matches, where it is a definite no. One
+// that says it already stays as it is.
 func (s *Store) explain(err error) error {
+	for _, kind := range []error{ErrNoTable, ErrForeign, ErrTooLarge} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
 	switch s.fault(err) {
 	case Missing:
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
@@ -101,4 +107,19 @@ func unheard(err error) error {
 		}
 	}
 	return err
+}
+
+// errMore says that a number may be too small.
+var errMore = Mark(errors.New("more may have been deleted than were counted"), ErrLost)
+
+// uncounted is the error of a deletion whose number is not sure, whatever else
+// became of it.
+func uncounted(sure bool, err error) error {
+	switch {
+	case sure:
+		return err
+	case err == nil:
+		return fmt.Errorf("%w: %w", ErrLost, errMore)
+	}
+	return fmt.Errorf("%w: %w", err, errMore)
 }

@@ -35,14 +35,19 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 // times.
 func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
 	var out wayOut
+	var cause error // of the latest attempt's failure that the context had no part in
 	for i := 1; ; i++ {
 		v, err := f(ctx)
 		if err == nil {
 			return v, nil
 		}
 		if ended := ctx.Err(); ended != nil {
+			if err == ended {
+				err = s.reason(err, cause)
+			}
 			return v, endedBy(ended, err)
 		}
+		cause = err
 		fault := s.fault(err)
 		switch {
 		case fault == ReadOnly && out.next(ctx, s.db):
@@ -56,6 +61,21 @@ func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T,
 			return v, endedBy(ended, err)
 		}
 	}
+}
+
+// reason says why a call took too long, if more is known than that: what an
+// earlier attempt was told, or that the pool is used up.
+func (s *Store) reason(late, cause error) error {
+	pool := s.db.Stats()
+	switch {
+	case late != context.DeadlineExceeded:
+		return late
+	case cause != nil:
+		return fmt.Errorf("%w: %v", late, cause)
+	case pool.MaxOpenConnections > 0 && pool.InUse >= pool.MaxOpenConnections:
+		return fmt.Errorf("%w: %v, and all %d connections of the pool are in use", late, errSilent, pool.InUse)
+	}
+	return late
 }
 
 // endedBy is the error of a call that its context ended, and of no other kind.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"sync"
@@ -142,27 +141,32 @@ func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
 
 // Delete removes a record.
 func (s *Store) Delete(ctx context.Context, id [16]byte) error {
-	_, err := s.exec(ctx, s.q.Delete, s.args(id[:]))
-	return err
+	return s.change(ctx, s.q.Delete, s.args(id[:]))
 }
 
 // Touch moves a record's times forward.
 func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64) error {
-	_, err := s.exec(ctx, s.q.Touch, s.args(accessed, expires, id[:], accessed, expires))
+	return s.change(ctx, s.q.Touch, s.args(accessed, expires, id[:], accessed, expires))
+}
+
+// change runs a statement that may be run twice, and whose rows nobody counts.
+func (s *Store) change(ctx context.Context, query string, args []any) error {
+	w, err := s.exec(ctx, query, args)
+	if w.lost && err != nil {
+		return Mark(err, ErrLost)
+	}
 	return err
 }
 
-// errUncounted says that a number may be too small.
-var errUncounted = fmt.Errorf("%w: more may have been deleted than were counted", ErrLost)
-
 // DeleteUser removes the records of one user but those to keep, in batches, and
-// returns their number. Where an answer was lost it goes on, and says at the end
-// that the number may be too small.
+// returns their number. Where an answer was lost it goes on if it can, and says at
+// the end that the number may be too small.
 func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]byte) bool) (total int, err error) {
 	if user == "" {
 		return 0, s.check(ctx)
 	}
 	sure := true
+	defer func() { err = uncounted(sure, err) }()
 	for from, more := ([16]byte{}), true; more; {
 		ids, err := query(ctx, s, s.q.UserIDs, s.args([]byte(user), from[:]), func(rows *sql.Rows, id *[16]byte) error {
 			return rows.Scan(idOf(id))
@@ -181,13 +185,10 @@ func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]by
 		w, err := s.deleteIDs(ctx, user, ids)
 		total += w.rows
 		tally.Add(ctx, w.rows)
+		sure = sure && w.exact(len(ids), err)
 		if err != nil {
 			return total, err
 		}
-		sure = sure && (!w.lost || w.rows == len(ids))
-	}
-	if !sure {
-		return total, errUncounted
 	}
 	return total, nil
 }

@@ -15,13 +15,10 @@ import (
 func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
 	n, sure, err := s.sweep(ctx, s.q.Accessed, accessed)
 	if err != nil {
-		return n, err
+		return n, uncounted(sure, err)
 	}
 	m, also, err := s.sweep(ctx, s.q.Expires, expires)
-	if err == nil && !(sure && also) {
-		err = errUncounted
-	}
-	return n + m, err
+	return n + m, uncounted(sure && also, err)
 }
 
 // rest is how long a sweep pauses after a batch, as a multiple of the time that
@@ -148,7 +145,7 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 		out, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old, BatchIDs), w.to)...))
 		settled = out.rows
 		w.deleted += settled
-		w.unsure = w.unsure || out.lost && settled < len(old)
+		w.unsure = w.unsure || !out.exact(len(old), err)
 		tally.Add(ctx, settled)
 	}
 	if len(early) > 0 && err == nil {
@@ -161,15 +158,18 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 
 // execSkip runs the form of a statement that the server knows.
 func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (written, error) {
+	lost := false
 	if !s.waits.Load() {
 		w, err := s.exec(ctx, q.Skip, args)
 		if fault := s.fault(err); fault != Unknown && fault != Vague {
 			return w, err
 		}
+		lost = w.lost
 	}
 	w, err := s.exec(ctx, q.Wait, args)
 	if err == nil {
 		s.waits.Store(true)
 	}
+	w.lost = w.lost || lost
 	return w, err
 }

@@ -2,10 +2,12 @@ package sqltest
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	progress "github.com/session2/session2/internal/tally"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -196,6 +199,151 @@ func TestSQLUnfinished(t *testing.T) {
 				if sum := n + left(); sum > rows || want == context.Canceled && sum != rows {
 					t.Errorf("%s: got %d, and %d of %d are left", what, n, left(), rows)
 				}
+			}
+		}
+	})
+}
+
+// errHeld stands for an answer that the server has given and that nobody gets.
+var errHeld = errors.New("held")
+
+// TestSQLCalledOffUnderWay ends a context when the server has carried out the
+// statement of a batch: by what a driver then says, the number is that of what is
+// gone, or the error matches ErrUncertain, too.
+func TestSQLCalledOffUnderWay(t *testing.T) {
+	t.Parallel()
+	const rows = 1100
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		answers := map[string]error{
+			"success": nil, "context's": context.Canceled, "connection's": driver.ErrBadConn, "none": errHeld,
+			"unclear": map[string]error{"postgres": &pq.Error{Code: "XX000"}, "mysql": &mysql.MySQLError{Number: 1105}}[sys.name],
+		}
+		for name, answer := range answers {
+			for what, del := range deletions {
+				store, tapped, left := sys.deletable(t, dsn, rows)
+				ctx, end := context.WithCancel(t.Context())
+				release, deletes := make(chan struct{}), 0
+				tapped.tamper(nil, func(query string) error {
+					if deletes++; deletes != 2 {
+						return nil
+					}
+					end()
+					if answer == errHeld {
+						<-release
+						return context.Canceled
+					}
+					return answer
+				})
+				n, err := del(ctx, store)
+				close(release)
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("%s, %s: got %v, want %v", what, name, err, context.Canceled)
+				}
+				if !errors.Is(err, session2.ErrUncertain) || n+left() > rows {
+					t.Errorf("%s, %s: got %d, %v, and %d of %d are left; want %v", what, name, n, err, left(), rows, session2.ErrUncertain)
+				}
+				if answer == nil && n+left() != rows {
+					t.Errorf("%s: got %d, and %d of %d are left, although the server said how many", what, n, left(), rows)
+				}
+			}
+		}
+	})
+}
+
+// TestSQLCalledOffBefore ends a context before the server has carried out the
+// statement of a batch, which it says, or before it is sent: the number is exact
+// and the error says nothing else.
+func TestSQLCalledOffBefore(t *testing.T) {
+	t.Parallel()
+	const rows = 1100
+	cancelled := map[string]error{"postgres": &pq.Error{Code: "57014"}, "mysql": &mysql.MySQLError{Number: 1205}}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for what, del := range deletions {
+			for _, sent := range []bool{true, false} {
+				store, tapped, left := sys.deletable(t, dsn, rows)
+				ctx, end := context.WithCancel(t.Context())
+				deletes := 0
+				if sent {
+					tapped.tamper(func(string) error {
+						if deletes++; deletes == 2 {
+							end()
+							return cancelled[sys.name]
+						}
+						return nil
+					}, nil)
+				} else { // by the one who is told of the progress, as Ctrl-C between two batches
+					ctx = progress.With(ctx, func(int) { end() })
+				}
+				n, err := del(ctx, store)
+				if !errors.Is(err, context.Canceled) || errors.Is(err, session2.ErrUncertain) || n == 0 || n+left() != rows {
+					t.Errorf("%s, sent %v: got %d, %v, and %d of %d are left; want their number and %v",
+						what, sent, n, err, left(), rows, context.Canceled)
+				}
+			}
+		}
+	})
+}
+
+// TestSQLUncertainThenRefused loses the answer to one batch, and the next is
+// refused: the number is not sure, whatever ended the call.
+func TestSQLUncertainThenRefused(t *testing.T) {
+	t.Parallel()
+	const rows = 1100
+	no := map[string]error{"postgres": &pq.Error{Code: "42501"}, "mysql": &mysql.MySQLError{Number: 1142}}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for what, del := range deletions {
+			store, tapped, left := sys.deletable(t, dsn, rows)
+			deletes := 0
+			tapped.tamper(func(string) error { // the lost one is asked again
+				if deletes++; deletes > 2 {
+					return no[sys.name]
+				}
+				return nil
+			}, once("DELETE", driver.ErrBadConn))
+			n, err := del(t.Context(), store)
+			if n != 0 || left() == rows || !errors.Is(err, session2.ErrUncertain) || !strings.Contains(err.Error(), "more may have been deleted") {
+				t.Errorf("%s: got %d, %v, and %d of %d are left; want %v", what, n, err, left(), rows, session2.ErrUncertain)
+			}
+		}
+	})
+}
+
+// TestSQLCalledOffOnTheWire ends a context when the server's real answer to a
+// statement is on its way, and holds that back.
+func TestSQLCalledOffOnTheWire(t *testing.T) {
+	t.Parallel()
+	const rows = 1100
+	calls := map[string]func(context.Context, sqlStore) (int, error){
+		"Delete": func(ctx context.Context, s sqlStore) (int, error) { return 0, s.Delete(ctx, sqlRowID(1)) },
+		"Touch": func(ctx context.Context, s sqlStore) (int, error) {
+			return 0, s.Touch(ctx, sqlRowID(1), time.Now(), time.Now().Add(time.Hour))
+		},
+	}
+	maps.Copy(calls, deletions)
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for what, call := range calls {
+			p, proxied := viaProxy(t, dsn)
+			_, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: rows, user: "ada", expires: "{now}-i"})
+			pool, tapped := tap(t, sys.driver, proxied)
+			store := sys.store(t, pool, session2.SQLOptions{Table: table})
+			ctx, end := context.WithCancel(t.Context())
+			asked := 0
+			tapped.tamper(func(string) error {
+				if asked++; asked == 2 || what == "Delete" || what == "Touch" {
+					held := p.HoldAnswer()
+					go func() { <-held; end() }()
+				}
+				return nil
+			}, nil)
+			n, err := call(ctx, store)
+			p.Cut() // lib/pq would wait for good when the pool is closed
+			if !errors.Is(err, context.Canceled) || !errors.Is(err, session2.ErrUncertain) {
+				t.Errorf("%s: got %d, %v, want %v and %v", what, n, err, context.Canceled, session2.ErrUncertain)
+			}
+			var left int
+			testsite.Must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&left))
+			if what != "Touch" && n+left >= rows {
+				t.Errorf("%s: got %d, and %d of %d are left: the server had done what it was asked", what, n, left, rows)
 			}
 		}
 	})

@@ -297,8 +297,9 @@ func TestSQLTimeout(t *testing.T) {
 		conn, err := db.Conn(t.Context()) // the pool has no other
 		testsite.Must(t, err)
 		defer conn.Close()
-		if _, err := store.Load(t.Context(), session2.ID{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+		_, err = store.Load(t.Context(), session2.ID{})
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 1 connections of the pool are in use") {
+			t.Errorf("got %v, want %v and why", err, context.DeadlineExceeded)
 		}
 	})
 }

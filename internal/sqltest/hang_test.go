@@ -80,7 +80,13 @@ func TestSQLHungServer(t *testing.T) {
 				return nil
 			},
 		} {
-			bounded(t, what, context.DeadlineExceeded, call)
+			bounded(t, what, context.DeadlineExceeded, func() error {
+				err := call()
+				if err == nil || !strings.Contains(err.Error(), "no answer from the database") {
+					t.Errorf("%s: got %v, want it to say who did not answer", what, err)
+				}
+				return err
+			})
 		}
 		gone, cancel := context.WithCancel(ctx)
 		time.AfterFunc(10*time.Millisecond, cancel)
@@ -143,7 +149,13 @@ func TestSQLHeldRow(t *testing.T) {
 		tx := begin(t, db)
 		testsite.Must(t, lockRow(tx, sys, table, rec.ID))
 		save := func(s sqlStore) error { return s.Save(t.Context(), next, rec.Version) }
-		bounded(t, "save", context.DeadlineExceeded, func() error { return save(hasty) })
+		bounded(t, "save", context.DeadlineExceeded, func() error {
+			err := save(hasty)
+			if !strings.Contains(err.Error(), "no answer from the database") && !strings.Contains(err.Error(), "statement") {
+				t.Errorf("got %v, want it to say who did not answer, or what the server said", err)
+			}
+			return err
+		})
 		saved := make(chan error, 1)
 		go func() { saved <- save(patient) }()
 		waitForLocks(t, sys, db, table, 1)

@@ -3,6 +3,7 @@ package sqltest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"testing"
@@ -47,6 +48,25 @@ func TestOpenSQL(t *testing.T) {
 			testsite.Must(t, store.(sqlStore).Close())
 		}
 	})
+}
+
+// TestOpenMySQLDriverIsQuiet finds what the driver says of broken connections in
+// the default logger, at debug level, and nowhere else.
+func TestOpenMySQLDriverIsQuiet(t *testing.T) {
+	dsn := testdb.MySQL(t)
+	p, proxied := viaProxy(t, dsn)
+	book := &testsite.Log{}
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(book.Logger())
+	store := openURL(t, sqlURL(t, "mysql", proxied), "&conns=1&table="+sqlTable(t.TempDir()))
+	testsite.Must(t, store.Save(t.Context(), sqlRecord(1), 0))
+	dropped := p.DropAnswer()
+	testsite.Must(t, store.Delete(t.Context(), sqlRecord(1).ID))
+	<-dropped
+	text := book.String()
+	if !strings.Contains(text, "DEBUG") || !strings.Contains(text, "MySQL driver") || strings.Contains(text, "session2:session2") {
+		t.Errorf("got the log %q, want what the driver said, at debug level", text)
+	}
 }
 
 func TestOpenSQLRefusals(t *testing.T) {

@@ -192,8 +192,9 @@ func TestSQLForeignTable(t *testing.T) {
 		}
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
 		for range 2 {
-			if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "not one of this store's") {
-				t.Errorf("got %v, want it to say whose table it is not", err)
+			err := store.Setup(t.Context())
+			if err == nil || strings.Count(err.Error(), "not one of this store's") != 1 || !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("got %v, want it to say once whose table it is not, and to match %v", err, fs.ErrPermission)
 			}
 		}
 		var id int
