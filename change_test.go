@@ -1,6 +1,7 @@
 package session2_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,120 +76,6 @@ func TestACommitThatChangesNothingWritesNothing(t *testing.T) {
 		if got := st.Stored(b, "k"); got != "v" {
 			t.Errorf("%s: k = %v", name, got)
 		}
-	}
-}
-
-// A function of the application that panics, uses the session or commits it leaves
-// no lock behind: its request ends, and the next one goes on.
-func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
-	replayed := func(second func(s *session2.Session)) func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
-		return func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
-			return testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-				first := true
-				counter.Update(s, func(n int) int {
-					if !first {
-						second(s)
-					}
-					first = false
-					return n + 1
-				})
-				st.Do(b.Clone(), func(s *session2.Session) { counter.Update(s, inc) })
-				io.WriteString(w, "done")
-			}), b)
-		}
-	}
-	for name, c := range map[string]struct {
-		run   func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder
-		count int // what the counter is left at
-	}{
-		"panics at the replay":  {replayed(func(*session2.Session) { panic("oh") }), 1},
-		"reads at the replay":   {replayed(func(s *session2.Session) { s.Get("k"); s.Err(); s.Dirty() }), 2},
-		"changes at the replay": {replayed(func(s *session2.Session) { s.Set("k", 1) }), 2},
-		"discards":              {replayed((*session2.Session).Discard), 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.Login("alice")
-			c.run(st, b)
-			if n := st.Stored(b, "counter"); n != c.count {
-				t.Errorf("counter = %v, want %d", n, c.count)
-			}
-		})
-	}
-	t.Run("commits at the replay", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-			b := st.Login("alice")
-			var err error
-			w := replayed(func(s *session2.Session) { err = s.Commit(context.Background()) })(st, b)
-			if err == nil || w.Code == 0 {
-				t.Errorf("Commit within a commit = %v", err)
-			}
-		})
-	})
-}
-
-// What a panic leaves of a session stores nothing a second time.
-func TestACommitThatPanickedIsNotDoneAgain(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.Login("alice")
-	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		calls := 0
-		counter.Update(s, func(n int) int {
-			if calls++; calls > 1 {
-				panic("oh")
-			}
-			return n + 1
-		})
-		st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
-		func() {
-			defer func() { recover() }()
-			s.Commit(r.Context())
-		}()
-		if err := s.Commit(r.Context()); err == nil {
-			t.Error("a commit after one that panicked is acknowledged")
-		}
-	})
-	if res.StatusCode != 500 || st.Stored(b, "counter") != nil {
-		t.Errorf("status %d, counter %v", res.StatusCode, st.Stored(b, "counter"))
-	}
-}
-
-type panickyStore struct {
-	*hookStore
-	panics bool
-}
-
-func (p *panickyStore) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
-	if p.panics {
-		panic("oh")
-	}
-	return p.hookStore.Load(ctx, id)
-}
-
-func TestALoadThatPanickedIsNoSession(t *testing.T) {
-	store := &panickyStore{hookStore: newHookStore()}
-	st := testsite.NewSite(t, store, session2.Config{})
-	b := st.Login("alice")
-	store.panics = true
-	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		func() {
-			defer func() { recover() }()
-			s.User()
-		}()
-		if s.User() != "" || s.Err() == nil {
-			t.Errorf("User() = %q, Err() = %v after a load that panicked", s.User(), s.Err())
-		}
-		s.Set("k", 1)
-		io.WriteString(w, "hello, stranger")
-	})
-	body, _ := io.ReadAll(res.Body)
-	if res.StatusCode < 500 || strings.Contains(string(body), "stranger") {
-		t.Errorf("status %d, body %q", res.StatusCode, body)
-	}
-	store.panics = false
-	if user := st.UserOf(b); user != "alice" {
-		t.Errorf("user %q afterwards", user)
 	}
 }
 
@@ -435,80 +323,6 @@ func TestALongReplayEndsWithTheCommitsTime(t *testing.T) {
 	})
 }
 
-func TestCSRFTokensOfManyFirstRequests(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{CommitTimeout: time.Minute})
-	b := st.Login("alice")
-	var mu sync.Mutex
-	var csrf, forms []string
-	var wg, drawn sync.WaitGroup
-	drawn.Add(12)
-	for range 12 {
-		wg.Go(func() {
-			st.Do(b.Clone(), func(s *session2.Session) {
-				c, f := s.CSRFToken(), s.FormToken()
-				if again := s.CSRFToken(); again == c {
-					t.Error("one spelling twice: compression would give it away")
-				}
-				mu.Lock()
-				csrf, forms = append(csrf, c), append(forms, f)
-				mu.Unlock()
-				drawn.Done()
-				drawn.Wait() // until all have drawn and none has committed
-			})
-		})
-	}
-	wg.Wait()
-	for i := range csrf {
-		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			r.Header.Set("X-CSRF-Token", csrf[i])
-			if !s.ValidCSRFToken(r) {
-				t.Errorf("CSRF token %d is dead on arrival", i)
-			}
-			if ok, err := s.UseFormToken(r.Context(), forms[i]); !ok || err != nil {
-				t.Errorf("form token %d: %v, %v", i, ok, err)
-			}
-		})
-	}
-	stranger := st.Login("bob")
-	st.Visit(stranger, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		s.CSRFToken()
-		r.Header.Set("X-CSRF-Token", csrf[0])
-		if s.ValidCSRFToken(r) {
-			t.Error("a token of another session is valid")
-		}
-	})
-	st.Do(b, (*session2.Session).Renew)
-	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		s.CSRFToken()
-		r.Header.Set("X-CSRF-Token", csrf[0])
-		if s.ValidCSRFToken(r) {
-			t.Error("a token from before Renew is valid")
-		}
-	})
-}
-
-type countingReader struct{ n int }
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	c.n += len(p)
-	return len(p), nil
-}
-
-func TestNoBodyIsParsedForASessionWithoutACSRFToken(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	body := &countingReader{}
-	r := httptest.NewRequest("POST", "/", io.NopCloser(body))
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		if s.ValidCSRFToken(r) {
-			t.Error("no token is valid")
-		}
-	}).ServeHTTP(httptest.NewRecorder(), r)
-	if body.n != 0 {
-		t.Errorf("%d bytes of a stranger's body were read", body.n)
-	}
-}
-
 // Whoever has answered for a request whose time was over has told its client that
 // nothing was done.
 func TestARequestWhoseTimeIsOverStoresNothing(t *testing.T) {
@@ -652,5 +466,215 @@ func TestANilSessionSaysWhatIsMissing(t *testing.T) {
 	}
 	if text := fmt.Sprint(s); text != "<nil>" {
 		t.Errorf("it prints as %q", text)
+	}
+}
+
+// Update that uses the session's same key inside: must end.
+func TestNestedUpdateEnds(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	done := make(chan struct{})
+	calls := 0
+	go func() {
+		defer close(done)
+		defer func() { recover() }()
+		st.Do(b, func(s *session2.Session) {
+			counter.Update(s, func(n int) int {
+				if calls++; calls > 100000 {
+					panic("endless")
+				}
+				counter.Update(s, inc)
+				return n + 1
+			})
+		})
+	}()
+	select {
+	case <-done:
+		if calls > 1000 {
+			t.Errorf("an Update that updates its own key is called %d times and never ends", calls)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("hangs")
+	}
+}
+
+// A session that merely came to hold nothing takes nothing with it that a request
+// under way adds: to nobody has it ended. What somebody has taken from it is taken
+// once.
+func TestEmptyingASessionLosesNothing(t *testing.T) {
+	coupon := session2.NewKey[string]("coupon")
+	taken := func(s *session2.Session) { coupon.Pop(s) }
+	for name, c := range map[string]struct {
+		meanwhile, second func(*session2.Session)
+		status            int
+		cart, user        any
+	}{
+		"a set":       {taken, func(s *session2.Session) { s.Set("cart", "book") }, 200, "book", ""},
+		"an update":   {taken, func(s *session2.Session) { counter.Update(s, inc); s.Set("cart", 1) }, 200, 1, ""},
+		"a login":     {taken, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 1) }, 200, 1, "alice"},
+		"a Pop":       {taken, taken, 409, nil, ""},
+		"a delete":    {taken, func(s *session2.Session) { s.Delete("other") }, 200, nil, ""},
+		"nothing":     {taken, func(*session2.Session) {}, 200, nil, ""},
+		"a logout":    {taken, (*session2.Session).Destroy, 200, nil, ""},
+		"ended":       {(*session2.Session).Destroy, func(s *session2.Session) { s.Set("cart", "book") }, 200, nil, ""},
+		"emptied now": {taken, func(s *session2.Session) { s.Set("cart", 1); s.Commit(context.Background()); s.Delete("cart") }, 200, nil, ""},
+	} {
+		for _, explicit := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, explicit %t", name, explicit), func(t *testing.T) {
+				store := session2.NewMemoryStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := &testsite.Browser{}
+				st.Do(b, func(s *session2.Session) { coupon.Set(s, "free") })
+				other := b.Clone()
+				h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					s.User()
+					st.Do(other, c.meanwhile)
+					if n := records(t, store); n > 1 {
+						t.Errorf("%d records", n)
+					}
+					c.second(s)
+					if explicit {
+						s.Commit(r.Context())
+					}
+					io.WriteString(w, "done")
+				})
+				res := testsite.RecordPanics(h, b).Result()
+				b.Receive(res)
+				if res.StatusCode != c.status {
+					t.Errorf("status %d, want %d", res.StatusCode, c.status)
+				}
+				want := 0
+				if c.cart != nil {
+					want = 1
+				}
+				if n := records(t, store); n != want {
+					t.Errorf("%d records are left, want %d", n, want)
+				}
+				st.Do(b, func(s *session2.Session) {
+					if s.Get("cart") != c.cart || s.User() != c.user || s.Has("coupon") && c.status == 200 && c.cart != nil {
+						t.Errorf("cart %v, user %q; want %v, %q", s.Get("cart"), s.User(), c.cart, c.user)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Of requests that take a session's only value at once, one has it.
+func TestTheOnlyValueIsTakenOnce(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("coupon", "free") })
+	var ready, wg sync.WaitGroup
+	ready.Add(16)
+	var paid atomic.Int64
+	for range 16 {
+		wg.Go(func() {
+			res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				v := s.Pop("coupon")
+				ready.Done()
+				ready.Wait()
+				fmt.Fprint(w, v)
+			})
+			if res.StatusCode == 200 {
+				paid.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if paid.Load() != 1 || records(t, store) != 0 {
+		t.Errorf("%d have taken it, %d records are left; want 1 and none", paid.Load(), records(t, store))
+	}
+}
+
+func TestClearKeepsTheUser(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1); s.Flash("x"); s.FormToken() })
+	st.Do(b, func(s *session2.Session) { s.Clear() })
+	st.Do(b, func(s *session2.Session) {
+		if s.User() != "alice" || len(s.Keys()) != 0 || len(s.Flashes()) != 0 {
+			t.Errorf("user %q, keys %v", s.User(), s.Keys())
+		}
+		if s.Dirty() {
+			t.Error("reading made the session dirty")
+		}
+	})
+}
+
+func TestFlashesMerge(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Do(b, func(s *session2.Session) { s.Flash("one") })
+	st.During(b, func(s *session2.Session) { s.Flashes() }, func() {
+		st.Do(b.Clone(), func(s *session2.Session) { s.Flash("two") })
+	}, func(*session2.Session) {})
+	st.Do(b, func(s *session2.Session) {
+		if got := fmt.Sprint(s.Flashes()); got != "[two]" {
+			t.Errorf("flashes %v, want the one that came meanwhile", got)
+		}
+	})
+}
+
+func TestAttributes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{IdleTimeout: -1})
+		start := time.Now()
+		b := &testsite.Browser{}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("User-Agent", strings.Repeat("x", 300))
+		w := httptest.NewRecorder()
+		st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			s.SetUser("alice")
+			s.SetLifetime(48 * time.Hour)
+			s.SetPersistent(true)
+		}).ServeHTTP(w, r)
+		b.Receive(w.Result())
+		if b.Cookie.MaxAge != 48*3600 {
+			t.Errorf("Max-Age %d, want two days", b.Cookie.MaxAge)
+		}
+		time.Sleep(47 * time.Hour)
+		st.Do(b, func(s *session2.Session) {
+			if !s.Created().Equal(start) || !s.Accessed().Equal(start) || !s.Expires().Equal(start.Add(48*time.Hour)) {
+				t.Errorf("created %v, accessed %v, expires %v", s.Created(), s.Accessed(), s.Expires())
+			}
+			if s.RemoteAddr() != r.RemoteAddr || len(s.UserAgent()) != 256 {
+				t.Errorf("remote %q, agent of %d bytes", s.RemoteAddr(), len(s.UserAgent()))
+			}
+			var out bytes.Buffer
+			s.Set("k", "secret")
+			s.Dump(&out)
+			if !strings.Contains(out.String(), `"k" 7 bytes`) || strings.Contains(out.String(), "secret") {
+				t.Errorf("Dump:\n%s", out.String())
+			}
+		})
+		time.Sleep(2 * time.Hour)
+		if st.UserOf(b) != "" {
+			t.Error("the session outlived SetLifetime")
+		}
+	})
+}
+
+func TestRefusedChangesFailTheRequest(t *testing.T) {
+	for name, change := range map[string]func(*session2.Session){
+		"a user that is too long": func(s *session2.Session) { s.SetUser(strings.Repeat("x", 1025)) },
+		"a negative lifetime":     func(s *session2.Session) { s.SetLifetime(-1) },
+		"too much data":           func(s *session2.Session) { s.Set("k", strings.Repeat("x", 2<<20)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := session2.NewMemoryStore()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			if res := st.Do(b, func(s *session2.Session) { s.Set("other", 1); change(s) }); res.StatusCode < 500 {
+				t.Errorf("status %d", res.StatusCode)
+			}
+			if n := records(t, store); n != 0 || b.Token() != "" {
+				t.Errorf("%d records, cookie %t", n, b.Token() != "")
+			}
+			if res := st.Do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) }); res.StatusCode != 200 {
+				t.Errorf("after Discard: status %d", res.StatusCode)
+			}
+		})
 	}
 }

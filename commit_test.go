@@ -1,12 +1,16 @@
 package session2_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -440,4 +444,296 @@ func TestALogoutThatMayHaveLandedIsNoRefusal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An error handler that writes nothing, or panics inside the handler's recover.
+// A goroutine's Commit between the last commit and the header.
+func TestCommitBetweenCommitAndHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		var inReport func()
+		m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler),
+			OnEvent: func(context.Context, session2.Event) {
+				if f := inReport; f != nil {
+					inReport = nil
+					f()
+				}
+			}})
+		testsite.Must(t, err)
+		st := &testsite.Site{T: t, M: m, Store: store, Events: &testsite.EventLog{}}
+		b := st.Login("alice")
+		old := b.Token()
+		var cerr, serr error
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			s.Set("k", 1)
+			var wg sync.WaitGroup
+			// conflict: an event that is reported by this commit
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("other", 1) })
+			inReport = func() { // a slow logger, e.g.
+				wg.Go(func() {
+					store.set(func() {
+						store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+							time.Sleep(time.Second)
+							return save()
+						}
+					})
+					s.Renew()
+					cerr = s.Commit(context.Background())
+				})
+				time.Sleep(time.Millisecond)
+			}
+			w.WriteHeader(200)
+			wg.Wait()
+			serr = s.Err()
+		})
+		store.set(func() { store.onSave = nil })
+		if b.Token() == old && st.UserOf(b) != "alice" && cerr == nil && serr == nil {
+			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so: the client is locked out")
+		}
+	})
+}
+
+// The same with a status of 500 beside a goroutine's Commit.
+func TestCommitBeside500(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		old := b.Token()
+		var cerr, serr error
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			var wg sync.WaitGroup
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				time.Sleep(time.Second)
+				return save()
+			})
+			wg.Go(func() { s.Renew(); cerr = s.Commit(context.Background()) })
+			time.Sleep(time.Millisecond)
+			w.WriteHeader(500)
+			wg.Wait()
+			serr = s.Err()
+		})
+		if b.Token() == old && st.UserOf(b) != "alice" && cerr == nil && serr == nil {
+			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so")
+		}
+	})
+}
+
+// A late answer takes the browser back to a token; the honest client is locked out.
+// A Commit after the handler.
+func TestCommitAfterTheHandler(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	var kept *session2.Session
+	st.Do(b, func(s *session2.Session) { kept = s; s.User() })
+	kept.Set("late", 1)
+	err := kept.Commit(t.Context())
+	if err == nil && st.Stored(b, "late") != nil && st.Events.Count(session2.EventDropped) > 0 {
+		t.Errorf("event Dropped and Err = %v, and it was stored all the same", kept.Err())
+	}
+}
+
+type touchFails struct{ *session2.MemoryStore }
+
+func (touchFails) Touch(context.Context, session2.ID, time.Time, time.Time) error {
+	return testsite.ErrDown
+}
+
+// A change that changes nothing, and a Touch that fails.
+func TestTouchFailsBesideANoOp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := testsite.NewSite(t, touchFails{session2.NewMemoryStore()}, session2.Config{})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+		time.Sleep(2 * time.Minute)
+		if res := st.Do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 200 {
+			t.Errorf("status %d because an access could not be noted", res.StatusCode)
+		}
+	})
+}
+
+// A page that has begun before its handler looks at the session can no longer be a
+// 503: it is cut off, and not passed off as a page for nobody.
+func TestALateLookAtAFailingStoreCutsTheResponseOff(t *testing.T) {
+	store := testsite.NewBrittle()
+	log := &testsite.Log{}
+	st := testsite.NewSite(t, store, session2.Config{Logger: log.Logger()})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "you are ")
+		io.WriteString(w, s.User())
+	}), false)
+	for _, fails := range []bool{false, true} {
+		store.FailLoad.Store(fails)
+		r, err := http.NewRequest("GET", srv.URL, nil)
+		testsite.Must(t, err)
+		b.Send(r)
+		var body []byte
+		res, err := srv.Client().Do(r)
+		if err == nil {
+			body, err = io.ReadAll(res.Body)
+			res.Body.Close()
+		}
+		if fails != (err != nil) || !fails && string(body) != "you are alice" {
+			t.Errorf("store failing %t: %q, %v", fails, body, err)
+		}
+	}
+	if n := strings.Count(log.String(), "Vary"); n != 1 {
+		t.Errorf("%d warnings of a late look, want 1 for the manager's life:\n%s", n, log)
+	}
+}
+
+func TestEmptyingWhoseAnswerIsLost(t *testing.T) {
+	for _, landed := range []bool{true, false} {
+		t.Run(fmt.Sprint("landed ", landed), func(t *testing.T) {
+			store := newHookStore()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+				store.set(func() { store.onSave = nil })
+				if landed {
+					if err := save(); err != nil {
+						t.Error(err)
+					}
+				}
+				return fmt.Errorf("save: %w", session2.ErrUncertain)
+			}
+			res := st.Do(b, func(s *session2.Session) { s.Delete("k") })
+			if res.StatusCode != 200 || b.Token() != "" {
+				t.Errorf("status %d, cookie %t", res.StatusCode, b.Token() != "")
+			}
+			for rec := range store.Iter(t.Context()) {
+				if rec.Expires.After(time.Now()) {
+					t.Error("the emptied session lives")
+				}
+			}
+		})
+	}
+}
+
+func TestConcurrentTouchDoesNotReviveWhatWasEmptied(t *testing.T) {
+	store := newHookStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+	store.onDel = func(id session2.ID) error { // between the Save and the Delete, which then fails
+		store.MemoryStore.Touch(t.Context(), id, time.Now(), time.Now().Add(time.Hour))
+		return errors.New("disk on fire")
+	}
+	old := b.Clone()
+	st.Do(b, func(s *session2.Session) { s.Delete("k") })
+	store.onDel = nil
+	st.Do(old, func(s *session2.Session) {
+		if s.HasInfo() || s.User() != "" {
+			t.Errorf("the emptied session holds %v", s.Keys())
+		}
+	})
+}
+
+func TestIDThatIsTaken(t *testing.T) {
+	store := newHookStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+		store.set(func() { store.onSave = nil })
+		foreign := rec
+		foreign.Version, foreign.User = 1, "mallory"
+		if err := store.MemoryStore.Save(t.Context(), foreign, 0); err != nil {
+			t.Error(err)
+		}
+		return save()
+	}
+	b := st.Login("alice")
+	if st.UserOf(b) != "alice" || records(t, store) != 2 {
+		t.Errorf("user %q, %d records", st.UserOf(b), records(t, store))
+	}
+}
+
+func TestCommitThenLoseTheRace(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	before := b.Clone()
+	res, _ := st.During(b, func(s *session2.Session) {
+		s.Renew()
+		if err := s.Commit(t.Context()); err != nil { // the new token is in the response to come
+			t.Error(err)
+		}
+	}, func() {
+		for rec := range store.Iter(t.Context()) {
+			st.M.Revoke(t.Context(), rec.ID)
+		}
+	}, func(s *session2.Session) { s.Set("k", 1) })
+	if len(res.Cookies()) != 0 || records(t, store) != 0 {
+		t.Errorf("%d cookies, %d records after a revocation", len(res.Cookies()), records(t, store))
+	}
+	if st.UserOf(before) != "" {
+		t.Error("the old token opens something")
+	}
+}
+
+func TestHangingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Second})
+		b := st.Login("alice")
+		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error {
+			time.Sleep(2 * time.Second)
+			return context.DeadlineExceeded
+		}
+		start := time.Now()
+		if res := st.Do(b, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != 503 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("the request took %v", d)
+		}
+	})
+}
+
+// A client that is told of a failure can be told, too, whether to repeat what it
+// asked.
+func TestFailureSaysWhetherItIsCertain(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		uncertain bool
+		fail      func(b *testsite.Brittle) *atomic.Bool
+		ask       func(s *session2.Session)
+	}{
+		{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, func(s *session2.Session) { s.Set("k", 1) }},
+		{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, func(s *session2.Session) { s.Destroy() }},
+	} {
+		store := testsite.NewBrittle()
+		var failed error
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			failed = err
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}})
+		b := st.Login("alice")
+		c.fail(store).Store(true)
+		res := st.Do(b, c.ask)
+		if got := errors.Is(failed, session2.ErrUncertain); res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || got != c.uncertain {
+			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t", c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
+		}
+	}
+}
+
+func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+		b := st.Login("alice")
+		time.Sleep(11 * time.Minute)
+		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return errors.New("disk on fire") }
+		res := st.Do(b, func(s *session2.Session) { s.User() })
+		if res.StatusCode != 200 || len(res.Cookies()) != 0 || st.Events.Count(session2.EventStoreError) == 0 {
+			t.Errorf("status %d, %d cookies", res.StatusCode, len(res.Cookies()))
+		}
+		store.onSave = nil
+		if st.UserOf(b) != "alice" {
+			t.Error("a rotation that failed cost the session")
+		}
+	})
 }

@@ -1,6 +1,8 @@
 package session2_test
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -279,4 +281,290 @@ func FuzzParseToken(f *testing.F) {
 			t.Errorf("%q does not parse back", made)
 		}
 	})
+}
+
+func TestCacheHeaders(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	tests := []struct {
+		name             string
+		do               sessionHandler
+		vary, cache, own string
+	}{
+		{"no look", func(*session2.Session, http.ResponseWriter, *http.Request) {}, "", "", ""},
+		{"created", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("a", 1) }, "Cookie", "no-store", ""},
+		{"read", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Get("a") }, "Cookie", "", ""},
+		{"varied already", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Vary", "Accept, cookie")
+			s.Get("a")
+		}, "Accept, cookie", "", ""},
+		{"varied by all", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Vary", "*")
+			s.Get("a")
+		}, "*", "", ""},
+		{"own cache rule and cookie", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "private, max-age=1")
+			http.SetCookie(w, &http.Cookie{Name: "own", Value: "kept"})
+			s.Renew()
+		}, "Cookie", "private, max-age=1", "own=kept"},
+		{"failed", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			s.Renew()
+			w.WriteHeader(500)
+		}, "Cookie", "", ""},
+	}
+	for _, c := range tests {
+		res := st.Visit(b, c.do)
+		vary, cache := strings.Join(res.Header["Vary"], ", "), res.Header.Get("Cache-Control")
+		if vary != c.vary || cache != c.cache {
+			t.Errorf("%s: Vary %q, Cache-Control %q; want %q, %q", c.name, vary, cache, c.vary, c.cache)
+		}
+		if lines := strings.Join(res.Header["Set-Cookie"], "\n"); !strings.Contains(lines, c.own) {
+			t.Errorf("%s: Set-Cookie %q without %q", c.name, lines, c.own)
+		}
+	}
+}
+
+// However often a request commits, the browser gets one line.
+func TestOneSetCookieLine(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		for i := range 3 {
+			s.Set("a", i)
+			s.Renew()
+			if err := s.Commit(r.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		s.SetUser("alice")
+		w.WriteHeader(200)
+	})
+	if lines := res.Header["Set-Cookie"]; len(lines) != 1 {
+		t.Errorf("Set-Cookie lines %d, want 1", len(lines))
+	}
+	if st.Stored(b, "a") != 2 {
+		t.Error("the one cookie is not the last one")
+	}
+}
+
+// cacheable says what a shared cache may do with a response, "" for nothing.
+func cacheable(h http.Header) string {
+	cc := strings.ToLower(strings.Join(h["Cache-Control"], ","))
+	if !strings.Contains(cc, "private") && !strings.Contains(cc, "no-store") {
+		return fmt.Sprintf("Cache-Control %q", cc)
+	}
+	for name := range h {
+		if name != "Cache-Control" && strings.HasSuffix(name, "Control") || name == "X-Accel-Expires" {
+			return fmt.Sprintf("%s %q", name, h[name])
+		}
+	}
+	return ""
+}
+
+// A token never goes out with a public Cache-Control: it would be one visitor's
+// session for all. What the handler keeps private already stays as it is.
+func TestCookieIsKeptFromSharedCaches(t *testing.T) {
+	kept := [][]string{
+		{"private"}, {"no-store"}, {"Private, max-age=60"}, {"max-age=60", "NO-STORE"}, {"public, private"},
+		{`ext="a, b" , private`}, {`ext="say \"private\"",	no-store`}, {",,private"}, {`private="x-a", private`},
+	}
+	replaced := [][]string{
+		{"public, max-age=3600"}, {"max-age=60"}, {"s-maxage=60"}, {"no-cache"}, {""}, {"public", "max-age=1"},
+		{`private="set-cookie"`}, {`private=x`}, {`no-cache="private"`}, {`ext="a, private"`}, {`ext="a, no-store, b"`},
+		{`ext="\", private"`}, {`ext="open, private`}, {`ext="open`, "private"}, {"privately"}, {"x-private"}, {`ext="\`},
+	}
+	changes := map[string]func(*session2.Session){
+		"set":    func(s *session2.Session) { s.SetUser("alice") },
+		"renew":  func(s *session2.Session) { s.SetUser("alice"); s.Renew() },
+		"revoke": (*session2.Session).Destroy,
+	}
+	for change, f := range changes {
+		for i, lines := range append(kept, replaced...) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &testsite.Browser{}
+			st.Begin(b)
+			res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Cache-Control"] = lines
+				w.Header().Set("Expires", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+				f(s)
+				io.WriteString(w, "page")
+			})
+			want := lines
+			if i >= len(kept) {
+				want = []string{"no-store"}
+			}
+			if got := res.Header["Cache-Control"]; !slices.Equal(got, want) || len(res.Cookies()) != 1 {
+				t.Errorf("%s, Cache-Control %q became %q, want %q; %d cookies", change, lines, got, want, len(res.Cookies()))
+			}
+			if got := res.Header.Get("Expires"); (got != "") != (i < len(kept)) {
+				t.Errorf("%s, Cache-Control %q: Expires %q", change, lines, got)
+			}
+		}
+	}
+}
+
+// Header fields that some caches put above Cache-Control do not go out with a
+// token either, and stay where there is none.
+func TestCookieIsKeptFromCachesOfOneVendor(t *testing.T) {
+	names := []string{"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "vercel-cdn-cache-control",
+		"Surrogate-Control", "Edge-Control", "X-Accel-Expires"}
+	for _, login := range []bool{true, false} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			for _, name := range names {
+				w.Header()[name] = []string{"max-age=60"}
+			}
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+			w.Header().Set("Cache-Control", "private")
+			if login {
+				s.SetUser("alice")
+			}
+		})
+		want := 2
+		if !login {
+			want += len(names)
+		}
+		if len(res.Header) != want+map[bool]int{true: 2, false: 0}[login] { // Vary and Set-Cookie
+			t.Errorf("login %v: header %v", login, res.Header)
+		}
+	}
+}
+
+// lateWriter keeps the header back until the first byte of the body, as gin's does.
+type lateWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *lateWriter) WriteHeader(status int) { w.status = status }
+
+func (w *lateWriter) Write(p []byte) (int, error) {
+	if w.status != 0 {
+		w.ResponseWriter.WriteHeader(w.status)
+		w.status = 0
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// What is set after the session's cookie was decided makes no response public.
+func TestLateHeadersDoNotMakeACookiePublic(t *testing.T) {
+	public := func(w http.ResponseWriter) {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		w.Header().Set("CDN-Cache-Control", "max-age=60")
+	}
+	handlers := map[string]sessionHandler{
+		"after Commit": func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			if err := s.Commit(r.Context()); err != nil {
+				t.Error(err)
+			}
+			public(w)
+		},
+		"after WriteHeader": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			public(w)
+			io.WriteString(w, "page")
+		},
+		"after WriteHeader, by ReadFrom": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			public(w)
+			io.Copy(w, io.MultiReader(strings.NewReader("page")))
+		},
+		"after Write": func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "page")
+			public(w)
+		},
+		"before Redirect": func(_ *session2.Session, w http.ResponseWriter, r *http.Request) {
+			public(w)
+			http.Redirect(w, r, "/next", http.StatusSeeOther)
+		},
+		"before ServeContent": func(_ *session2.Session, w http.ResponseWriter, r *http.Request) {
+			public(w)
+			http.ServeContent(w, r, "a.txt", time.Time{}, strings.NewReader("content"))
+		},
+		"in the error handler": func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+			if err := s.Commit(r.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Set("big", make([]byte, 2000))
+		},
+	}
+	outside := map[string]func(http.Handler) http.Handler{
+		"alone":          func(h http.Handler) http.Handler { return h },
+		"TimeoutHandler": func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Hour, "late") },
+		"a late writer": func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&lateWriter{w, 0}, r) })
+		},
+	}
+	for name, f := range handlers {
+		for where, wrap := range outside {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 1000,
+				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					public(w)
+					io.WriteString(w, "error page")
+				}})
+			rec := httptest.NewRecorder()
+			wrap(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				s.SetUser("alice")
+				f(s, w, r)
+			})).ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
+			res := rec.Result()
+			if problem := cacheable(res.Header); problem != "" || len(res.Cookies()) != 1 {
+				t.Errorf("%s, %s: %d cookies with %s", where, name, len(res.Cookies()), problem)
+			}
+		}
+	}
+}
+
+// A token in a response that says public.
+func TestPublicCacheControl(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		s.SetUser("alice")
+	})
+	if c := res.Header.Get("Cache-Control"); len(res.Cookies()) > 0 && c == "public, max-age=3600" {
+		t.Errorf("Set-Cookie with Cache-Control %q", c)
+	}
+}
+
+// Forgotten retired tokens.
+
+func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
+	end := map[string]func(*session2.Session){
+		"destroyed": func(s *session2.Session) { s.Destroy() },
+		"renewed":   func(s *session2.Session) { s.Renew() },
+	}
+	late := map[string]func(*session2.Session){
+		"sets":                  func(s *session2.Session) { s.Set("k", 1) },
+		"renews":                func(s *session2.Session) { s.Renew() },
+		"empties":               func(s *session2.Session) { s.SetUser("") },
+		"makes it persistent":   func(s *session2.Session) { s.SetPersistent(true) },
+		"commits, then renews":  func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Renew() },
+		"updates":               func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) },
+		"commits in vain twice": func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Set("k", 2) },
+	}
+	for how, end := range end {
+		for what, change := range late {
+			t.Run(how+" meanwhile, "+what, func(t *testing.T) {
+				store := session2.NewMemoryStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := st.Login("alice")
+				loser := b.Clone()
+				res, err := st.During(loser, func(s *session2.Session) { s.User() }, func() { st.Do(b, end) }, change)
+				if len(res.Cookies()) != 0 {
+					t.Errorf("the loser was sent %d cookies", len(res.Cookies()))
+				}
+				if err == nil {
+					t.Error("Err() = nil, though the changes were dropped")
+				}
+				if how == "destroyed" && records(t, store) != 0 {
+					t.Error("the session came back")
+				}
+				if how == "renewed" && st.UserOf(b) != "alice" {
+					t.Error("the winner lost its session")
+				}
+			})
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -704,4 +706,143 @@ func TestAUserCannotNameARealm(t *testing.T) {
 			t.Errorf("the realm %q was taken", bad)
 		}
 	}
+}
+
+// A passive request's Save takes back the accesses of others.
+func TestPassiveSaveMovesAccessBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{}) // idle 30 min
+		b := st.Login("alice")
+		st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) { // a stream
+			s.Passive()
+			s.User()
+			time.Sleep(20 * time.Minute)
+			if st.UserOf(b) != "alice" { // the user clicks in another tab
+				t.Error("expired before")
+			}
+			s.Set("progress", 1)
+			if err := s.Commit(r.Context()); err != nil {
+				t.Errorf("Commit = %v", err)
+			}
+			time.Sleep(11 * time.Minute)
+			if user := st.UserOf(b); user != "alice" {
+				t.Errorf("11 minutes after its last use the session, of 30 idle minutes, reads as %q", user)
+			}
+		})
+	})
+}
+
+// A Save asked again after the session's time is over revives it.
+func TestRetryRevivesExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
+		start := time.Now()
+		deadline := start.Add(10 * time.Minute)
+		var wg sync.WaitGroup
+		n := 0
+		var late time.Time
+		store.set(func() {
+			store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+				if n++; n < 6 {
+					if n == 5 {
+						// answer just before the end
+						time.Sleep(time.Until(deadline.Add(-time.Millisecond)))
+					}
+					return errors.New("connection reset")
+				}
+				late = time.Now()
+				return save()
+			}
+		})
+		wg.Go(func() { // is told that it has expired
+			time.Sleep(time.Until(deadline))
+			r := httptest.NewRequest("GET", "/", nil)
+			b.Send(r)
+			if u := st.UserOf(b.Clone()); u != "" {
+				t.Errorf("not expired: %q", u)
+			}
+		})
+		time.Sleep(time.Until(deadline.Add(-3 * time.Second)))
+		res := st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
+		wg.Wait()
+		time.Sleep(time.Second)
+		if u := st.UserOf(b.Clone()); u != "" {
+			t.Errorf("status %d; a Save that began %v after the end revived the session of %q", res.StatusCode, late.Sub(deadline), u)
+		}
+	})
+}
+
+// An Update that runs again for long: its Save begins after the end.
+func TestSlowUpdateRevivesExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{IdleTimeout: 10 * time.Minute})
+		b := st.Login("alice")
+		deadline := time.Now().Add(10 * time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(time.Until(deadline))
+			if u := st.UserOf(b.Clone()); u != "" {
+				t.Errorf("not expired: %q", u)
+			}
+		})
+		store.set(func() {
+			store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+				store.set(func() { store.onSave = nil })
+				return session2.ErrConflict
+			}
+		})
+		time.Sleep(time.Until(deadline.Add(-time.Second)))
+		calls := 0
+		res := st.Do(b.Clone(), func(s *session2.Session) {
+			counter.Update(s, func(n int) int {
+				if calls++; calls > 1 {
+					time.Sleep(2 * time.Second)
+				}
+				return n + 1
+			})
+		})
+		wg.Wait()
+		if u := st.UserOf(b.Clone()); u != "" {
+			t.Errorf("status %d: revived: %q", res.StatusCode, u)
+		}
+	})
+}
+
+// The next user inherits "remember me".
+func TestRememberIsInherited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * 24 * time.Hour) })
+		st.Do(b, func(s *session2.Session) { s.SetUser("bob") }) // without "remember me"
+		if b.Cookie.MaxAge > 0 {
+			t.Errorf("bob's cookie stays for %ds", b.Cookie.MaxAge)
+		}
+		time.Sleep(48 * time.Hour)
+		if u := st.UserOf(b); u != "" {
+			t.Errorf("%s is signed in after two idle days, for somebody else's Remember", u)
+		}
+	})
+}
+
+// After ErrLostUpdate of a login that came upon its twin, Discard leaves the request signed in.
+func TestDiscardAfterALoginThatLost(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", 0) })
+	other := b.Clone()
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.Get("cart")
+		st.Do(other, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 5); s.Set("secret", 1) })
+		s.SetUser("alice")
+		s.Set("cart", 1)
+		err := s.Commit(r.Context())
+		s.Discard()
+		if u := s.User(); u != "" {
+			t.Errorf("after Commit = %v and Discard, User() = %q and secret = %v, but writes: %v", err, u, s.Get("secret"), func() error { s.Set("x", 1); return s.Commit(r.Context()) }())
+		}
+	})
 }

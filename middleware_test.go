@@ -6,17 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httptrace"
-	"net/textproto"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,357 +23,6 @@ import (
 )
 
 type sessionHandler = func(s *session2.Session, w http.ResponseWriter, r *http.Request)
-
-// doors are the ways to let the first byte of a response out.
-var doors = map[string]func(w http.ResponseWriter, r *http.Request) error{
-	"end of the handler": func(http.ResponseWriter, *http.Request) error { return nil },
-	"WriteHeader":        func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return nil },
-	"Write":              func(w http.ResponseWriter, _ *http.Request) error { _, err := w.Write([]byte("x")); return err },
-	"WriteString":        func(w http.ResponseWriter, _ *http.Request) error { _, err := io.WriteString(w, "x"); return err },
-	"ReadFrom": func(w http.ResponseWriter, _ *http.Request) error {
-		_, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("x"))
-		return err
-	},
-	"Flush":      func(w http.ResponseWriter, _ *http.Request) error { w.(http.Flusher).Flush(); return nil },
-	"FlushError": func(w http.ResponseWriter, _ *http.Request) error { return http.NewResponseController(w).Flush() },
-	"ServeContent": func(w http.ResponseWriter, r *http.Request) error {
-		http.ServeContent(w, r, "a.txt", time.Time{}, strings.NewReader("content"))
-		return nil
-	},
-	"Redirect": func(w http.ResponseWriter, r *http.Request) error {
-		http.Redirect(w, r, "#", http.StatusSeeOther)
-		return nil
-	},
-}
-
-// A flush before the first write must not leave a row without a cookie: behind
-// every door the cookie goes out, and the record was stored before.
-func TestEveryDoorCommitsFirst(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		for name, door := range doors {
-			t.Run(fmt.Sprintf("%s/http2=%v", name, http2), func(t *testing.T) {
-				store := testsite.NewBrittle()
-				st := testsite.NewSite(t, store, session2.Config{})
-				srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path == "/read" {
-						fmt.Fprint(w, s.Get("color"))
-						return
-					}
-					s.Set("color", "green")
-					err := door(w, r)
-					if saves := store.Saves.Load(); err != nil || saves != 1 && name != "end of the handler" {
-						t.Errorf("%d saves once the first byte has left, want 1; error %v", saves, err)
-					}
-				}), http2)
-				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-				b := &testsite.Browser{}
-				res, _ := testsite.Get(t, srv, b, "/")
-				if want := map[bool]int{false: 1, true: 2}[http2]; res.ProtoMajor != want {
-					t.Fatalf("HTTP/%d, want %d", res.ProtoMajor, want)
-				}
-				if n := len(res.Header["Set-Cookie"]); n != 1 {
-					t.Errorf("%d Set-Cookie lines, want 1", n)
-				}
-				if _, body := testsite.Get(t, srv, b, "/read"); body != "green" {
-					t.Errorf("the next request reads %q, want green", body)
-				}
-			})
-		}
-	}
-}
-
-// An informational response must not freeze the session.
-func TestEarlyHintsDoNotCommit(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		store := testsite.NewBrittle()
-		st := testsite.NewSite(t, store, session2.Config{})
-		srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			for range 3 {
-				w.Header().Set("Link", "</style.css>; rel=preload")
-				w.WriteHeader(http.StatusEarlyHints)
-			}
-			if store.Saves.Load() != 0 {
-				t.Error("Early Hints committed the session")
-			}
-			s.Set("color", "green")
-			w.WriteHeader(200)
-			if store.Saves.Load() != 1 {
-				t.Error("the 200 after Early Hints did not commit")
-			}
-		}), http2)
-		hints := 0
-		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints++; return nil }}
-		r, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", srv.URL, nil)
-		res, err := srv.Client().Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		if hints != 3 || len(res.Cookies()) != 1 {
-			t.Errorf("http2=%v: %d hints and %d cookies, want 3 and 1", http2, hints, len(res.Cookies()))
-		}
-	}
-}
-
-// 101 is final, though informational.
-func TestSwitchingProtocolsCommits(t *testing.T) {
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{})
-	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-		s.Set("color", "green")
-		w.WriteHeader(http.StatusSwitchingProtocols)
-		if store.Saves.Load() != 1 {
-			t.Error("101 did not commit")
-		}
-	})
-	if len(res.Cookies()) != 1 {
-		t.Errorf("101 with %d cookies, want 1", len(res.Cookies()))
-	}
-}
-
-// sendfileConn notes what the server hands to the connection as a whole.
-type sendfileConn struct {
-	*net.TCPConn
-	n *atomic.Int64
-}
-
-func (c sendfileConn) ReadFrom(r io.Reader) (int64, error) {
-	n, err := c.TCPConn.ReadFrom(r)
-	c.n.Add(n)
-	return n, err
-}
-
-type sendfileListener struct {
-	net.Listener
-	n atomic.Int64
-}
-
-func (l *sendfileListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return sendfileConn{c.(*net.TCPConn), &l.n}, nil
-}
-
-// sendfile must not be lost behind the wrapper: a file goes through the server's own
-// ReadFrom down to the connection's.
-func TestSendfile(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "big")
-	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
-	if err := os.WriteFile(name, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ways := map[string]func(w http.ResponseWriter, r *http.Request, f *os.File) error{
-		"io.Copy": func(w http.ResponseWriter, _ *http.Request, f *os.File) error {
-			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-			_, err := io.Copy(w, f)
-			return err
-		},
-		"ServeContent": func(w http.ResponseWriter, r *http.Request, f *os.File) error {
-			http.ServeContent(w, r, "big", time.Time{}, f)
-			return nil
-		},
-	}
-	for way, send := range ways {
-		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-		srv := httptest.NewUnstartedServer(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			s.Set("color", "green")
-			f, err := os.Open(name)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer f.Close()
-			if err := send(w, r, f); err != nil {
-				t.Error(err)
-			}
-		}))
-		l := &sendfileListener{Listener: srv.Listener}
-		srv.Listener = l
-		srv.Start()
-		res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
-		srv.Close()
-		if body != string(content) || len(res.Cookies()) != 1 {
-			t.Errorf("%s: %d bytes and %d cookies, want %d and 1", way, len(body), len(res.Cookies()), len(content))
-		}
-		if n := l.n.Load(); n < int64(len(content)-1024) {
-			t.Errorf("%s: %d of %d bytes by the connection's ReadFrom", way, n, len(content))
-		}
-	}
-}
-
-// A reader that fails at its first byte lets nothing out: the handler's 500
-// then leaves no trace.
-func TestReadFromThatFailsAtOnce(t *testing.T) {
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{})
-	res := st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-		s.Set("color", "green")
-		if _, err := w.(io.ReaderFrom).ReadFrom(badReader{}); !errors.Is(err, testsite.ErrDown) {
-			t.Errorf("ReadFrom = %v", err)
-		}
-		http.Error(w, "broken", 500)
-	})
-	if res.StatusCode != 500 || store.Calls() != 0 || len(res.Cookies()) != 0 {
-		t.Errorf("status %d, %d store calls, cookies %v", res.StatusCode, store.Calls(), res.Cookies())
-	}
-}
-
-type badReader struct{}
-
-func (badReader) Read([]byte) (int, error) { return 0, testsite.ErrDown }
-
-// Hijack of an existing session stores before the connection is handed over;
-// what needs a cookie cannot be sent by then, and fails.
-func TestHijack(t *testing.T) {
-	store, book := testsite.NewBrittle(), &testsite.Log{}
-	st := testsite.NewSite(t, store, session2.Config{Logger: book.Logger()})
-	var sessionErr atomic.Value
-	ended := make(chan struct{}, 3) // the server does not wait for a handler that hijacked
-	h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/login" {
-			s.SetUser("alice")
-			return
-		}
-		before := store.Saves.Load()
-		s.Set("color", "green")
-		conn, rw, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			sessionErr.Store(s.Err())
-			io.WriteString(w, "handler's own") // must not get out
-			return
-		}
-		defer conn.Close()
-		if store.Saves.Load() != before+1 {
-			t.Error("the connection was handed over before the commit")
-		}
-		fmt.Fprint(rw, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-		rw.Flush()
-		s.Set("size", "large") // committed at the end
-	})
-	srv := testsite.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(w, r)
-		ended <- struct{}{}
-	}), false)
-
-	res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
-	if res.StatusCode != 500 || strings.Contains(body, "own") || len(res.Cookies()) != 0 || store.Saves.Load() != 0 {
-		t.Errorf("Hijack of a new session: %d %q, cookies %v, %d saves", res.StatusCode, body, res.Cookies(), store.Saves.Load())
-	}
-	if err, _ := sessionErr.Load().(error); err == nil || !strings.Contains(book.String(), "changes lost") {
-		t.Errorf("Err() = %v, log %q", err, book.String())
-	}
-	b := &testsite.Browser{}
-	testsite.Get(t, srv, b, "/login")
-	if _, body := testsite.Get(t, srv, b, "/"); body != "ok" {
-		t.Errorf("hijacked answer %q, want ok", body)
-	}
-	for range cap(ended) {
-		<-ended
-	}
-	if st.Stored(b, "color") != "green" || st.Stored(b, "size") != "large" {
-		t.Error("what a hijacking handler set is not stored")
-	}
-}
-
-// http.ResponseController works through the wrapper, on both protocols.
-func TestResponseController(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-		srv := testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			c := http.NewResponseController(w)
-			s.Set("color", "green")
-			deadline := time.Now().Add(time.Minute)
-			if err := errors.Join(c.SetReadDeadline(deadline), c.SetWriteDeadline(deadline), c.EnableFullDuplex(), c.Flush()); err != nil {
-				t.Error(err)
-			}
-			_, hijacker := w.(http.Hijacker)
-			_, pusher := w.(http.Pusher)
-			if hijacker == http2 || pusher != http2 {
-				t.Errorf("http2=%v: Hijacker %v, Pusher %v", http2, hijacker, pusher)
-			}
-			if _, _, err := c.Hijack(); http2 && !errors.Is(err, http.ErrNotSupported) {
-				t.Errorf("Hijack on HTTP/2: %v", err)
-			}
-		}), http2)
-		if http2 {
-			if res, _ := testsite.Get(t, srv, &testsite.Browser{}, "/"); len(res.Cookies()) != 1 {
-				t.Error("no cookie")
-			}
-		} else if res, err := srv.Client().Get(srv.URL); err == nil {
-			res.Body.Close() // the connection was hijacked in the middle of the response
-		}
-	}
-}
-
-// plainWriter can do nothing but what it must.
-type plainWriter struct{ rec *httptest.ResponseRecorder }
-
-func (p plainWriter) Header() http.Header         { return p.rec.Header() }
-func (p plainWriter) WriteHeader(status int)      { p.rec.WriteHeader(status) }
-func (p plainWriter) Write(b []byte) (int, error) { return p.rec.Write(b) }
-
-// What the server cannot do is not claimed, and trying it begins no response.
-func TestWriterWithoutExtras(t *testing.T) {
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{})
-	rec := httptest.NewRecorder()
-	st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-		_, flusher := w.(http.Flusher)
-		_, hijacker := w.(http.Hijacker)
-		_, pusher := w.(http.Pusher)
-		if flusher || hijacker || pusher {
-			t.Errorf("claimed: Flusher %v, Hijacker %v, Pusher %v", flusher, hijacker, pusher)
-		}
-		s.Set("color", "green")
-		if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
-			t.Errorf("Flush = %v", err)
-		}
-		w.WriteHeader(500)
-	}).ServeHTTP(plainWriter{rec}, httptest.NewRequest("GET", "/", nil))
-	if store.Calls() != 0 || rec.Header().Get("Set-Cookie") != "" {
-		t.Error("a flush that could not be done committed the session of a failing request")
-	}
-}
-
-// coat is another middleware's wrapper.
-type coat struct{ http.ResponseWriter }
-
-func (c coat) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-func TestInsideOtherWrappers(t *testing.T) {
-	outer := map[string]func(http.Handler) http.Handler{
-		"TimeoutHandler": func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "late") },
-		"Unwrap": func(h http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(coat{w}, r) })
-		},
-	}
-	for name, wrap := range outer {
-		for _, inside := range []bool{true, false} {
-			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-			h := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				st.M.Session(r).Set("color", "green")
-				if name == "Unwrap" {
-					if err := http.NewResponseController(w).Flush(); err != nil {
-						t.Error(err)
-					}
-				}
-				io.WriteString(w, "page")
-			}))
-			if inside {
-				h = wrap(st.M.Wrap(h))
-			} else {
-				h = st.M.Wrap(wrap(h))
-			}
-			b := &testsite.Browser{}
-			res, body := testsite.Get(t, testsite.Serve(t, h, false), b, "/")
-			if body != "page" || len(res.Cookies()) != 1 || st.Stored(b, "color") != "green" {
-				t.Errorf("%s, Wrap inside %v: %q, %d cookies", name, inside, body, len(res.Cookies()))
-			}
-		}
-	}
-}
 
 // A commit that fails must not be followed by the page: nothing of the handler's
 // is left, and what was set outside of Wrap is.
@@ -612,31 +259,6 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// Whoever recovers from a panic after an explicit Commit answers with its cookie:
-// the old one may be dead by then.
-func TestPanicAfterCommitKeepsTheCookie(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	h := st.Handler(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
-		s.SetUser("alice")
-		if err := s.Commit(r.Context()); err != nil {
-			t.Error(err)
-		}
-		s.Set("color", "green")
-		panic("oops")
-	})
-	rec, b := httptest.NewRecorder(), &testsite.Browser{}
-	func() {
-		defer func() { recover(); rec.WriteHeader(500) }()
-		h.ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
-	}()
-	b.Receive(rec.Result())
-	st.Do(b, func(s *session2.Session) {
-		if s.User() != "alice" || s.Has("color") {
-			t.Errorf("User() = %q, Has(color) = %v, want alice and false", s.User(), s.Has("color"))
-		}
-	})
-}
-
 // A client that goes away must not cancel what its request has done.
 func TestClientGone(t *testing.T) {
 	for name, look := range map[string]bool{"after the first look": true, "before the first look": false} {
@@ -725,70 +347,6 @@ func TestNewSessionInAStream(t *testing.T) {
 	})
 	if n := len(testsite.RecordsOf(t, store)); n != 0 || !strings.Contains(book.String(), "changes lost") {
 		t.Errorf("%d records, log %q", n, book)
-	}
-}
-
-func TestCacheHeaders(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &testsite.Browser{}
-	tests := []struct {
-		name             string
-		do               sessionHandler
-		vary, cache, own string
-	}{
-		{"no look", func(*session2.Session, http.ResponseWriter, *http.Request) {}, "", "", ""},
-		{"created", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("a", 1) }, "Cookie", "no-store", ""},
-		{"read", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Get("a") }, "Cookie", "", ""},
-		{"varied already", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Vary", "Accept, cookie")
-			s.Get("a")
-		}, "Accept, cookie", "", ""},
-		{"varied by all", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Vary", "*")
-			s.Get("a")
-		}, "*", "", ""},
-		{"own cache rule and cookie", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Cache-Control", "private, max-age=1")
-			http.SetCookie(w, &http.Cookie{Name: "own", Value: "kept"})
-			s.Renew()
-		}, "Cookie", "private, max-age=1", "own=kept"},
-		{"failed", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			s.Renew()
-			w.WriteHeader(500)
-		}, "Cookie", "", ""},
-	}
-	for _, c := range tests {
-		res := st.Visit(b, c.do)
-		vary, cache := strings.Join(res.Header["Vary"], ", "), res.Header.Get("Cache-Control")
-		if vary != c.vary || cache != c.cache {
-			t.Errorf("%s: Vary %q, Cache-Control %q; want %q, %q", c.name, vary, cache, c.vary, c.cache)
-		}
-		if lines := strings.Join(res.Header["Set-Cookie"], "\n"); !strings.Contains(lines, c.own) {
-			t.Errorf("%s: Set-Cookie %q without %q", c.name, lines, c.own)
-		}
-	}
-}
-
-// However often a request commits, the browser gets one line.
-func TestOneSetCookieLine(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &testsite.Browser{}
-	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		for i := range 3 {
-			s.Set("a", i)
-			s.Renew()
-			if err := s.Commit(r.Context()); err != nil {
-				t.Error(err)
-			}
-		}
-		s.SetUser("alice")
-		w.WriteHeader(200)
-	})
-	if lines := res.Header["Set-Cookie"]; len(lines) != 1 {
-		t.Errorf("Set-Cookie lines %d, want 1", len(lines))
-	}
-	if st.Stored(b, "a") != 2 {
-		t.Error("the one cookie is not the last one")
 	}
 }
 
@@ -918,5 +476,217 @@ func TestLogoutInAStream(t *testing.T) {
 		if n := len(testsite.RecordsOf(t, store)); n != 0 || st.Events.Count(session2.EventDestroyed) != 1 {
 			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.Events.Count(session2.EventDestroyed))
 		}
+	}
+}
+
+// recovered answers 500 for a handler that panics, as a middleware outside does.
+func recovered(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() != nil {
+				w.WriteHeader(500)
+			}
+		}()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// nested wraps h by n managers.
+func nested(t testing.TB, n int, h http.Handler) http.Handler {
+	for range n {
+		h = testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{}).M.Wrap(h)
+	}
+	return h
+}
+
+// What handlers do when they have read their request.
+var replies = map[string]http.HandlerFunc{
+	"writes":    func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") },
+	"redirects": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/next", http.StatusSeeOther) },
+	"streams": func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			io.WriteString(w, "chunk")
+			w.(http.Flusher).Flush()
+		}
+	},
+	"panics":  func(http.ResponseWriter, *http.Request) { panic("oops") },
+	"fails":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+	"nothing": func(http.ResponseWriter, *http.Request) {},
+}
+
+// The server removes the files of its own request's MultipartForm: those that
+// were uploaded inside Wrap must be among them, also a stranger's.
+func TestUploadedFilesAreRemoved(t *testing.T) {
+	var form bytes.Buffer
+	m := multipart.NewWriter(&form)
+	part, _ := m.CreateFormFile("file", "a.bin")
+	part.Write(make([]byte, 100_000))
+	m.Close()
+	for name, reply := range replies {
+		for i, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/http2=%v", name, http2), func(t *testing.T) {
+				dir := t.TempDir()
+				t.Setenv("TMPDIR", dir)
+				h := func(w http.ResponseWriter, r *http.Request) {
+					if err := r.ParseMultipartForm(1); err != nil {
+						t.Error(err)
+					}
+					if list, _ := os.ReadDir(dir); len(list) != 1 {
+						t.Errorf("%d files while the handler runs, want 1", len(list))
+					}
+					session2.FromContext(r.Context()).Set("color", "green")
+					reply(w, r)
+				}
+				srv := testsite.Serve(t, recovered(nested(t, i+1, http.HandlerFunc(h))), http2)
+				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+				res, err := srv.Client().Post(srv.URL, m.FormDataContentType(), bytes.NewReader(form.Bytes()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				srv.Close() // waits until the server is done with the request
+				if list, _ := os.ReadDir(dir); len(list) != 0 {
+					t.Errorf("%d uploaded files are left", len(list))
+				}
+			})
+		}
+	}
+}
+
+// A handler outside reads what a mux and handlers inside have set on their
+// request, as if Wrap had given them its own.
+func TestRequestComesBack(t *testing.T) {
+	for name, reply := range replies {
+		mux := http.NewServeMux()
+		mux.HandleFunc("/user/{id}/{rest...}", func(w http.ResponseWriter, r *http.Request) {
+			r.ParseForm()
+			r.SetPathValue("tenant", "acme")
+			r.RemoteAddr = "192.0.2.7:1"
+			session2.FromContext(r.Context()).Set("color", "green")
+			reply(w, r)
+		})
+		r := httptest.NewRequest("POST", "/user/7/a/b?q=1", strings.NewReader("field=x"))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		recovered(nested(t, 2, mux)).ServeHTTP(httptest.NewRecorder(), r)
+		got := strings.Join([]string{r.Pattern, r.PathValue("id"), r.PathValue("rest"), r.PathValue("tenant"),
+			r.Form.Get("q"), r.Form.Get("field"), r.PostForm.Get("field"), r.RemoteAddr}, " ")
+		if want := "/user/{id}/{rest...} 7 a/b acme 1 x x 192.0.2.7:1"; got != want {
+			t.Errorf("%s: outside of Wrap\n got %s\nwant %s", name, got, want)
+		}
+		if session2.FromContext(r.Context()) != nil {
+			t.Errorf("%s: a session outside of Wrap", name)
+		}
+	}
+}
+
+// A request that its handler only reads is read by others at the same time: the
+// race detector must have nothing to say.
+func TestUntouchedRequestIsNotWrittenTo(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	r := httptest.NewRequest("GET", "/page", nil)
+	b.Send(r)
+	h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, s.Get("color"), r.URL.Path)
+	})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, r)
+			if rec.Body.String() != "green/page" || r.Method != "GET" || r.URL.Path != "/page" {
+				t.Errorf("%q for %s %s", rec.Body, r.Method, r.URL)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The server puts trailers into its own request when the body has been read to
+// its end: they must not be lost by what comes back.
+func TestTrailersStay(t *testing.T) {
+	for announced, inside := range map[string]string{"Trailer: X-Sum\r\n": "7", "": ""} {
+		inner := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			r.Pattern = "/upload/{tenant}"
+			r.SetPathValue("tenant", "acme")
+			if got := r.Trailer.Get("X-Sum"); got != inside {
+				t.Errorf("announced %q: inside of Wrap the trailer is %q, want %q", announced, got, inside)
+			}
+		})
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			nested(t, 1, inner).ServeHTTP(w, r)
+			if r.Trailer.Get("X-Sum") != "7" || r.PathValue("tenant") != "acme" {
+				t.Errorf("announced %q: outside of Wrap the trailer is %q", announced, r.Trailer.Get("X-Sum"))
+			}
+		}))
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n"+
+			"1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\n", announced)
+		if answer, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) {
+			t.Errorf("%q, %v", answer, err)
+		}
+		conn.Close()
+		srv.Close()
+	}
+}
+
+// Nested managers: the outer one's commit fails after the inner one's has been done.
+func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
+	outerStore := testsite.NewBrittle()
+	quiet := slog.New(slog.DiscardHandler)
+	outer, err := session2.NewManager(outerStore, session2.Config{Logger: quiet, CommitTimeout: testsite.TinyTimeout, Cookie: session2.CookieConfig{Name: "__Host-outer"}})
+	testsite.Must(t, err)
+	inner, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: quiet})
+	testsite.Must(t, err)
+	var do func(in, out *session2.Session)
+	h := outer.Wrap(inner.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		do(inner.Session(r), outer.Session(r))
+		io.WriteString(w, "done")
+	})))
+	b := &testsite.Browser{} // of the inner cookie
+	ask := func(f func(in, out *session2.Session)) *http.Response {
+		do = f
+		r := httptest.NewRequest("GET", "/", nil)
+		b.Send(r)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		res := w.Result()
+		for _, c := range res.Cookies() {
+			if c.Name == "__Host-session" {
+				b.Cookie = c
+			}
+		}
+		return res
+	}
+	ask(func(in, _ *session2.Session) { in.SetUser("alice") })
+	outerStore.FailSave.Store(true)
+	res := ask(func(in, out *session2.Session) { in.Renew(); in.Set("order", 1); out.Set("k", 1) })
+	outerStore.FailSave.Store(false)
+	var user string
+	ask(func(in, _ *session2.Session) { user = in.User() })
+	if user != "alice" {
+		t.Errorf("status %d: the inner session's token was replaced, and its cookie is lost: user %q", res.StatusCode, user)
+	}
+}
+
+func TestErrorHandlerHasTheSession(t *testing.T) {
+	store := newHookStore()
+	var told error
+	cfg := session2.Config{CommitTimeout: time.Millisecond}
+	cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		told = session2.FromContext(r.Context()).Err()
+		w.WriteHeader(http.StatusTeapot)
+	}
+	st := testsite.NewSite(t, store, cfg)
+	broken := errors.New("disk on fire")
+	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
+	if res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
 	}
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -272,121 +270,6 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 		}
 		if user := st.UserOf(b); user != "alice" {
 			t.Errorf("the new token is %q, want alice", user)
-		}
-	})
-}
-
-func TestLoginClickedTwice(t *testing.T) {
-	for _, firstAnswerLast := range []bool{false, true} {
-		t.Run(fmt.Sprint("first answer last: ", firstAnswerLast), func(t *testing.T) {
-			store := session2.NewMemoryStore()
-			st := testsite.NewSite(t, store, session2.Config{})
-			b := &testsite.Browser{}
-			st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
-			one, two := b.Clone(), b.Clone()
-			st.During(one, func(s *session2.Session) { s.SetUser("alice"); s.Set("one", 1) }, func() {
-				st.Do(two, func(s *session2.Session) { s.SetUser("alice"); s.Set("two", 2) })
-			}, func(*session2.Session) {})
-			if one.Token() == b.Token() || one.Token() != two.Token() {
-				t.Fatal("the two logins were not given the same new token")
-			}
-			if firstAnswerLast {
-				two = one
-			}
-			st.Do(two, func(s *session2.Session) {
-				if s.User() != "alice" || s.Get("cart") != "book" || s.Get("one") != 1 || s.Get("two") != 2 {
-					t.Errorf("user %q, keys %v", s.User(), s.Keys())
-				}
-			})
-			if n := records(t, store); n != 1 {
-				t.Errorf("%d records, want 1", n)
-			}
-		})
-	}
-}
-
-func TestSecondLoginAfterTheFirst(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &testsite.Browser{}
-	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	late := b.Clone()
-	st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
-	st.Do(late, func(s *session2.Session) {
-		if s.User() != "" || s.Has("cart") {
-			t.Error("a replaced token opens the session")
-		}
-		s.SetUser("alice")
-	})
-	if late.Token() != b.Token() {
-		t.Error("the second login has another token than the first")
-	}
-}
-
-func TestLoginOfAnotherUserStartsASessionOfItsOwn(t *testing.T) {
-	store := session2.NewMemoryStore()
-	st := testsite.NewSite(t, store, session2.Config{})
-	b := &testsite.Browser{}
-	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
-	other := b.Clone()
-	st.During(other, func(s *session2.Session) { s.Set("mine", 1); s.SetUser("bob") }, func() {
-		st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
-	}, func(*session2.Session) {})
-	st.Do(other, func(s *session2.Session) {
-		if s.User() != "bob" || s.Has("cart") || s.Get("mine") != 1 {
-			t.Errorf("user %q, keys %v; want bob with his own changes and nothing else", s.User(), s.Keys())
-		}
-	})
-	if st.UserOf(b) != "alice" || records(t, store) != 2 {
-		t.Error("the other user's login harmed the first")
-	}
-}
-
-func TestLoginIntoASessionThatEndedMeanwhile(t *testing.T) {
-	store := session2.NewMemoryStore()
-	st := testsite.NewSite(t, store, session2.Config{})
-	b := st.Login("alice")
-	other := b.Clone()
-	var id session2.ID
-	st.During(other, func(s *session2.Session) { id = s.ID(); s.Set("k", 1) }, func() {
-		st.Do(b, func(s *session2.Session) { s.Destroy() })
-	}, func(s *session2.Session) { s.SetUser("alice") })
-	st.Do(other, func(s *session2.Session) {
-		if s.User() != "alice" || s.ID() == id || s.Get("k") != 1 {
-			t.Errorf("user %q, same ID %t", s.User(), s.ID() == id)
-		}
-	})
-}
-
-func TestSetUserFromOneToAnotherClears(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	for _, next := range []string{"bob", ""} {
-		b := st.Login("alice")
-		st.Do(b, func(s *session2.Session) { s.Set("secret", 1); s.Flash("hi"); s.CSRFToken() })
-		st.Do(b, func(s *session2.Session) { s.SetUser(next); s.Set("k", 1) })
-		st.Do(b, func(s *session2.Session) {
-			if s.User() != next || s.Has("secret") || len(s.Flashes()) != 0 || s.Get("k") != 1 {
-				t.Errorf("user %q, keys %v after alice's session became %q's", s.User(), s.Keys(), next)
-			}
-		})
-	}
-}
-
-func TestLoginReplacesTheToken(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &testsite.Browser{}
-	st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
-	planted := b.Clone()
-	var id session2.ID
-	st.Do(b, func(s *session2.Session) { s.SetUser("alice"); id = s.ID() })
-	if planted.Token() == b.Token() {
-		t.Fatal("the token survived a login")
-	}
-	if user := st.UserOf(planted); user != "" {
-		t.Errorf("the token from before the login is %q", user)
-	}
-	st.Do(b, func(s *session2.Session) {
-		if s.ID() != id || s.User() != "alice" || s.Get("k") != 1 {
-			t.Error("the login changed more than the token")
 		}
 	})
 }
@@ -685,99 +568,6 @@ func TestAccessIsWrittenOncePerResolution(t *testing.T) {
 	})
 }
 
-// TestFormTokenOfALostAnswer is about a token whose Save landed without anybody
-// hearing of it, in a session that then ended: it is used up, so that to say no
-// and nothing else would lose the submit.
-func TestFormTokenOfALostAnswer(t *testing.T) {
-	store := newHookStore()
-	m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler)})
-	testsite.Must(t, err)
-	first, err := m.Open(t.Context(), "")
-	testsite.Must(t, err)
-	form := first.FormToken()
-	testsite.Must(t, first.Commit(t.Context()))
-
-	second, err := m.Open(t.Context(), first.Token())
-	testsite.Must(t, err)
-	lost := false
-	store.set(func() {
-		store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
-			if lost {
-				return save()
-			}
-			lost = true
-			testsite.Must(t, save())
-			testsite.Must(t, store.MemoryStore.Delete(t.Context(), rec.ID))
-			return testsite.ErrDown
-		}
-	})
-	if ok, err := second.UseFormToken(t.Context(), form); ok || !errors.Is(err, session2.ErrUncertain) {
-		t.Errorf("got %v, %v, want %v", ok, err, session2.ErrUncertain)
-	}
-}
-
-func TestFormTokenIsUsedOnce(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := &testsite.Browser{}
-	var token string
-	st.Do(b, func(s *session2.Session) { token = s.FormToken() })
-	var mu sync.Mutex
-	accepted := 0
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-				s.Set("pending", 1)
-				ok, err := s.UseFormToken(r.Context(), token)
-				if err != nil {
-					t.Error(err)
-				}
-				if ok {
-					mu.Lock()
-					accepted++
-					mu.Unlock()
-				}
-				w.WriteHeader(500) // the token stays used, the rest leaves no trace
-			})
-		})
-	}
-	wg.Wait()
-	if accepted != 1 {
-		t.Errorf("of 16 submits at once %d were accepted", accepted)
-	}
-	st.Do(b, func(s *session2.Session) {
-		if s.HasFormToken(token) || s.Has("pending") {
-			t.Error("the token is there again, or a failed request left a trace")
-		}
-	})
-}
-
-func TestCSRFTokensDrawnAtOnceAreBothValid(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	b := st.Login("alice")
-	var tokens []string
-	st.During(b, func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) }, func() {
-		st.Do(b.Clone(), func(s *session2.Session) { tokens = append(tokens, s.CSRFToken()) })
-	}, func(*session2.Session) {})
-	valid := func(token string) (ok bool) {
-		st.Do(b, func(s *session2.Session) {
-			r := httptest.NewRequest("POST", "/", nil)
-			r.Header.Set("X-CSRF-Token", token)
-			ok = s.ValidCSRFToken(r)
-		})
-		return ok
-	}
-	for i, token := range tokens {
-		if !valid(token) {
-			t.Errorf("token %d is not valid", i)
-		}
-	}
-	st.Do(b, func(s *session2.Session) { s.Renew() })
-	if valid(tokens[0]) || valid("") {
-		t.Error("a token from before the renewal is valid")
-	}
-}
-
 func TestManagerOpen(t *testing.T) {
 	ctx := t.Context()
 	store := session2.NewMemoryStore()
@@ -826,34 +616,6 @@ func TestManagerOpen(t *testing.T) {
 	late.Set("k", 2)
 	if err := late.Commit(ctx); err == nil || records(t, store) != 0 {
 		t.Error("a second commit after the end:", err)
-	}
-}
-
-func TestRevoke(t *testing.T) {
-	ctx := t.Context()
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	a1, a2, a3, bob := st.Login("alice"), st.Login("alice"), st.Login("alice"), st.Login("bob")
-	st.Do(a1, func(s *session2.Session) {
-		if n, err := st.M.RevokeOthers(ctx, s); n != 2 || err != nil {
-			t.Errorf("RevokeOthers = %d, %v", n, err)
-		}
-	})
-	if st.UserOf(a1) != "alice" || st.UserOf(a2) != "" || st.UserOf(a3) != "" {
-		t.Error("RevokeOthers ended the wrong ones")
-	}
-	if n, err := st.M.RevokeUser(ctx, ""); n != 0 || err != nil {
-		t.Errorf("RevokeUser of nobody = %d, %v", n, err)
-	}
-	if n, err := st.M.RevokeUser(ctx, "alice"); n != 1 || err != nil || st.UserOf(a1) != "" {
-		t.Errorf("RevokeUser = %d, %v", n, err)
-	}
-	st.Do(bob, func(s *session2.Session) {
-		if err := st.M.Revoke(ctx, s.ID()); err != nil {
-			t.Error(err)
-		}
-	})
-	if st.UserOf(bob) != "" || st.Events.Count(session2.EventRevoked) != 4 {
-		t.Errorf("bob is %q after %d revocations", st.UserOf(bob), st.Events.Count(session2.EventRevoked))
 	}
 }
 

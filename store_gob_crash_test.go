@@ -1,18 +1,22 @@
 package session2_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/lockfile"
 )
 
 var errDead = errors.New("the process is dead")
@@ -273,5 +277,376 @@ func TestGobStoreTouchesAreCompacted(t *testing.T) {
 	got, err := s.Load(ctxGob, rec.ID)
 	if want := rec.Accessed.Add(1000 * time.Second); err != nil || !got.Accessed.Equal(want) {
 		t.Errorf("Accessed is %v, %v, want %v", got.Accessed, err, want)
+	}
+}
+
+// roomFS is a file system with room for so many more bytes, on which writing
+// then fails with err after the part that fits. What is to fail, too, does from
+// then on, but for stat, which fails once; and sync fails before, as where the system
+// finds out late that there is no room.
+type roomFS struct {
+	fsys.FS
+	err  error
+	fail string // what fails, too: an operation of a File
+
+	room atomic.Int64
+	full atomic.Bool
+}
+
+const plenty = 1 << 40
+
+// limit leaves room for n more bytes.
+func (f *roomFS) limit(n int64) {
+	f.room.Store(n)
+	f.full.Store(false)
+}
+
+func (f *roomFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	file, err := f.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return roomFile{file, f}, nil
+}
+
+func (f *roomFS) op(op string) error {
+	if f.fail != op {
+		return nil
+	}
+	fails := f.full.Load()
+	switch op {
+	case "sync":
+		fails = f.room.Load() < plenty/2
+	case "stat":
+		fails = f.full.Swap(false)
+	}
+	if fails {
+		return &fs.PathError{Op: op, Path: "log", Err: f.err}
+	}
+	return nil
+}
+
+type roomFile struct {
+	fsys.File
+	fs *roomFS
+}
+
+func (f roomFile) WriteAt(b []byte, off int64) (int, error) {
+	return f.write(b, func(b []byte) (int, error) { return f.File.WriteAt(b, off) })
+}
+
+func (f roomFile) Write(b []byte) (int, error) { return f.write(b, f.File.Write) }
+
+func (f roomFile) write(b []byte, write func([]byte) (int, error)) (n int, err error) {
+	fits := max(0, min(int64(len(b)), f.fs.room.Load()))
+	if fits > 0 {
+		n, err = write(b[:fits])
+	}
+	f.fs.room.Add(-int64(n))
+	if err == nil && n < len(b) {
+		f.fs.full.Store(true)
+		err = &fs.PathError{Op: "write", Path: "log", Err: f.fs.err}
+	}
+	return n, err
+}
+
+func (f roomFile) Stat() (fs.FileInfo, error) {
+	if err := f.fs.op("stat"); err != nil {
+		return nil, err
+	}
+	return f.File.Stat()
+}
+
+func (f roomFile) Truncate(n int64) error {
+	if err := f.fs.op("truncate"); err != nil {
+		return err
+	}
+	return f.File.Truncate(n)
+}
+
+func (f roomFile) Sync() error {
+	if err := f.fs.op("sync"); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// queuedCtx says when a call waits for its turn: that is when it first looks
+// whether it has been called off.
+type queuedCtx struct {
+	context.Context
+	queued func()
+}
+
+func (c queuedCtx) Done() <-chan struct{} {
+	c.queued()
+	return c.Context.Done()
+}
+
+// batchGob makes the calls in one batch, in their order.
+func batchGob(t *testing.T, path string, calls []gobCall, s *session2.GobStore) []error {
+	t.Helper()
+	unlock, err := lockfile.New(func() (lockfile.File, error) {
+		return os.OpenFile(path+".lock", os.O_RDWR, 0)
+	}).Lock(ctxGob)
+	mustGob(t, err)
+	errs := make([]error, len(calls))
+	var wg sync.WaitGroup
+	for i, c := range calls {
+		queued := make(chan struct{})
+		ctx := queuedCtx{ctxGob, sync.OnceFunc(func() { close(queued) })}
+		wg.Go(func() { errs[i] = c.do(ctx, s) })
+		<-queued
+	}
+	unlock()
+	wg.Wait()
+	return errs
+}
+
+// gobCall is a change, and how much of it a store shows.
+type gobCall struct {
+	name string
+	do   func(context.Context, *session2.GobStore) error
+	made func(v map[int]session2.Record) (part, all bool)
+}
+
+// fullGobCalls are changes of the records 0 to 7, which have version 1.
+func fullGobCalls() []gobCall {
+	save := func(n int, v, prev session2.Version) func(context.Context, *session2.GobStore) error {
+		return func(ctx context.Context, s *session2.GobStore) error { return s.Save(ctx, gobRecord(n, v), prev) }
+	}
+	del := func(n int) func(context.Context, *session2.GobStore) error {
+		return func(ctx context.Context, s *session2.GobStore) error { return s.Delete(ctx, gobID(n)) }
+	}
+	version := func(n int, want session2.Version) func(map[int]session2.Record) (part, all bool) {
+		return func(v map[int]session2.Record) (part, all bool) {
+			return v[n].Version == want, v[n].Version == want
+		}
+	}
+	later := gobRecord(3, 1).Accessed.Add(time.Hour)
+	return []gobCall{
+		{"create", save(20, 1, 0), version(20, 1)},
+		{"replace", save(0, 2, 1), version(0, 2)},
+		{"replace again", save(0, 2, 1), version(0, 2)},
+		{"replace what was replaced", save(0, 3, 1), version(0, 3)},
+		{"touch", func(ctx context.Context, s *session2.GobStore) error {
+			return s.Touch(ctx, gobID(3), later, later.Add(time.Hour))
+		}, func(v map[int]session2.Record) (part, all bool) {
+			return v[3].Accessed.Equal(later), v[3].Accessed.Equal(later)
+		}},
+		{"delete", del(2), version(2, 0)},
+		{"delete nothing", del(99), func(map[int]session2.Record) (part, all bool) { return false, true }},
+		{"delete user", func(ctx context.Context, s *session2.GobStore) error {
+			_, err := s.DeleteUser(ctx, "user1")
+			return err
+		}, func(v map[int]session2.Record) (part, all bool) {
+			left := v[1].Version + v[4].Version + v[7].Version
+			return left < 3, left == 0
+		}},
+		{"create last", save(21, 1, 0), version(21, 1)},
+	}
+}
+
+func viewGob(t *testing.T, s *session2.GobStore) map[int]session2.Record {
+	t.Helper()
+	v := make(map[int]session2.Record)
+	for n := range 22 {
+		rec, err := s.Load(ctxGob, gobID(n))
+		if err == nil {
+			v[n] = rec
+		} else if !errors.Is(err, session2.ErrNotFound) {
+			t.Errorf("Load: %v", err)
+		}
+	}
+	return v
+}
+
+// The disk gets full at any byte of a batch. Each of its calls is then told about
+// its own change: what was refused is nowhere to be seen, now and later, and what
+// was not is there. With a failure of cleaning up it may be told neither, but
+// never the wrong one.
+func TestGobStoreFullDiskWithinABatch(t *testing.T) {
+	t.Parallel()
+	template := filepath.Join(t.TempDir(), "log")
+	s := openGob(t, template)
+	for n := range 8 {
+		mustGob(t, s.Save(ctxGob, gobRecord(n, 1), 0))
+	}
+	log, err := os.ReadFile(template)
+	mustGob(t, err)
+	batchGob(t, template, fullGobCalls(), s)
+	info, err := os.Stat(template)
+	mustGob(t, err)
+	size := info.Size() - int64(len(log))
+
+	for _, c := range []struct {
+		err  syscall.Errno
+		fail string
+		step int64
+	}{
+		{syscall.ENOSPC, "", 13},
+		{syscall.EFBIG, "", 71},
+		{syscall.EDQUOT, "", 71},
+		{syscall.ENOSPC, "truncate", 71},
+		{syscall.ENOSPC, "stat", 71},
+		{syscall.ENOSPC, "sync", 71},
+	} {
+		for room := int64(0); room <= size; room += c.step {
+			f := &roomFS{FS: fsys.OS, err: c.err, fail: c.fail}
+			f.limit(plenty)
+			path := filepath.Join(t.TempDir(), "log")
+			mustGob(t, os.WriteFile(path, log, 0o600))
+			fullGobBatch(t, f, path, room, fmt.Sprintf("%v with room for %d of %d bytes, failing %q", c.err, room, size, c.fail))
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
+// fullGobBatch makes a batch on a disk with so much room, looks at what became of
+// it from all sides, and makes it again with room for all.
+func fullGobBatch(t *testing.T, f *roomFS, path string, room int64, when string) {
+	t.Helper()
+	s, err := session2.OpenGobStoreOn(f, path, quietGob, 1<<20)
+	mustGob(t, err)
+	defer s.Close()
+	beside := openGob(t, path)
+	calls := fullGobCalls()
+	f.limit(room)
+	errs := batchGob(t, path, calls, s)
+	views := map[string]map[int]session2.Record{"at once": viewGob(t, s), "beside it": viewGob(t, beside)}
+	f.limit(plenty)
+	views["opened again"] = viewGob(t, openGob(t, path))
+	views["with room again"] = viewGob(t, s)
+	mustGob(t, s.Save(ctxGob, gobRecord(10, 1), 0))
+	views["after the next change"] = viewGob(t, s)
+	views["after the next change, beside it"] = viewGob(t, beside)
+	for i, c := range calls {
+		refused := errors.Is(errs[i], f.err)
+		conflict := c.name == "replace what was replaced" && errors.Is(errs[i], session2.ErrConflict)
+		for view, v := range views {
+			part, all := c.made(v)
+			switch {
+			case refused && part:
+				t.Errorf("%s: %s: refused with %v, and made all the same, seen %s", when, c.name, errs[i], view)
+			case errs[i] == nil && !all:
+				t.Errorf("%s: %s: not made, without an error, seen %s", when, c.name, view)
+			case conflict && v[0].Version != 2:
+				t.Errorf("%s: %s: %v, with version %d stored, seen %s", when, c.name, errs[i], v[0].Version, view)
+			case f.fail == "" && !refused && !conflict && errs[i] != nil && part == all:
+				t.Errorf("%s: %s: got %v, want a refusal or none, seen %s", when, c.name, errs[i], view)
+			}
+		}
+		if f.fail == "" && c.name == "delete nothing" && errs[i] != nil {
+			t.Errorf("%s: %s: got %v, want nil: it needs no room", when, c.name, errs[i])
+		}
+	}
+	for _, c := range calls {
+		err := c.do(ctxGob, s)
+		if _, all := c.made(viewGob(t, s)); (err != nil || !all) && c.name != "replace what was replaced" {
+			t.Errorf("%s: %s with room again: %v, made: %t", when, c.name, err, all)
+		}
+	}
+}
+
+// Where the disk turns out to be full when a change is in the file, and is too full
+// to make the file anew, asking for the same change again is no refusal either.
+func TestGobStoreFullDiskAfterTheAppend(t *testing.T) {
+	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT} {
+		f := &roomFS{FS: fsys.OS, err: full, fail: "sync"}
+		f.limit(plenty)
+		path := filepath.Join(t.TempDir(), "log")
+		s, err := session2.OpenGobStoreOn(f, path, quietGob, 1<<20)
+		mustGob(t, err)
+		defer s.Close()
+		mustGob(t, s.Save(ctxGob, gobRecord(0, 1), 0))
+		f.limit(1000)
+		for _, try := range []string{"a sync", "making the file anew"} {
+			if err := s.Save(ctxGob, gobRecord(0, 2), 1); err == nil || errors.Is(err, full) {
+				t.Errorf("Save where %s fails with %v: got %v, want an error that is no refusal", try, full, err)
+			}
+			f.limit(10)
+		}
+		f.limit(plenty)
+		mustGob(t, s.Save(ctxGob, gobRecord(0, 2), 1))
+		checkVersions(t, "with room again", path, map[int]session2.Version{0: 2})
+	}
+}
+
+// A deletion of many records that gets only so far is no refusal.
+func TestGobStoreFullDiskBetweenBatches(t *testing.T) {
+	f := &roomFS{FS: fsys.OS, err: syscall.ENOSPC}
+	f.limit(plenty)
+	s, err := session2.OpenGobStoreOn(f, filepath.Join(t.TempDir(), "log"), &session2.GobOptions{NoSync: true}, 1<<30)
+	mustGob(t, err)
+	defer s.Close()
+	const records = 300 // more than are deleted at once
+	for n := range records {
+		rec := gobRecord(n, 1)
+		rec.User = "ada"
+		mustGob(t, s.Save(ctxGob, rec, 0))
+	}
+	delete := func() (int, error) { return s.DeleteUser(ctxGob, "ada") }
+	before := f.room.Load()
+	mustGob(t, s.Delete(ctxGob, gobID(0)))
+	size := before - f.room.Load() // of a deletion
+	f.limit(0)
+	if n, err := delete(); n != 0 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("DeleteUser without room: got %d, %v, want a refusal", n, err)
+	}
+	f.limit(280 * size) // more than one batch, and less than all
+	n, err := delete()
+	if n == 0 || n == records || err == nil || errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("DeleteUser with room for a part: got %d, %v, want some and an error that is no refusal", n, err)
+	}
+	f.limit(plenty)
+	if _, err := delete(); err != nil {
+		t.Error(err)
+	}
+}
+
+// However full the disk gets in the midst of it, a deletion of many records returns
+// how many are gone, or says that it does not know.
+func TestGobStoreCountsOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	const records = 40
+	for name, remove := range map[string]func(*session2.GobStore) (int, error){
+		"delete user": func(s *session2.GobStore) (int, error) { return s.DeleteUser(ctxGob, "ada") },
+		"delete old":  func(s *session2.GobStore) (int, error) { return s.DeleteOld(ctxGob, time.Hour) },
+	} {
+		for _, fail := range []string{"", "truncate", "stat", "sync"} {
+			parts := 0
+			for room := int64(0); room < 60*records; room += 83 {
+				f := &roomFS{FS: fsys.OS, err: syscall.ENOSPC, fail: fail}
+				f.limit(plenty)
+				s, err := session2.OpenGobStoreOn(f, filepath.Join(t.TempDir(), "log"), quietGob, 1<<20)
+				mustGob(t, err)
+				for n := range records {
+					rec := gobRecord(n, 1)
+					rec.User, rec.Accessed = "ada", time.Now().Add(-2*time.Hour)
+					mustGob(t, s.Save(ctxGob, rec, 0))
+				}
+				f.limit(room)
+				n, err := remove(s)
+				f.limit(plenty)
+				gone := 0
+				for i := range records {
+					if _, err := s.Load(ctxGob, gobID(i)); errors.Is(err, session2.ErrNotFound) {
+						gone++
+					}
+				}
+				if gone > 0 && gone < records {
+					parts++
+				}
+				if n != gone && !(n < gone && errors.Is(err, session2.ErrUncertain)) || err == nil && gone < records {
+					t.Errorf("%s with room for %d bytes, failing %q, returned %d, %v, and %d are gone", name, room, fail, n, err, gone)
+				}
+				s.Close()
+			}
+			if parts == 0 {
+				t.Errorf("%s, failing %q, was never made in part: the test tests nothing", name, fail)
+			}
+		}
 	}
 }

@@ -3,18 +3,23 @@
 package session2_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // sharedGroup is a group that no process of this test has unless it is told to.
@@ -280,5 +285,184 @@ func TestOpenSharesWithTheGroup(t *testing.T) {
 			continue
 		}
 		s.(houseStore).Close()
+	}
+}
+
+func TestGobStoreRefusesWhatOthersCanWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	mustGob(t, openGob(t, path).Close())
+	for _, name := range []string{path, dir} {
+		old, err := os.Stat(name)
+		mustGob(t, err)
+		mustGob(t, os.Chmod(name, old.Mode().Perm()|0o022))
+		if s, err := session2.OpenGobStore(path, nil); err == nil {
+			s.Close()
+			t.Errorf("opened although others may write to %s", filepath.Base(name))
+		}
+		mustGob(t, os.Chmod(name, old.Mode().Perm()))
+	}
+	openGob(t, path)
+}
+
+// A link to the file stays one when the file is replaced, and the file is private.
+func TestGobStoreThroughLink(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	mustGob(t, openGob(t, path).Close())
+	link := filepath.Join(t.TempDir(), "link")
+	mustGob(t, os.Symlink(path, link))
+	s, err := session2.OpenGobStoreOn(fsys.OS, link, nil, 0)
+	mustGob(t, err)
+	defer s.Close()
+	versions := make(map[int]session2.Version)
+	for range 10 {
+		mustGob(t, update(s, versions, 0))
+	}
+	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link is %v, %v, want a link still", info.Mode(), err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, %v, want 0600", info.Mode(), err)
+	}
+}
+
+// A log that is moved away and put back costs the calls in between, which fail
+// and do not take the records for ended, and nothing else.
+func TestGobStoreFileComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	s := openGob(t, path)
+	rec := houseRecord(1, "alice")
+	mustGob(t, s.Save(t.Context(), rec, 0))
+	mustGob(t, os.Rename(path, path+".away"))
+	_, err := s.Load(t.Context(), rec.ID)
+	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, session2.ErrNotFound) {
+		t.Errorf("Load without the file: got %v, want fs.ErrNotExist", err)
+	}
+	if err := s.Save(t.Context(), houseRecord(2, ""), 0); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Save without the file: got %v, want fs.ErrNotExist", err)
+	}
+	mustGob(t, os.WriteFile(path, []byte("something else altogether, of some length"), 0o600))
+	if _, err := s.Load(t.Context(), rec.ID); err == nil || errors.Is(err, session2.ErrNotFound) {
+		t.Errorf("Load from another file: got %v, want a failure", err)
+	}
+	if err := s.Save(t.Context(), houseRecord(2, ""), 0); err == nil {
+		t.Error("Save into another file: got nil, want an error")
+	}
+	if b, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(b), "something else") {
+		t.Errorf("the other file holds %.20q, %v", b, err)
+	}
+	mustGob(t, os.Rename(path+".away", path))
+	mustGob(t, s.Save(t.Context(), houseRecord(3, ""), 0))
+	if _, err := s.Load(t.Context(), rec.ID); err != nil {
+		t.Errorf("Load with the file back: got %v, want the record", err)
+	}
+}
+
+// openFair opens one of the stores that processes of one machine share.
+func openFair(t testing.TB, kind, dir string) session2.Store {
+	t.Helper()
+	if kind == "file" {
+		return openFile(t, filepath.Join(dir, "sessions"), nil)
+	}
+	return openGob(t, filepath.Join(dir, "sessions"))
+}
+
+// busyRecord is what the busy process saves, and otherRecord what the one saves
+// that waits. In a FileStore they have the same lock.
+func busyRecord() session2.Record { return houseRecord(1, "") }
+
+func otherRecord() session2.Record {
+	rec := houseRecord(1, "")
+	rec.ID[8] = 2
+	return rec
+}
+
+// startBusy starts the test again in a process that saves for ever.
+func startBusy(t testing.TB, test, kind, dir string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+test+"$")
+	cmd.Env = append(os.Environ(), "SESSION2_TEST_BUSY="+kind, "SESSION2_TEST_BUSY_DIR="+dir)
+	out, err := cmd.StdoutPipe()
+	testsite.Must(t, err)
+	testsite.Must(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "busy\n" {
+		t.Fatalf("the busy process says %q", line)
+	}
+}
+
+// beBusy does not return in a process that startBusy started: it saves one
+// record until it is killed, and counts in the version.
+func beBusy(t testing.TB) {
+	kind := os.Getenv("SESSION2_TEST_BUSY")
+	if kind == "" {
+		return
+	}
+	s := openFair(t, kind, os.Getenv("SESSION2_TEST_BUSY_DIR"))
+	rec := busyRecord()
+	for rec.Version = 1; ; rec.Version++ {
+		testsite.Must(t, s.Save(t.Context(), rec, rec.Version-1))
+		if rec.Version == 1 {
+			os.Stdout.WriteString("busy\n")
+		}
+	}
+}
+
+// savesBesideBusy saves n times beside a busy process, and returns, sorted, how
+// many saves of the busy process fell into each of those, and how long each took.
+func savesBesideBusy(t testing.TB, s session2.Store, n int) (turns []int, took []time.Duration) {
+	t.Helper()
+	count := func() session2.Version {
+		rec, err := s.Load(t.Context(), busyRecord().ID)
+		testsite.Must(t, err)
+		return rec.Version
+	}
+	rec := otherRecord()
+	for rec.Version = 1; len(turns) < n; rec.Version++ {
+		for busy := count() + 3; count() < busy; { // until the other one is at it again
+			time.Sleep(time.Millisecond)
+		}
+		before, start := count(), time.Now()
+		testsite.Must(t, s.Save(t.Context(), rec, rec.Version-1))
+		took = append(took, time.Since(start))
+		turns = append(turns, int(count()-before))
+	}
+	slices.Sort(turns)
+	slices.Sort(took)
+	return turns, took
+}
+
+// Beside a process that saves all the time, another one's save waits for its
+// turn and no longer. The busy process's saves are counted from before the save
+// to after it: so one is under way at the beginning, and another at the end.
+func TestSavesBesideBusyProcess(t *testing.T) {
+	beBusy(t)
+	for _, kind := range []string{"file", "gob"} {
+		t.Run(kind, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openFair(t, kind, dir)
+			startBusy(t, "TestSavesBesideBusyProcess", kind, dir)
+			turns, _ := savesBesideBusy(t, s, 51)
+			if median := turns[len(turns)/2]; median > 4 {
+				t.Errorf("while one save waited, the busy process had %d in the median, want 4 at most; all: %v", median, turns)
+			}
+		})
+	}
+}
+
+// BenchmarkSaveBesideBusyProcess measures how long a save waits.
+func BenchmarkSaveBesideBusyProcess(b *testing.B) {
+	for _, kind := range []string{"file", "gob"} {
+		b.Run(kind, func(b *testing.B) {
+			dir := b.TempDir()
+			s := openFair(b, kind, dir)
+			startBusy(b, "TestSavesBesideBusyProcess", kind, dir)
+			b.ResetTimer()
+			turns, took := savesBesideBusy(b, s, b.N)
+			b.ReportMetric(float64(turns[len(turns)/2]), "turns-median")
+			b.ReportMetric(float64(turns[len(turns)-1]), "turns-max")
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "ms-max")
+		})
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -289,4 +291,183 @@ func TestGoroutinesOfOneSession(t *testing.T) {
 	outer.Wait()
 	_ = errors.New
 	_ = httptest.NewRecorder
+}
+
+// A function of the application that panics, uses the session or commits it leaves
+// no lock behind: its request ends, and the next one goes on.
+func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
+	replayed := func(second func(s *session2.Session)) func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
+		return func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
+			return testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				first := true
+				counter.Update(s, func(n int) int {
+					if !first {
+						second(s)
+					}
+					first = false
+					return n + 1
+				})
+				st.Do(b.Clone(), func(s *session2.Session) { counter.Update(s, inc) })
+				io.WriteString(w, "done")
+			}), b)
+		}
+	}
+	for name, c := range map[string]struct {
+		run   func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder
+		count int // what the counter is left at
+	}{
+		"panics at the replay":  {replayed(func(*session2.Session) { panic("oh") }), 1},
+		"reads at the replay":   {replayed(func(s *session2.Session) { s.Get("k"); s.Err(); s.Dirty() }), 2},
+		"changes at the replay": {replayed(func(s *session2.Session) { s.Set("k", 1) }), 2},
+		"discards":              {replayed((*session2.Session).Discard), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
+			c.run(st, b)
+			if n := st.Stored(b, "counter"); n != c.count {
+				t.Errorf("counter = %v, want %d", n, c.count)
+			}
+		})
+	}
+	t.Run("commits at the replay", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := st.Login("alice")
+			var err error
+			w := replayed(func(s *session2.Session) { err = s.Commit(context.Background()) })(st, b)
+			if err == nil || w.Code == 0 {
+				t.Errorf("Commit within a commit = %v", err)
+			}
+		})
+	})
+}
+
+// What a panic leaves of a session stores nothing a second time.
+func TestACommitThatPanickedIsNotDoneAgain(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		calls := 0
+		counter.Update(s, func(n int) int {
+			if calls++; calls > 1 {
+				panic("oh")
+			}
+			return n + 1
+		})
+		st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
+		func() {
+			defer func() { recover() }()
+			s.Commit(r.Context())
+		}()
+		if err := s.Commit(r.Context()); err == nil {
+			t.Error("a commit after one that panicked is acknowledged")
+		}
+	})
+	if res.StatusCode != 500 || st.Stored(b, "counter") != nil {
+		t.Errorf("status %d, counter %v", res.StatusCode, st.Stored(b, "counter"))
+	}
+}
+
+type panickyStore struct {
+	*hookStore
+	panics bool
+}
+
+func (p *panickyStore) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	if p.panics {
+		panic("oh")
+	}
+	return p.hookStore.Load(ctx, id)
+}
+
+func TestALoadThatPanickedIsNoSession(t *testing.T) {
+	store := &panickyStore{hookStore: newHookStore()}
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	store.panics = true
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		func() {
+			defer func() { recover() }()
+			s.User()
+		}()
+		if s.User() != "" || s.Err() == nil {
+			t.Errorf("User() = %q, Err() = %v after a load that panicked", s.User(), s.Err())
+		}
+		s.Set("k", 1)
+		io.WriteString(w, "hello, stranger")
+	})
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode < 500 || strings.Contains(string(body), "stranger") {
+		t.Errorf("status %d, body %q", res.StatusCode, body)
+	}
+	store.panics = false
+	if user := st.UserOf(b); user != "alice" {
+		t.Errorf("user %q afterwards", user)
+	}
+}
+
+// A store that panics after it has stored: certain error, stored all the same.
+func TestPanicIsNotUncertain(t *testing.T) {
+	store := &panicSave{hookStore: newHookStore()}
+	var got error
+	m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { got = err; w.WriteHeader(503) }})
+	testsite.Must(t, err)
+	st := &testsite.Site{T: t, M: m, Store: store, Events: &testsite.EventLog{}}
+	b := st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.Set("k", 1)
+		store.on = "saved"
+		func() { defer func() { recover() }(); s.Commit(r.Context()) }()
+		store.on = ""
+	})
+	if got != nil && !errors.Is(got, session2.ErrUncertain) && st.Stored(b, "k") != nil {
+		t.Errorf("%v: not uncertain, and stored", got)
+	}
+}
+
+// A store panics where the cookie of an earlier Commit is confirmed: no cookie, status 200.
+func TestConfirmPanics(t *testing.T) {
+	store := &panicSave{hookStore: newHookStore()}
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.Renew()
+		if err := s.Commit(r.Context()); err != nil {
+			t.Error(err)
+		}
+		store.on = "load"
+		func() { defer func() { recover() }(); w.WriteHeader(200) }()
+		store.on = ""
+		w.WriteHeader(500)
+	})
+	if u := st.UserOf(b); u != "alice" {
+		t.Errorf("status %d without the cookie: locked out", res.StatusCode)
+	}
+}
+
+// Whoever recovers from a panic after an explicit Commit answers with its cookie:
+// the old one may be dead by then.
+func TestPanicAfterCommitKeepsTheCookie(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	h := st.Handler(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		s.SetUser("alice")
+		if err := s.Commit(r.Context()); err != nil {
+			t.Error(err)
+		}
+		s.Set("color", "green")
+		panic("oops")
+	})
+	rec, b := httptest.NewRecorder(), &testsite.Browser{}
+	func() {
+		defer func() { recover(); rec.WriteHeader(500) }()
+		h.ServeHTTP(rec, httptest.NewRequest("GET", "/", nil))
+	}()
+	b.Receive(rec.Result())
+	st.Do(b, func(s *session2.Session) {
+		if s.User() != "alice" || s.Has("color") {
+			t.Errorf("User() = %q, Has(color) = %v, want alice and false", s.User(), s.Has("color"))
+		}
+	})
 }

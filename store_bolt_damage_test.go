@@ -2,14 +2,17 @@ package session2_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -216,4 +219,205 @@ func fillBolt(t *testing.T, dir string) {
 	testsite.Must(t, b.Delete(t.Context(), boltRecord(0, "").ID))
 	testsite.Must(t, b.Delete(t.Context(), boltRecord(1, "").ID))
 	testsite.Must(t, save())
+}
+
+func TestBoltCorruptRecordIsAlone(t *testing.T) {
+	for _, bucket := range []string{"sessions", "access"} {
+		t.Run(bucket, func(t *testing.T) {
+			dir := t.TempDir()
+			b := openBolt(t, dir)
+			bad, good := boltRecord(1, "ann"), boltRecord(2, "ann")
+			saveBolt(t, b, bad, good)
+			b.Close()
+			editBolt(t, dir, func(tx *bolt.Tx) error { return damageBolt(tx, bucket, bad.ID[:]) })
+			b = openBolt(t, dir)
+			wantCorrupt := func(what string, err error) {
+				t.Helper()
+				if !errors.Is(err, session2.ErrCorrupt) || !strings.Contains(err.Error(), bad.ID.String()) {
+					t.Errorf("%s: %v, want ErrCorrupt and the ID", what, err)
+				}
+			}
+			_, err := b.Load(t.Context(), bad.ID)
+			wantCorrupt("Load", err)
+			for what, seq := range map[string]func(func(session2.Record, error) bool){
+				"Iter": b.Iter(t.Context()), "IterUser": b.IterUser(t.Context(), "ann"),
+			} {
+				n, errs := listBolt(seq)
+				if n != 1 || len(errs) != 1 {
+					t.Fatalf("%s: %d records, errors %v", what, n, errs)
+				}
+				wantCorrupt(what, errs[0])
+			}
+			if n, err := b.DeleteUser(t.Context(), "ann"); n != 2 || err != nil {
+				t.Errorf("DeleteUser = %d, %v, want 2", n, err)
+			}
+		})
+	}
+}
+
+func TestBoltDamagedIndexes(t *testing.T) {
+	dir := t.TempDir()
+	b := openBolt(t, dir)
+	ann, bob := boltRecord(1, "ann"), boltRecord(2, "bob")
+	ghost := boltRecord(3, "").ID
+	saveBolt(t, b, ann, bob)
+	b.Close()
+	editBolt(t, dir, func(tx *bolt.Tx) error {
+		for bucket, keys := range map[string][][]byte{
+			"accessed": {session2.BoltTimeKey(0, ann.ID), session2.BoltTimeKey(0, ghost), {0}, make([]byte, 30)},
+			"expires":  {session2.BoltTimeKey(0, ann.ID), session2.BoltTimeKey(0, ghost), {0}, make([]byte, 30)},
+			"users": {session2.BoltUserKey("ann", bob.ID), session2.BoltUserKey("ann", ghost),
+				session2.BoltUserKey("ann", ghost)[:20], {0}},
+		} {
+			for _, key := range keys {
+				if err := tx.Bucket([]byte(bucket)).Put(key, []byte("?")); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	b = openBolt(t, dir)
+	if n, errs := listBolt(b.IterUser(t.Context(), "ann")); n != 1 || errs != nil {
+		t.Errorf("IterUser saw %d records, errors %v, want 1", n, errs)
+	}
+	if n, err := b.DeleteOld(t.Context(), time.Minute); n != 0 || err != nil {
+		t.Errorf("DeleteOld = %d, %v, want 0: both records are fresh", n, err)
+	}
+	if n, err := b.DeleteUser(t.Context(), "ann"); n != 1 || err != nil {
+		t.Errorf("DeleteUser = %d, %v, want 1", n, err)
+	}
+	if n, errs := listBolt(b.IterUser(t.Context(), "bob")); n != 1 || errs != nil {
+		t.Errorf("bob has %d records, errors %v, want 1", n, errs)
+	}
+}
+
+// Damaged pages are errors; they neither end the process nor hang it.
+func TestBoltDamagedPages(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sessions.db")
+	b := openBolt(t, dir)
+	for i := range uint64(200) {
+		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
+	}
+	b.Close()
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	damaged := 0
+	for i := range 100 {
+		data := bytes.Clone(whole)
+		// Two times in three in the page's header or its first elements.
+		at := rnd.IntN(len(data)/page-2)*page + 2*page + rnd.IntN([]int{16, 80, page}[i%3]-3)
+		binary.LittleEndian.PutUint32(data[at:], rnd.Uint32())
+		if i == 0 {
+			data = whole[:len(whole)/2]
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b, err := session2.OpenBoltStore(path, &session2.BoltOptions{NoSync: true})
+		if err != nil {
+			damaged++
+			continue
+		}
+		_, errs := listBolt(b.Iter(t.Context()))
+		_, err = b.DeleteOld(t.Context(), 0)
+		if errs != nil || err != nil {
+			damaged++
+		}
+		b.Close()
+	}
+	if damaged == 0 {
+		t.Error("no damage was noticed")
+	}
+}
+
+func TestBoltRefusesOtherFiles(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"text":  []byte("this is no database\n"),
+		"zeros": make([]byte, 1<<15),
+		"large": bytes.Repeat([]byte("no database\n"), 10_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "sessions.db")
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			wantOpenError(t, path, "not a bolt database")
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("the file was changed, %v", err)
+			}
+		})
+	}
+	t.Run("other application", func(t *testing.T) {
+		dir := t.TempDir()
+		editBolt(t, dir, func(tx *bolt.Tx) error {
+			_, err := tx.CreateBucket([]byte("theirs"))
+			return err
+		})
+		wantOpenError(t, filepath.Join(dir, "sessions.db"), "of another application")
+		if dump := dumpBolt(t, dir); len(dump) != 0 {
+			t.Errorf("the file was changed: %v", dump)
+		}
+	})
+	t.Run("later format", func(t *testing.T) {
+		dir := t.TempDir()
+		openBolt(t, dir).Close()
+		editBolt(t, dir, func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("2"))
+		})
+		wantOpenError(t, filepath.Join(dir, "sessions.db"), `written in format "2"`)
+	})
+	t.Run("no folder", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "none", "sessions.db")
+		if err := wantOpenError(t, path, path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("OpenBoltStore: %v, want fs.ErrNotExist", err)
+		}
+	})
+}
+
+func wantOpenError(t *testing.T, path, text string) error {
+	t.Helper()
+	b, err := session2.OpenBoltStore(path, nil)
+	if err == nil {
+		b.Close()
+		t.Fatalf("OpenBoltStore opened it, want an error with %q", text)
+	}
+	if !strings.HasPrefix(err.Error(), "session2: open bolt store "+path) || !strings.Contains(err.Error(), text) {
+		t.Errorf("OpenBoltStore: %v, want an error with %q", err, text)
+	}
+	return err
+}
+
+// A file that is emptied beneath a store that has it open: each call ends, in an
+// error, and so does Close.
+func TestBoltFileThatIsEmptiedBeneathIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b, err := session2.OpenBoltStore(path, nil)
+	testsite.Must(t, err)
+	rec := session2.Record{ID: session2.ID{1}, Version: 1, Created: time.Now(), Accessed: time.Now(), Expires: time.Now().Add(time.Hour)}
+	testsite.Must(t, b.Save(t.Context(), rec, 0))
+	testsite.Must(t, os.Truncate(path, 0))
+	failed := 0
+	for range 20 {
+		if _, err := b.Load(t.Context(), rec.ID); err != nil {
+			failed++
+		}
+		next := rec
+		next.Version++
+		if err := b.Save(t.Context(), next, rec.Version); err != nil {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Error("no call failed: nothing was tested")
+	}
+	b.Close()
 }
