@@ -16,8 +16,6 @@ func HoldsInfo(rec Record) bool {
 	return err == nil && st.hasInfo()
 }
 
-// Hooks for the tests of the cookie, the values and the configuration.
-
 // EncodeToken spells a token of the given parts.
 func EncodeToken(id ID, secret [32]byte) string { return token{id, verifier(secret)}.encode() }
 

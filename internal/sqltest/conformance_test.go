@@ -16,8 +16,6 @@ import (
 	"github.com/session2/session2/storetest"
 )
 
-func TestMain(m *testing.M) { testdb.Main(m) }
-
 // sqlTable returns the name of a table for the data that dir names.
 func sqlTable(dir string) string {
 	sum := sha256.Sum256([]byte(dir))

@@ -20,6 +20,7 @@ import (
 	"github.com/session2/session2"
 )
 
+// Must ends the test if there is an error.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -27,7 +28,6 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// sqlRecord returns a record as a manager would make one.
 // Site is a manager over a store, and what its handlers do.
 type Site struct {
 	T      testing.TB
@@ -36,6 +36,8 @@ type Site struct {
 	Events *EventLog
 }
 
+// NewSite returns a site whose events are kept, and whose log is discarded unless
+// cfg names one.
 func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	t.Helper()
 	log := &EventLog{}
@@ -50,17 +52,20 @@ func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	return &Site{t, m, store, log}
 }
 
+// EventLog keeps a manager's events.
 type EventLog struct {
 	mu   sync.Mutex
 	List []session2.Event
 }
 
+// Add is an OnEvent.
 func (l *EventLog) Add(_ context.Context, e session2.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.List = append(l.List, e)
 }
 
+// Count returns how many events are of kind k.
 func (l *EventLog) Count(k session2.EventKind) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,17 +92,19 @@ func (st *Site) Visit(b *Browser, f func(s *session2.Session, w http.ResponseWri
 	return res
 }
 
+// Do is Visit for a handler that needs the session only.
 func (st *Site) Do(b *Browser, f func(s *session2.Session)) *http.Response {
 	st.T.Helper()
 	return st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { f(s) })
 }
 
-// Browser keeps one cookie, as a Browser would.
+// Browser keeps one cookie, as a browser would.
 type Browser struct {
 	mu     sync.Mutex
 	Cookie *http.Cookie
 }
 
+// Send adds the cookie to a request.
 func (b *Browser) Send(r *http.Request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -106,6 +113,7 @@ func (b *Browser) Send(r *http.Request) {
 	}
 }
 
+// Receive takes the cookies of a response.
 func (b *Browser) Receive(res *http.Response) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -118,6 +126,7 @@ func (b *Browser) Receive(res *http.Response) {
 	}
 }
 
+// Token returns the cookie's value, or "".
 func (b *Browser) Token() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,6 +136,7 @@ func (b *Browser) Token() string {
 	return b.Cookie.Value
 }
 
+// Clone returns another browser with the same cookie.
 func (b *Browser) Clone() *Browser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,6 +146,7 @@ func (b *Browser) Clone() *Browser {
 // TinyTimeout is a CommitTimeout for stores that fail for ever.
 const TinyTimeout = 30 * time.Millisecond
 
+// ErrDown is what a Brittle fails with.
 var ErrDown = errors.New("the store is down")
 
 // Brittle is a MemoryStore that counts its calls and fails when told to.
@@ -145,8 +156,10 @@ type Brittle struct {
 	FailLoad, FailSave, FailDelete atomic.Bool
 }
 
+// NewBrittle returns a Brittle that works.
 func NewBrittle() *Brittle { return &Brittle{MemoryStore: session2.NewMemoryStore()} }
 
+// Calls returns how many calls there were.
 func (b *Brittle) Calls() int64 {
 	return b.Loads.Load() + b.Saves.Load() + b.Deletes.Load() + b.Touches.Load()
 }
@@ -211,6 +224,7 @@ func (l *Log) String() string {
 	return l.text.String()
 }
 
+// Logger returns a logger that writes to l, at every level.
 func (l *Log) Logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
