@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/gob"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -39,6 +40,12 @@ type goldenCart struct {
 }
 
 func init() { gob.RegisterName("golden.Cart", goldenCart{}) }
+
+// goldenSpell spells a value and its type as sessions.json does: goldenCart was
+// in another package when that was written.
+func goldenSpell(v any) string {
+	return strings.Replace(fmt.Sprintf("%T %v", v, v), "sqltest.", "session2_test.", 1)
+}
 
 var (
 	goldenCartKey = session2.NewKey[goldenCart]("key.cart")

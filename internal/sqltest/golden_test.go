@@ -2,7 +2,6 @@ package sqltest
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -99,7 +98,7 @@ func (e *goldenSession) holds(t *testing.T, m *session2.Manager) {
 		e.tokens(t, s, r)
 		var flashes []string
 		for _, v := range s.Flashes() {
-			flashes = append(flashes, fmt.Sprintf("%T %v", v, v))
+			flashes = append(flashes, goldenSpell(v))
 		}
 		if !slices.Equal(flashes, e.Flashes) {
 			t.Errorf("got the flashes %q, want %q", flashes, e.Flashes)
@@ -121,7 +120,7 @@ func goldenValues(s *session2.Session) map[string]string {
 		default:
 			v = s.Get(key)
 		}
-		values[key] = fmt.Sprintf("%T %v", v, v)
+		values[key] = goldenSpell(v)
 	}
 	return values
 }
