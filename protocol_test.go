@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -924,6 +925,24 @@ func (f *failingSweep) DeleteOld(ctx context.Context, age time.Duration) (int, e
 		return 0, errors.New("disk on fire")
 	}
 	return f.MemoryStore.DeleteOld(ctx, age)
+}
+
+// A Cleanup that cannot run says so in the log, too: who started it in a goroutine
+// does not look at what it returns.
+func TestCleanupThatCannotRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		store session2.Store
+		every time.Duration
+	}{
+		"no interval":  {session2.NewMemoryStore(), 0},
+		"no DeleteOld": {struct{ session2.Store }{session2.NewMemoryStore()}, time.Minute},
+	} {
+		log := &logBook{}
+		st := newSite(t, c.store, session2.Config{Logger: log.logger()})
+		if err := st.m.Cleanup(t.Context(), c.every); err == nil || !strings.Contains(log.String(), "nothing is swept") {
+			t.Errorf("%s: Cleanup = %v, the log says %q", name, err, log)
+		}
+	}
 }
 
 func TestCleanupOutlivesAFailingStore(t *testing.T) {
