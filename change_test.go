@@ -678,3 +678,29 @@ func TestRefusedChangesFailTheRequest(t *testing.T) {
 		})
 	}
 }
+
+// So does a nil Manager, of whose error nobody took notice; a nil handler, and a
+// store that is a nil pointer for the same reason, are refused when they are given.
+func TestANilManagerSaysWhatIsMissing(t *testing.T) {
+	var m *session2.Manager
+	good := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{}).M
+	for want, use := range map[string]func(){
+		"session2: the Manager is nil": func() { m.Wrap(http.NotFoundHandler()) },
+		"the Manager is nil":           func() { m.Open(t.Context(), "") },
+		"the handler is nil":           func() { good.Wrap(nil) },
+		"the session is nil":           func() { good.RevokeOthers(t.Context(), nil) },
+	} {
+		func() {
+			defer func() {
+				if text := fmt.Sprint(recover()); !strings.Contains(text, want) {
+					t.Errorf("the panic says %q, want %q", text, want)
+				}
+			}()
+			use()
+		}()
+	}
+	var store *session2.FileStore
+	if _, err := session2.NewManager(store, session2.Config{}); err == nil || !strings.Contains(err.Error(), "nil") {
+		t.Errorf("NewManager with a nil *FileStore = %v", err)
+	}
+}

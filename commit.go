@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"time"
+
+	"github.com/session2/session2/internal/sqlstore"
 )
 
 // maxReplays bounds how often one commit starts anew because others were
@@ -474,7 +477,7 @@ func (t *txn) touch(ctx context.Context, now instant) (bool, error) {
 }
 
 // save asks the store to Save until it has an answer. One that fails for other
-// reasons than a conflict may have landed: it is asked again, and a conflict is
+// reasons than a conflict may have landed, unless it was not sent: it is asked again, and a conflict is
 // then uncertain. A create is not asked again: it may have landed and been
 // deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
@@ -491,14 +494,26 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		if !t.failed {
 			t.event(EventStoreError, err)
 		}
-		t.lost, t.failed = true, true
+		t.failed = true
 		first = cmp.Or(first, err)
+		if unsent(err) {
+			return false
+		}
+		t.lost = true
 		if prev == 0 {
 			err = uncertain(err)
 		}
 		return prev == 0
 	})
 	return withCause(err, first)
+}
+
+// unsent reports whether a call that failed did not reach the store, as where nobody
+// could be connected to. That is no refusal, and no lost answer either.
+func unsent(err error) bool {
+	var op *net.OpError
+	dial := errors.As(err, &op) && op.Op == "dial"
+	return (dial || errors.Is(err, sqlstore.ErrNotDone)) && !errors.Is(err, ErrUncertain)
 }
 
 // withCause adds to the error of a store that was asked until the time was up what
@@ -520,7 +535,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 		again(ctx, func() bool {
 			err = store.Delete(ctx, st.id)
 			first = cmp.Or(first, err)
-			nothing = nothing && refused(err)
+			nothing = nothing && (refused(err) || unsent(err))
 			return err == nil || refused(err)
 		})
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -736,4 +737,60 @@ func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
 			t.Error("a rotation that failed cost the session")
 		}
 	})
+}
+
+// Where nobody could be connected to, nothing can be stored: that is no uncertain
+// outcome, and a create, too, is asked again until the store is there.
+func TestAnUnreachableStoreStoresNothing(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Net: "tcp", Err: testsite.ErrDown}
+	for name, do := range map[string]func(*session2.Session){
+		"create": func(s *session2.Session) { s.Set("k", 1) },
+		"save":   func(s *session2.Session) { s.Set("k", 1) },
+		"logout": (*session2.Session).Destroy,
+	} {
+		for _, down := range []int{3, 1000} {
+			t.Run(fmt.Sprint(name, " ", down), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newHookStore()
+					st := testsite.NewSite(t, store, session2.Config{})
+					b := &testsite.Browser{}
+					if name != "create" {
+						b = st.Login("alice")
+					}
+					tries := 0
+					answer := func(ask func() error) error {
+						if tries++; tries <= down {
+							return fmt.Errorf("connect: %w", refused)
+						}
+						return ask()
+					}
+					store.set(func() {
+						store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error { return answer(save) }
+						store.onDel = func(session2.ID) error { return answer(func() error { return nil }) }
+					})
+					st.Do(b, func(s *session2.Session) {
+						do(s)
+						err := s.Commit(t.Context())
+						if (err == nil) != (down == 3) || errors.Is(err, session2.ErrUncertain) || err != nil && !errors.Is(err, testsite.ErrDown) {
+							t.Errorf("Commit = %v after %d tries", err, tries)
+						}
+					})
+				})
+			})
+		}
+	}
+}
+
+func TestAnUnreachableDatabaseStoresNothing(t *testing.T) {
+	for _, url := range []string{"postgres://app@127.0.0.1:1/app?sslmode=disable", "mysql://app@127.0.0.1:1/app"} {
+		store, err := session2.Open(t.Context(), url)
+		testsite.Must(t, err)
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: 200 * time.Millisecond})
+		s, err := st.M.Open(t.Context(), "")
+		testsite.Must(t, err)
+		s.Set("k", 1)
+		if err := s.Commit(t.Context()); err == nil || errors.Is(err, session2.ErrUncertain) {
+			t.Errorf("%s: Commit = %v, want an error that is not uncertain", url, err)
+		}
+	}
 }

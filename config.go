@@ -30,7 +30,8 @@ type Config struct {
 	AccessResolution time.Duration
 
 	// RenewEvery replaces the token of a session in use so often. 0: never,
-	// but at each login. The latest 32 are remembered, to notice their reuse.
+	// but at each login. The latest 32 are remembered, to notice their reuse, so
+	// that it is RenewGrace/32 at least.
 	RenewEvery time.Duration
 
 	// RenewGrace is how long a replaced token is still recognised, for the
@@ -47,7 +48,9 @@ type Config struct {
 
 	// Realm is whose sessions these are, where several managers share a store: a
 	// manager opens, lists and revokes those of its own realm only. At most 64
-	// bytes without control characters. Default "", a realm like any other.
+	// bytes without control characters. Default "", a realm like any other. In any
+	// other the store knows a user under a name that holds the realm, too: ask the
+	// manager, and not the store, for a user's sessions.
 	Realm string
 
 	// AllowLostUpdates lets a request set or delete a key that it has read,
@@ -179,7 +182,7 @@ func (c *Config) check() error {
 	p.when(c.RenewEvery < 0, "Config.RenewEvery: %v is negative", c.RenewEvery)
 	p.when(c.Lifetime > 0 && c.RenewEvery > c.Lifetime, "Config.RenewEvery: %v is more than the Lifetime of %v", c.RenewEvery, c.Lifetime)
 	p.when(c.RenewGrace < 0, "Config.RenewGrace: %v is negative", c.RenewGrace)
-	p.when(c.RenewEvery > 0 && c.RenewEvery < c.RenewGrace/maxRetired, "Config.RenewEvery: %v is too short beside a RenewGrace of %v", c.RenewEvery, c.RenewGrace)
+	p.when(c.RenewEvery > 0 && c.RenewEvery < c.RenewGrace/maxRetired, "Config.RenewEvery: %v is less than %v, which is 1/%d of the RenewGrace of %v", c.RenewEvery, c.RenewGrace/maxRetired, maxRetired, c.RenewGrace)
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)

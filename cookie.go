@@ -100,6 +100,16 @@ func (m *Manager) warnPlain(r *http.Request) {
 	}
 }
 
+// warnSameName says once that a manager around this one has a cookie of the same
+// name, so that browsers keep only one of the two.
+func (m *Manager) warnSameName(around *Manager) {
+	a, b := &m.cfg.Cookie, &around.cfg.Cookie
+	if a.Name == b.Name && a.Path == b.Path && a.Domain == b.Domain && m.shared.CompareAndSwap(false, true) {
+		m.cfg.Logger.Warn("session2: two managers, one inside the other, have cookies of one name, and each replaces the other's: "+
+			"give each its own Config.Cookie.Name", "name", a.Name)
+	}
+}
+
 // warnLateLook says once what caches do not say: what is written for one session's
 // user may be shown to others, where no header says that it depends on the cookie.
 func (s *Session) warnLateLook() {

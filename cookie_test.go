@@ -170,6 +170,32 @@ func TestPresentedCookies(t *testing.T) {
 	}
 }
 
+// Two managers of one cookie name, one inside the other, sign each other's users
+// out, which is said once.
+func TestManagersOfOneCookieName(t *testing.T) {
+	for name, c := range map[string]struct {
+		inner  session2.CookieConfig
+		warned bool
+	}{
+		"one name":  {session2.CookieConfig{}, true},
+		"two names": {session2.CookieConfig{Name: "__Host-other"}, false},
+	} {
+		log := &testsite.Log{}
+		outer := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		inner := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Cookie: c.inner, Logger: log.Logger()})
+		h := outer.M.Wrap(inner.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			outer.M.Session(r).SetUser("alice")
+			inner.M.Session(r).SetUser("admin")
+		})))
+		for range 2 {
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		}
+		if n := strings.Count(log.String(), "each replaces the other's"); n > 1 || n == 1 != c.warned {
+			t.Errorf("%s: warned %d times: %s", name, n, log)
+		}
+	}
+}
+
 // Browsers drop a Secure cookie that comes over plain HTTP, and say nothing: the
 // log does, once.
 func TestSecureCookieOverPlainHTTP(t *testing.T) {

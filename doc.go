@@ -19,7 +19,9 @@
 // client never sees a success for a change that was not stored, concurrent
 // requests merge their changes and lose none, and no request brings back a
 // session that was ended or has expired while it ran. A request that panics,
-// answers with 500 or above, or has run out of its context's time leaves no trace.
+// answers with 500 or above, or has run out of its context's time leaves no trace,
+// but for what was committed before: by [Session.Commit], or because the response
+// had begun.
 //
 // # Concurrency
 //

@@ -38,7 +38,7 @@ func (s *Session) Flashes() []any {
 	for _, f := range taken {
 		v, err := decodeAny(s.m.cfg.Codec, f.data)
 		if err != nil {
-			s.undecodable("flash", "value that names its type", err)
+			s.undecodable("flashes", anyType, err)
 			continue
 		}
 		list = append(list, v)

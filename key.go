@@ -34,7 +34,7 @@ func (k Key[T]) decode(s *Session, data []byte, ok bool) (v T, _ bool) {
 	}
 	v, err := decodeTyped[T](s.m.cfg.Codec, data)
 	if err != nil {
-		s.undecodable(k.name, reflect.TypeFor[T]().String(), err)
+		s.undecodable(fmt.Sprintf("get %q", k.name), "a "+reflect.TypeFor[T]().String(), err)
 		var zero T
 		return zero, false
 	}
@@ -64,7 +64,9 @@ func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 // Update sets the value to what f makes of it, the zero T if there is none or if
 // it cannot be decoded as a T. If another request commits first, f is called again
 // with that one's value: of any number of increments at once, none is lost. So f
-// may run several times, and must do nothing but compute; it must not change s.
+// may run several times, and must do nothing but compute; it must not change s. What
+// Get then returns is what this request made of the value that it knew: if a number
+// must be told apart from all others, call [Session.Commit] before Get.
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	for range maxReplays {
 		was := s.updated(k.name)
@@ -78,7 +80,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 			return
 		}
 	}
-	s.refuse(fmt.Errorf("session2: update %q: its function, or others without end, change the key meanwhile", k.name))
+	s.refuse(fmt.Errorf("session2: update %q: the key is changed without end while the function runs: by the function itself, or by other goroutines of the request", k.name))
 }
 
 // apply is Update for the record of another request.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,13 +22,14 @@ type Manager struct {
 	open   running
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
+	shared atomic.Bool // of a cookie name that a manager around this one has, too
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is
 // unsafe or contradicts itself, and a store without what cfg.Require asks for,
 // with an error that names every bad field.
 func NewManager(store Store, cfg Config) (*Manager, error) {
-	if store == nil {
+	if v := reflect.ValueOf(store); store == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, errors.New("session2: NewManager: the store is nil")
 	}
 	cfg = cfg.withDefaults()
@@ -45,19 +47,30 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	return m, nil
 }
 
+// must panics where there is no manager to use.
+func (m *Manager) must() {
+	if m == nil {
+		panic("session2: the Manager is nil: NewManager returned an error instead of one")
+	}
+}
+
 // Open returns the session that token opens, for a transport other than
 // net/http, or a new one if token is "". Its changes are stored by
 // [Session.Commit], and [Session.Token] is what the client must present next
 // time. A token that opens nothing is ErrNotFound; one replaced by a login
 // within RenewGrace is ErrStale as well.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
+	m.must()
 	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: microNow(), opened: &token}
 	s.load(ctx)
 	switch {
 	case s.broken != nil:
 		return nil, s.broken
 	case token != "" && !s.life.base.stored():
-		return nil, errors.Join(fmt.Errorf("session2: open: %w", ErrNotFound), s.stale)
+		if s.stale != nil {
+			return nil, fmt.Errorf("session2: open: %w: %w", ErrNotFound, s.stale)
+		}
+		return nil, fmt.Errorf("session2: open: %w", ErrNotFound)
 	}
 	return s, nil
 }
@@ -97,6 +110,7 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 // number (ASVS 7.4.3). It is RevokeUser in everything else. A session of another
 // manager is refused.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
+	s.must()
 	if s.m != m {
 		return 0, errors.New("session2: revoke others: the session is another manager's")
 	}
@@ -247,7 +261,7 @@ func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
 // is errors.ErrUnsupported at once. Several instances may run it.
 func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
-		return fmt.Errorf("session2: cleanup: an interval of %v", every)
+		return m.noCleanup(ctx, fmt.Errorf("session2: cleanup: an interval of %v", every))
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -257,7 +271,7 @@ func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errors.ErrUnsupported):
-			return err
+			return m.noCleanup(ctx, err)
 		case err != nil:
 			m.emit(ctx, Event{Kind: EventStoreError, Err: err})
 		}
@@ -267,6 +281,13 @@ func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// noCleanup logs why nothing is swept: who runs Cleanup in a goroutine may not look
+// at what it returns.
+func (m *Manager) noCleanup(ctx context.Context, err error) error {
+	m.cfg.Logger.ErrorContext(ctx, "session2: nothing is swept", "err", err)
+	return err
 }
 
 // deleteOld sweeps a store that can.

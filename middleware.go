@@ -35,7 +35,9 @@ func (m *Manager) Session(r *http.Request) *Session {
 // Wrap returns a handler that serves next with a session in each request's
 // context. What next changes is committed just before the response's first byte
 // leaves, or when next returns, and not at all if it panics or answers with a
-// status of 500 or above.
+// status of 500 or above. A panic after the first byte does not take back what was
+// committed with it. That includes a byte written while the panic goes by, as by a
+// deferred Close of a gzip.Writer: put the middleware that recovers inside of it.
 //
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
@@ -44,6 +46,10 @@ func (m *Manager) Session(r *http.Request) *Session {
 // the request that next is given, such as its MultipartForm and its Pattern, is
 // set on the server's request too when next has returned.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
+	m.must()
+	if next == nil {
+		panic("session2: Wrap: the handler is nil")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m.Session(r) != nil {
 			next.ServeHTTP(w, r)
@@ -150,6 +156,7 @@ func (x *exchange) header(committed bool) {
 		x.session.m.warnPlain(x.r)
 		for o := x.around(); o != nil; o = o.around() {
 			o.within = append(o.within, cookies...)
+			x.session.m.warnSameName(o.session.m)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -654,6 +655,24 @@ func (f *failingSweep) DeleteOld(ctx context.Context, age time.Duration) (int, e
 		return 0, errors.New("disk on fire")
 	}
 	return f.MemoryStore.DeleteOld(ctx, age)
+}
+
+// A Cleanup that cannot run says so in the log, too: who started it in a goroutine
+// does not look at what it returns.
+func TestCleanupThatCannotRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		store session2.Store
+		every time.Duration
+	}{
+		"no interval":  {session2.NewMemoryStore(), 0},
+		"no DeleteOld": {struct{ session2.Store }{session2.NewMemoryStore()}, time.Minute},
+	} {
+		log := &testsite.Log{}
+		st := testsite.NewSite(t, c.store, session2.Config{Logger: log.Logger()})
+		if err := st.M.Cleanup(t.Context(), c.every); err == nil || !strings.Contains(log.String(), "nothing is swept") {
+			t.Errorf("%s: Cleanup = %v, the log says %q", name, err, log)
+		}
+	}
 }
 
 func TestCleanupOutlivesAFailingStore(t *testing.T) {

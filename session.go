@@ -305,7 +305,7 @@ func (s *Session) decode(key string, data []byte, ok bool) any {
 	}
 	v, err := decodeAny(s.m.cfg.Codec, data)
 	if err != nil {
-		s.undecodable(key, "value that names its type", err)
+		s.undecodable(fmt.Sprintf("get %q", key), anyType, err)
 		return nil
 	}
 	return v
@@ -343,13 +343,12 @@ type valueError struct {
 func (e *valueError) Error() string { return fmt.Sprintf("%s (%T)", e.what, e.cause) }
 func (e *valueError) Unwrap() error { return e.cause }
 
-func getError(key, what string, err error) error {
-	return fmt.Errorf("session2: get %q: %w", key, &valueError{"the value cannot be decoded as a " + what, err})
-}
+// anyType is what a value is decoded as whose reader names no type.
+const anyType = "a value that names its type: read what a Key has set by that Key, or gob.Register its type"
 
 // undecodable notes a value that counts as absent.
-func (s *Session) undecodable(key, what string, err error) {
-	err = getError(key, what, err)
+func (s *Session) undecodable(where, what string, err error) {
+	err = fmt.Errorf("session2: %s: %w", where, &valueError{"the value cannot be decoded as " + what, err})
 	s.mu.Lock()
 	s.note = cmp.Or(s.note, err)
 	e := Event{Kind: EventCorrupt, ID: s.work.id, User: s.work.user, Err: err}
@@ -716,8 +715,9 @@ func (s *Session) reset() {
 // once: a commit that has begun does not end with it, but in Config.CommitTimeout.
 // The error matches ErrNotFound if the session ended meanwhile, ErrStale if
 // its token was replaced, and ErrLostUpdate if another request has changed a key
-// that this one read and set. If there is an error nothing was stored, unless it
-// matches ErrUncertain.
+// that this one read and set. If there is an error nothing was stored by this call,
+// unless it matches ErrUncertain. Where ctx had ended, the changes are still to come
+// with the request's own commit: [Session.Discard] drops them.
 func (s *Session) Commit(ctx context.Context) error {
 	s.must()
 	if err := ctx.Err(); err != nil {
@@ -768,6 +768,7 @@ func (s *Session) Check(ctx context.Context) error {
 func (s *Session) Dump(w io.Writer) {
 	s.look()
 	s.sawAll()
+	s.draw()
 	st := s.work.clone()
 	s.mu.Unlock()
 	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",

@@ -156,7 +156,7 @@ func encodeAny(c Codec, v any) ([]byte, error) {
 	}
 	b, err := c.Marshal(&v) // a pointer to the interface: gob then writes the type's name
 	if err != nil {
-		return nil, encodeError(c, v, err, "gob.Register its type; a Key of that type itself needs no registration")
+		return nil, encodeError(c, v, err, "gob.Register its type, unless it has no exported fields, or is or holds a nil pointer, a func or a chan, which gob cannot encode; a Key of that type itself needs no registration")
 	}
 	return tagged(kindAny, c, b), nil
 }
@@ -184,7 +184,7 @@ func encodeTyped[T any](c Codec, v T) ([]byte, error) {
 	}
 	b, err := c.Marshal(v)
 	if err != nil {
-		return nil, encodeError(c, v, err, "it needs exported fields, and gob.Register for what an interface in it holds")
+		return nil, encodeError(c, v, err, "gob needs exported fields, gob.Register for what an interface in it holds, and no func, chan or nil pointer in a slice or map")
 	}
 	return tagged(kindTyped, c, b), nil
 }

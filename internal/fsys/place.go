@@ -1,6 +1,7 @@
 package fsys
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -14,6 +15,9 @@ import (
 // shared, their group may, and the file system returned leaves to that group
 // what it creates.
 func Place(fsy FS, path string, shared bool) (string, FS, error) {
+	if path == "" { // of an unset variable, as likely as not
+		return "", nil, errors.New("no file is named")
+	}
 	path, err := resolve(fsy, path)
 	if err != nil {
 		return "", nil, err

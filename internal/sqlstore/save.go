@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 )
 
 // Outcome is what became of a Save.
@@ -20,8 +21,11 @@ type Outcome struct {
 func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error) {
 	w := &saving{s: s, r: r, data: s.own(r.Data), prev: prev}
 	o, err := call(ctx, s, w.attempt)
-	if o.Lost {
+	switch {
+	case o.Lost:
 		err = unheard(err)
+	case err != nil && !errors.Is(err, errSilent): // else o is none of an attempt's
+		err = Mark(err, ErrNotDone)
 	}
 	return o, err
 }

@@ -152,10 +152,13 @@ func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64)
 // change runs a statement that may be run twice, and whose rows nobody counts.
 func (s *Store) change(ctx context.Context, query string, args []any) error {
 	w, err := s.exec(ctx, query, args)
-	if w.lost && err != nil {
+	switch {
+	case err == nil:
+		return nil
+	case w.lost:
 		return Mark(err, ErrLost)
 	}
-	return err
+	return Mark(err, ErrNotDone)
 }
 
 // DeleteUser removes the records of one user but those to keep, in batches, and
