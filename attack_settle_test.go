@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -418,5 +419,223 @@ func TestTheOnlyValueIsTakenOnce(t *testing.T) {
 	wg.Wait()
 	if paid.Load() != 1 || records(t, store) != 0 {
 		t.Errorf("%d have taken it, %d records are left; want 1 and none", paid.Load(), records(t, store))
+	}
+}
+
+// A steppedRequest has looked at its session, and is under way for as long as a test
+// wants.
+type steppedRequest struct {
+	steps chan func(*session2.Session)
+	took  chan bool
+	res   chan *http.Response
+}
+
+func (st *site) step(b *browser) *steppedRequest {
+	q := &steppedRequest{make(chan func(*session2.Session)), make(chan bool), make(chan *http.Response)}
+	from := b.clone()
+	go func() {
+		q.res <- st.visit(from, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			for f := range q.steps {
+				f(s)
+				q.took <- true
+			}
+			io.WriteString(w, "done")
+		})
+	}()
+	q.do(func(s *session2.Session) { s.User() })
+	return q
+}
+
+func (q *steppedRequest) do(f func(*session2.Session)) {
+	q.steps <- f
+	<-q.took
+}
+
+// end returns the response, which the test may lose.
+func (q *steppedRequest) end() *http.Response {
+	close(q.steps)
+	return <-q.res
+}
+
+// What requests under way put into a session that another one has emptied is found
+// again by the browser, in whichever order the answers come.
+func TestWhatComesAfterAnEmptyingIsFound(t *testing.T) {
+	set := func(key string) func(*session2.Session) {
+		return func(s *session2.Session) { s.Set(key, 1) }
+	}
+	empty := func(s *session2.Session) { s.Delete("only") }
+	commit := func(s *session2.Session) { s.Commit(context.Background()) }
+	for name, c := range map[string]struct {
+		run  func(t *testing.T, st *site, store *hookStore, b *browser)
+		keys string
+		user string
+	}{
+		"in the midst of it": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q := st.step(b), st.step(b)
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				err := save()
+				q.do(set("b"))
+				b.receive(q.end())
+				return err
+			})
+			a.do(empty)
+			b.receive(a.end())
+		}, "b", ""},
+		"its answer lost": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q := st.step(b), st.step(b)
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				save()
+				q.do(set("b"))
+				b.receive(q.end())
+				return errDown
+			})
+			a.do(empty)
+			b.receive(a.end())
+		}, "b", ""},
+		"after a sweep": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q := st.step(b), st.step(b)
+			a.do(empty)
+			b.receive(a.end())
+			_, err := store.DeleteOld(t.Context(), time.Hour)
+			must(t, err)
+			q.do(set("b"))
+			b.receive(q.end())
+		}, "b", ""},
+		"a login before its answer": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q := st.step(b), st.step(b)
+			a.do(empty)
+			a.do(commit)
+			q.do(func(s *session2.Session) { s.SetUser("bob") })
+			b.receive(q.end())
+			b.receive(a.end())
+		}, "", "bob"},
+		"a login that began before its answer": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a := st.step(b)
+			a.do(empty)
+			a.do(commit)
+			st.do(b, func(s *session2.Session) { s.SetUser("bob") })
+			b.receive(a.end())
+		}, "", "bob"},
+		"the first answer lost": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q, r := st.step(b), st.step(b), st.step(b)
+			a.do(empty)
+			b.receive(a.end())
+			q.do(set("b"))
+			q.end()
+			r.do(set("c"))
+			b.receive(r.end())
+		}, "b c", ""},
+		"a straggler after a login": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			q := st.step(b)
+			st.do(b, empty)
+			st.do(b, func(s *session2.Session) { s.SetUser("alice") })
+			q.do(set("late"))
+			b.receive(q.end())
+		}, "", "alice"},
+		"by the request itself": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a, q := st.step(b), st.step(b)
+			a.do(empty)
+			a.do(commit)
+			q.do(set("b"))
+			b.receive(q.end())
+			a.do(set("a"))
+			b.receive(a.end())
+		}, "a b", ""},
+		"by the request itself, alone": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			a := st.step(b)
+			a.do(empty)
+			a.do(commit)
+			a.do(set("a"))
+			b.receive(a.end())
+		}, "a", ""},
+		"a request that arrives in the midst of it": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			late := b.clone()
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				st.do(late, set("b"))
+				return save()
+			})
+			st.do(b, empty)
+			b.cookie = late.cookie // whose answer comes last
+		}, "b", ""},
+		"nothing": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			q := st.step(b)
+			st.do(b, empty)
+			b.receive(q.end())
+			if n := records(t, store); n != 0 || b.cookie != nil {
+				t.Errorf("%d records and cookies %v are left", n, b.cookie)
+			}
+		}, "", ""},
+		"nothing, in a stream": {func(t *testing.T, st *site, store *hookStore, b *browser) {
+			st.visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				s.User()
+				w.(http.Flusher).Flush()
+				empty(s)
+			})
+			if n := records(t, store); n != 0 {
+				t.Errorf("%d records are left", n)
+			}
+		}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newHookStore()
+			st := newSite(t, store, session2.Config{})
+			b := &browser{}
+			st.do(b, set("only"))
+			c.run(t, st, store, b)
+			st.do(b, func(s *session2.Session) {
+				if keys := strings.Join(s.Keys(), " "); keys != c.keys || s.User() != c.user {
+					t.Errorf("the browser finds keys %q, user %q; want %q, %q", keys, s.User(), c.keys, c.user)
+				}
+			})
+		})
+	}
+}
+
+// While a session that came to hold nothing is being ended, a logout ends it all the
+// same, should that fail.
+func TestALogoutBesideAnEmptying(t *testing.T) {
+	store := newHookStore()
+	st := newSite(t, store, session2.Config{})
+	b := &browser{}
+	st.do(b, func(s *session2.Session) { s.Set("only", 1) })
+	other := b.clone()
+	store.once(func(session2.Record, session2.Version, func() error) error {
+		st.do(other, (*session2.Session).Destroy)
+		return fs.ErrPermission
+	})
+	st.do(b, func(s *session2.Session) { s.Delete("only") })
+	if n := records(t, store); n != 0 {
+		t.Errorf("%d records are left after a logout", n)
+	}
+}
+
+// A Delete takes away what another request has set, although it is all that its own
+// request does, and although its request sees nothing there.
+func TestADeleteByItselfIsNoLessADelete(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*session2.Session)
+		left   string
+	}{
+		"Delete":         {func(s *session2.Session) { s.Delete("k") }, "other"},
+		"Set and Delete": {func(s *session2.Session) { s.Set("k", 2); s.Delete("k") }, "other"},
+		"looked before":  {func(s *session2.Session) { s.Has("k"); s.Delete("k") }, "k other"},
+		"Pop":            {func(s *session2.Session) { s.Pop("k") }, "k other"}, // it was nil when it was taken
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := newSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &browser{}
+			st.do(b, func(s *session2.Session) { s.Set("other", 1) })
+			q := st.step(b)
+			st.do(b, func(s *session2.Session) { s.Set("k", 1) })
+			q.do(c.change)
+			if res := q.end(); res.StatusCode != 200 {
+				t.Errorf("status %d", res.StatusCode)
+			}
+			st.do(b, func(s *session2.Session) {
+				if keys := strings.Join(s.Keys(), " "); keys != c.left {
+					t.Errorf("keys %q are left, want %q", keys, c.left)
+				}
+			})
+		})
 	}
 }
