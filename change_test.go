@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -702,5 +703,223 @@ func TestANilManagerSaysWhatIsMissing(t *testing.T) {
 	var store *session2.FileStore
 	if _, err := session2.NewManager(store, session2.Config{}); err == nil || !strings.Contains(err.Error(), "nil") {
 		t.Errorf("NewManager with a nil *FileStore = %v", err)
+	}
+}
+
+// A steppedRequest has looked at its session, and is under way for as long as a test
+// wants.
+type steppedRequest struct {
+	steps chan func(*session2.Session)
+	took  chan bool
+	res   chan *http.Response
+}
+
+func step(st *testsite.Site, b *testsite.Browser) *steppedRequest {
+	q := &steppedRequest{make(chan func(*session2.Session)), make(chan bool), make(chan *http.Response)}
+	from := b.Clone()
+	go func() {
+		q.res <- st.Visit(from, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			for f := range q.steps {
+				f(s)
+				q.took <- true
+			}
+			io.WriteString(w, "done")
+		})
+	}()
+	q.do(func(s *session2.Session) { s.User() })
+	return q
+}
+
+func (q *steppedRequest) do(f func(*session2.Session)) {
+	q.steps <- f
+	<-q.took
+}
+
+// end returns the response, which the test may lose.
+func (q *steppedRequest) end() *http.Response {
+	close(q.steps)
+	return <-q.res
+}
+
+// What requests under way put into a session that another one has emptied is found
+// again by the browser, in whichever order the answers come.
+func TestWhatComesAfterAnEmptyingIsFound(t *testing.T) {
+	set := func(key string) func(*session2.Session) {
+		return func(s *session2.Session) { s.Set(key, 1) }
+	}
+	empty := func(s *session2.Session) { s.Delete("only") }
+	commit := func(s *session2.Session) { s.Commit(context.Background()) }
+	for name, c := range map[string]struct {
+		run  func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser)
+		keys string
+		user string
+	}{
+		"in the midst of it": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q := step(st, b), step(st, b)
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				err := save()
+				q.do(set("b"))
+				b.Receive(q.end())
+				return err
+			})
+			a.do(empty)
+			b.Receive(a.end())
+		}, "b", ""},
+		"its answer lost": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q := step(st, b), step(st, b)
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				save()
+				q.do(set("b"))
+				b.Receive(q.end())
+				return testsite.ErrDown
+			})
+			a.do(empty)
+			b.Receive(a.end())
+		}, "b", ""},
+		"after a sweep": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q := step(st, b), step(st, b)
+			a.do(empty)
+			b.Receive(a.end())
+			_, err := store.DeleteOld(t.Context(), time.Hour)
+			testsite.Must(t, err)
+			q.do(set("b"))
+			b.Receive(q.end())
+		}, "b", ""},
+		"a login before its answer": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q := step(st, b), step(st, b)
+			a.do(empty)
+			a.do(commit)
+			q.do(func(s *session2.Session) { s.SetUser("bob") })
+			b.Receive(q.end())
+			b.Receive(a.end())
+		}, "", "bob"},
+		"a login that began before its answer": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a := step(st, b)
+			a.do(empty)
+			a.do(commit)
+			st.Do(b, func(s *session2.Session) { s.SetUser("bob") })
+			b.Receive(a.end())
+		}, "", "bob"},
+		"the first answer lost": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q, r := step(st, b), step(st, b), step(st, b)
+			a.do(empty)
+			b.Receive(a.end())
+			q.do(set("b"))
+			q.end()
+			r.do(set("c"))
+			b.Receive(r.end())
+		}, "b c", ""},
+		"a straggler after a login": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			q := step(st, b)
+			st.Do(b, empty)
+			st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+			q.do(set("late"))
+			b.Receive(q.end())
+		}, "", "alice"},
+		"by the request itself": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a, q := step(st, b), step(st, b)
+			a.do(empty)
+			a.do(commit)
+			q.do(set("b"))
+			b.Receive(q.end())
+			a.do(set("a"))
+			b.Receive(a.end())
+		}, "a b", ""},
+		"by the request itself, alone": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			a := step(st, b)
+			a.do(empty)
+			a.do(commit)
+			a.do(set("a"))
+			b.Receive(a.end())
+		}, "a", ""},
+		"a request that arrives in the midst of it": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			late := b.Clone()
+			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+				st.Do(late, set("b"))
+				return save()
+			})
+			st.Do(b, empty)
+			b.Cookie = late.Cookie // whose answer comes last
+		}, "b", ""},
+		"nothing": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			q := step(st, b)
+			st.Do(b, empty)
+			b.Receive(q.end())
+			if n := records(t, store); n != 0 || b.Cookie != nil {
+				t.Errorf("%d records and cookies %v are left", n, b.Cookie)
+			}
+		}, "", ""},
+		"nothing, in a stream": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+			st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				s.User()
+				w.(http.Flusher).Flush()
+				empty(s)
+			})
+			if n := records(t, store); n != 0 {
+				t.Errorf("%d records are left", n)
+			}
+		}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := newHookStore()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, set("only"))
+			c.run(t, st, store, b)
+			st.Do(b, func(s *session2.Session) {
+				if keys := strings.Join(s.Keys(), " "); keys != c.keys || s.User() != c.user {
+					t.Errorf("the browser finds keys %q, user %q; want %q, %q", keys, s.User(), c.keys, c.user)
+				}
+			})
+		})
+	}
+}
+
+// While a session that came to hold nothing is being ended, a logout ends it all the
+// same, should that fail.
+func TestALogoutBesideAnEmptying(t *testing.T) {
+	store := newHookStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("only", 1) })
+	other := b.Clone()
+	store.once(func(session2.Record, session2.Version, func() error) error {
+		st.Do(other, (*session2.Session).Destroy)
+		return fs.ErrPermission
+	})
+	st.Do(b, func(s *session2.Session) { s.Delete("only") })
+	if n := records(t, store); n != 0 {
+		t.Errorf("%d records are left after a logout", n)
+	}
+}
+
+// A Delete takes away what another request has set, although it is all that its own
+// request does, and although its request sees nothing there.
+func TestADeleteByItselfIsNoLessADelete(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*session2.Session)
+		left   string
+	}{
+		"Delete":         {func(s *session2.Session) { s.Delete("k") }, "other"},
+		"Set and Delete": {func(s *session2.Session) { s.Set("k", 2); s.Delete("k") }, "other"},
+		"looked before":  {func(s *session2.Session) { s.Has("k"); s.Delete("k") }, "k other"},
+		"Pop":            {func(s *session2.Session) { s.Pop("k") }, "k other"}, // it was nil when it was taken
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			b := &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.Set("other", 1) })
+			q := step(st, b)
+			st.Do(b, func(s *session2.Session) { s.Set("k", 1) })
+			q.do(c.change)
+			if res := q.end(); res.StatusCode != 200 {
+				t.Errorf("status %d", res.StatusCode)
+			}
+			st.Do(b, func(s *session2.Session) {
+				if keys := strings.Join(s.Keys(), " "); keys != c.left {
+					t.Errorf("keys %q are left, want %q", keys, c.left)
+				}
+			})
+		})
 	}
 }

@@ -30,6 +30,8 @@ type txn struct {
 	lost      bool     // the answer to a Save was lost
 	abandoned []ID     // of creates whose answers were lost and that were not there
 	failed    bool     // the store has failed, and it was said
+	last      bool     // no cookie can be sent by a later one
+	blind     bool     // the log deletes what was not there, and may be by now
 	behind    bool     // what the attempt starts from is old: load before deciding
 	resets    int32    // the session's, as the log was taken down
 	ends      int32
@@ -47,7 +49,9 @@ func (s *Session) commit(ctx context.Context) error {
 	if !s.loaded.Load() || s.rests(false) {
 		return nil
 	}
-	h, err := s.exclusively(ctx, (*Session).commitNow)
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
+		return s.commitNow(ctx, s.request == nil)
+	})
 	h.report(s.eventContext(), s.m)
 	return err
 }
@@ -61,7 +65,7 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
-			h, err = s.commitNow(ctx)
+			h, err = s.commitNow(ctx, true)
 		}
 		s.mu.Lock()
 		s.begun = true
@@ -87,12 +91,14 @@ func (s *Session) rests(begins bool) bool {
 	return true
 }
 
-// commitNow is a commit that no other one runs beside.
-func (s *Session) commitNow(ctx context.Context) (hearing, error) {
+// commitNow is a commit that no other one runs beside. If it is the last one whose
+// cookie can be sent, it ends a session that came to hold nothing.
+func (s *Session) commitNow(ctx context.Context, last bool) (hearing, error) {
 	t, h, err := s.start()
 	if t == nil {
 		return h, err
 	}
+	t.last = last
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	err = t.run(ctx)
@@ -204,7 +210,8 @@ func (s *Session) start() (*txn, hearing, error) {
 	t.log = s.log[:len(s.log):len(s.log)]
 	t.login, t.user = s.work.signIn, s.work.user
 	t.ended, t.revoke = s.ended, s.revoke
-	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale()
+	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale() || s.emptied()
+	t.blind = s.blind
 	if len(t.log) > 0 {
 		t.view = s.work.frozen()
 		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
@@ -222,7 +229,12 @@ func (s *Session) idle() bool {
 		return false
 	}
 	a := s.attempt()
-	return s.neglected || a.idle(microNow())
+	return s.neglected || a.idle(microNow()) && !s.emptied()
+}
+
+// emptied reports whether another request has left nothing in the session.
+func (s *Session) emptied() bool {
+	return s.held != (ID{}) && s.held == s.life.base.id && s.m.open.isEmpty(s.held)
 }
 
 // txn returns a commit of nothing yet. It is called with s.mu held.
@@ -307,6 +319,10 @@ func (t *txn) tries(ctx context.Context) (err error) {
 		if t.plan, err = t.decide(ctx, now, n); err != nil {
 			return err
 		}
+		if t.blind && t.plan.unchanged { // as this request sees it: look again
+			t.behind, t.blind = true, false
+			continue
+		}
 		if err := t.s.late(); err != nil {
 			return err
 		}
@@ -314,7 +330,7 @@ func (t *txn) tries(ctx context.Context) (err error) {
 			t.behind = true
 			continue
 		}
-		err = t.write(ctx, now)
+		err = t.write(ctx, now, n)
 		if t.plan.todo == doTouch && err != nil { // it is for another time, whatever became of it
 			return err
 		}
@@ -355,16 +371,13 @@ func pause(try int, err error) time.Duration {
 
 // reload bases the attempt on the record as it is now.
 func (t *txn) reload(ctx context.Context) error {
-	m, own := t.s.m, t.s.newLife()
+	own := t.s.newLife()
 	creating := !t.life.base.stored() && t.life.standing == current
 	if creating && !t.lost {
 		t.life, t.view, t.behind = own, nil, false // somebody else's record has the ID that was drawn: draw another
 		return nil
 	}
 	st, err := t.fetch(ctx)
-	if errors.Is(err, errExpired) && st.version != t.version && t.s.holds(st.id) && m.open.left(st.id, st.version) {
-		st, err = t.refill(st), nil
-	}
 	switch {
 	case err != nil && !absent(err):
 		return err
@@ -384,7 +397,7 @@ func (t *txn) reload(ctx context.Context) error {
 	}
 	var v verdict
 	if st != nil {
-		v = st.ident.judge(t.life.shown, t.s.arrived, m.cfg.RenewGrace)
+		v = st.ident.judge(t.life.shown, t.s.arrived, t.cfg.RenewGrace)
 	}
 	err = t.rebase(st, v, own)
 	t.behind = false
@@ -414,32 +427,31 @@ func (t *txn) gone(ctx context.Context, st *state) error {
 	return errLanded
 }
 
-// refill returns an emptied session as it was but for what it held, for a request
-// that was under way.
-func (t *txn) refill(st *state) *state {
-	st = st.clone()
-	st.emptied = true
-	st.lifetime, st.login = t.origin.lifetime, t.origin.login
-	st.expires = t.cfg.expiry(st)
-	return st
-}
-
-// remove deletes a record that was saved as expired. If that fails, it will be
-// swept. If other requests of this process have loaded the session when it still held
-// something, and nobody has ended it, it is left to them: what they change would
-// be lost otherwise, although nobody has meant to end anything. The last of them
-// deletes it ([Session.letGo]).
+// remove deletes a record that was saved as expired. If that fails, it will be swept.
 func (t *txn) remove(ctx context.Context, id ID) {
-	if t.plan.leave && t.s.m.open.leave(id, t.version, t.s.holds(id)) {
-		return
-	}
 	if err := t.s.m.store.Delete(ctx, id); err != nil {
 		t.event(EventStoreError, err)
 	}
 }
 
+// claims reports whether a session that came to hold nothing may end now: with the
+// last commit of the only request that has it.
+func (t *txn) claims(id ID) bool {
+	t.s.mu.Lock()
+	own := t.s.held == id
+	t.s.mu.Unlock()
+	return t.last && t.s.m.open.end(id, own)
+}
+
 // write carries out one try.
-func (t *txn) write(ctx context.Context, now instant) error {
+func (t *txn) write(ctx context.Context, now instant, n nonce) (err error) {
+	if id := t.life.token.id; t.plan.nobodys && t.claims(id) {
+		defer t.s.m.open.ended(id)
+	} else if t.plan.nobodys {
+		if t.plan, err = t.decideEmpty(t.plan, now, n); err != nil {
+			return err
+		}
+	}
 	if t.plan.todo == doTouch {
 		done, err := t.touch(ctx, now)
 		if done || err != nil {

@@ -39,7 +39,6 @@ type state struct {
 	renew   bool // the token is to be replaced
 	reissue bool // the cookie's attributes changed
 	joins   bool // it comes upon the login of a twin
-	emptied bool // it was saved as expired, for it held nothing, and left to requests under way
 }
 
 // mark is a random token of the page's: a form token or a CSRF token.

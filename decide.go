@@ -70,7 +70,7 @@ type plan struct {
 	event  EventKind
 
 	unchanged bool // the log changes nothing: all this is housekeeping
-	leave     bool // doEnd ends nobody's session, which others may be about to fill
+	nobodys   bool // doEnd ends a session that nobody is signed in to, and that merely came to hold nothing
 }
 
 type todo int
@@ -159,13 +159,22 @@ func (a *attempt) decide(ctx context.Context, now instant, n nonce) (plan, error
 		p.todo, p.cookie, p.event = doSave, setCookie, EventCreated
 		next.realm = a.cfg.Realm
 		next.ident = identity{hash: p.token.secret.hash(), since: now}
-	case !next.hasInfo() && a.life.base.emptied: // and nothing has come to it since
 	case !next.hasInfo() && !a.spend:
-		p.leave = a.life.base.user == "" && !next.renew
+		p.nobodys = a.life.base.user == "" && !next.renew
 		p.todo, p.cookie, p.event = doEnd, revokeCookie, EventDestroyed
 	default:
 		a.decideStored(&p, now, n)
 	}
+	if p.cookie == setCookie && !a.cookie {
+		return plan{}, errBegun
+	}
+	return p, nil
+}
+
+// decideEmpty plans for a session that holds nothing and does not end yet.
+func (a *attempt) decideEmpty(p plan, now instant, n nonce) (plan, error) {
+	p = plan{next: p.next, token: a.life.token}
+	a.decideStored(&p, now, n)
 	if p.cookie == setCookie && !a.cookie {
 		return plan{}, errBegun
 	}
@@ -180,9 +189,6 @@ func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	}
 	if p.next.reissue {
 		p.cookie = setCookie
-	}
-	if p.next.emptied && p.todo == doSave { // the request that emptied it has revoked the cookie
-		p.cookie, p.event = setCookie, EventCreated
 	}
 	switch {
 	case a.spend:
@@ -270,7 +276,7 @@ func (a *attempt) record(p *plan, version Version, now instant) (Record, error) 
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}
-	next.signIn, next.renew, next.reissue, next.joins, next.emptied = false, false, false, false, false
+	next.signIn, next.renew, next.reissue, next.joins = false, false, false, false
 	next.expires = a.cfg.expiry(next)
 	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
 		next.expires, next.lifetime, next.login = now, 1, 0

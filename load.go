@@ -90,13 +90,15 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 // found is what a request's tokens open.
 type found struct {
 	life   life     // the one session, or one that the request's token was replaced in
-	opened []*state // all of them, if more than one
+	opened []*state // all of them, if more than one; or one that another request is ending
 }
 
 // add takes in what the tokens of one record are.
 func (f *found) add(l life) {
 	one := f.life.base
 	switch open := l.standing == current || l.standing == replaced; {
+	case open && l.ending: // it is not this request's to use, but to end
+		f.opened = append(f.opened, l.base)
 	case open && one == nil && f.opened == nil:
 		f.life = l
 	case open && f.opened == nil:
@@ -183,7 +185,7 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // counts: whoever has the current one is no thief. An error is the store's; a
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
-	s.hold(id)
+	ending := !s.hold(id)
 	st, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err
@@ -197,7 +199,7 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 			v.standing = replaced
 		}
 		if v.standing > best.standing || best.base == nil {
-			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen}
+			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen, ending: ending}
 			if v.sameUser {
 				best.sameUser = st
 			}

@@ -177,7 +177,7 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 		return n, err
 	}
 	for _, id := range ids {
-		ended, err := m.endOf(ctx, id, key)
+		ended, err := m.endIf(ctx, id, func(st *state) bool { return userKey(st.realm, st.user) == key })
 		if ended {
 			n++
 		}
@@ -188,13 +188,13 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 	return n, nil
 }
 
-// endOf ends a session if it is the user's, by a Save that finds it as it was
-// looked at: somebody else may have signed in. It reports whether it did.
-func (m *Manager) endOf(ctx context.Context, id ID, key string) (bool, error) {
+// endIf ends a session of which is reports true, by a Save that finds it as it was
+// then: it may have become another user's. It returns whether it did.
+func (m *Manager) endIf(ctx context.Context, id ID, is func(*state) bool) (bool, error) {
 	for {
 		st, err := m.fetch(ctx, id)
 		switch {
-		case absent(err), err == nil && userKey(st.realm, st.user) != key:
+		case absent(err), err == nil && !is(st):
 			return false, nil
 		case err != nil:
 			return false, err

@@ -1,77 +1,107 @@
 package session2
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// running knows the sessions that requests under way have loaded, so that one that
-// merely came to hold nothing is not deleted under them: see [txn.remove]. Requests
-// of other processes are not among them.
+// running counts for each session the requests under way that have looked at it. A
+// session that merely came to hold nothing is ended by the last of them, for another
+// one may be about to put something into it. Requests of other processes do not count.
 type running struct {
-	mu   sync.Mutex
-	held map[ID]holders
+	emptied atomic.Int64 // how many of the sessions hold nothing
+	mu      sync.Mutex
+	held    map[ID]holders
 }
 
-// holders are the requests that have loaded a session.
 type holders struct {
-	n     int
-	empty Version // of the record that was left to them, saved as expired; zero: none was
+	n      int
+	empty  bool // it was saved with nothing in it
+	ending bool // somebody ends it
 }
 
-// add notes a request, before it loads the session.
-func (r *running) add(id ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// set notes what is known of a session. It is called with r.mu held.
+func (r *running) set(id ID, h holders) {
 	if r.held == nil {
 		r.held = make(map[ID]holders)
 	}
-	h := r.held[id]
-	h.n++
-	r.held[id] = h
+	if h.n > 0 || h.ending {
+		r.held[id] = h
+		return
+	}
+	delete(r.held, id)
+	if h.empty {
+		r.emptied.Add(-1)
+	}
 }
 
-// remove notes that a request has ended. It reports whether it was the last one of a
-// session that was left to it.
-func (r *running) remove(id ID) (left bool) {
+// enter notes a request, before it loads the session. It returns false if somebody
+// ends the session: who comes now has one of its own.
+func (r *running) enter(id ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.held[id]
+	if h.ending {
+		return false
+	}
+	h.n++
+	r.set(id, h)
+	return true
+}
+
+// leave notes that a request has ended. If it was the last one of a session that
+// holds nothing, leave returns true, and the session is the caller's to end.
+func (r *running) leave(id ID) (end bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.held[id]
 	h.n--
-	if h.n > 0 {
-		r.held[id] = h
-		return false
-	}
-	delete(r.held, id)
-	return h.empty != 0
+	end = h.n == 0 && h.empty && !h.ending
+	h.ending = h.ending || end
+	r.set(id, h)
+	return end
 }
 
-// leave leaves an emptied session to the requests that have loaded it. It reports
-// false if there are none, but the caller's own if that is one of them.
-func (r *running) leave(id ID, v Version, own bool) bool {
+// end returns true if no request has the session, but the caller's own if that is
+// one of them. The session is then the caller's to end.
+func (r *running) end(id ID, own bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.held[id]
-	if h.n == 0 || own && h.n == 1 {
+	if h.ending || h.n > 1 || h.n == 1 && !own {
 		return false
 	}
-	h.empty = v
-	r.held[id] = h
+	h.ending = true
+	r.set(id, h)
 	return true
 }
 
-// left reports whether the record of that version was left to those who have loaded
-// its session.
-func (r *running) left(id ID, v Version) bool {
+// ended must follow when leave or end has returned true, whatever has come of it.
+func (r *running) ended(id ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.held[id]
-	return h.empty == v && v != 0
+	h.ending = false
+	r.set(id, h)
 }
 
-// taken notes that one of them has stored something over the record of that version.
-func (r *running) taken(id ID, v Version) {
+// empty notes that a session was saved with nothing in it.
+func (r *running) empty(id ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h, ok := r.held[id]; ok && h.empty == v {
-		h.empty = 0
-		r.held[id] = h
+	if h := r.held[id]; h.n > 0 && !h.empty {
+		h.empty = true
+		r.emptied.Add(1)
+		r.set(id, h)
 	}
+}
+
+// isEmpty returns whether it was.
+func (r *running) isEmpty(id ID) bool {
+	if r.emptied.Load() == 0 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held[id].empty
 }

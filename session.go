@@ -54,10 +54,11 @@ type working struct {
 	life   life   // the session as it was loaded or last committed
 	work   *state // what the handler sees: life.base, or a clone with log applied
 	log    []op   // what was changed and is not stored yet
+	blind  bool   // log deletes what is not in life.base, and what the handler has not looked for
 	gen    int    // counts the changes of work
 	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
-	others []*state // what the request's tokens open, if more than one session: then none is its own
+	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
 	resets int32    // counts the calls of Destroy and Discard: each empties the log
@@ -87,6 +88,7 @@ type life struct {
 	shown     verifier // what it did present
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
+	ending    bool   // it holds nothing, and another request ends it just now
 	unseen    bool   // shown is replaced, and its successor is still to be sent
 	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
 }
@@ -201,7 +203,7 @@ func (s *Session) draw() {
 func (s *Session) Token() string {
 	s.look()
 	defer s.mu.Unlock()
-	if !s.work.stored() && !s.work.hasInfo() {
+	if !s.work.hasInfo() {
 		return ""
 	}
 	s.draw()
@@ -384,7 +386,8 @@ func setError(key string, err error) error {
 	return fmt.Errorf("session2: set %q: %w", key, err)
 }
 
-// Delete removes key, also where another request has set it in the meantime.
+// Delete removes key, also where another request has set it in the meantime and this
+// one has not looked for it.
 func (s *Session) Delete(key string) {
 	s.look()
 	defer s.mu.Unlock()
@@ -410,6 +413,7 @@ func (s *Session) pop(key string) ([]byte, bool) {
 // remove is Delete with s.mu held.
 func (s *Session) remove(key string) {
 	s.looks.wrote(key, s.gen+1)
+	s.blind = s.blind || s.looks.row(key).blind && !s.life.base.values.get(key).ok
 	s.apply(func(st *state) error {
 		st.values.delete(key)
 		return nil
@@ -440,6 +444,7 @@ func (s *Session) Clear() {
 	s.look()
 	defer s.mu.Unlock()
 	s.looks.wroteAll(s.gen + 1)
+	s.blind = s.blind || s.looks.all == nil && !s.life.base.values.any()
 	s.apply(func(st *state) error {
 		st.clear()
 		return nil
@@ -589,9 +594,10 @@ func (s *Session) Passive() {
 // Destroy ends the session, whatever else goes on: a logout. The commit deletes
 // the record and revokes the cookie, also one that opens nothing any more. If the
 // request presents cookies of several sessions, all of them end; so does one whose
-// token Renew, or a login of the same user, has replaced within RenewGrace. A token
-// from before a login ends nothing, or whoever knew it then could sign others out:
-// only the cookie goes, and Err is ErrStale. What is changed after Destroy belongs
+// token Renew, or a login of the same user, has replaced within RenewGrace. A request
+// that comes with a token from before a login ends nothing, or whoever knew it then
+// could sign others out: only the cookie goes, and Err is ErrStale. One that was under
+// way at the login, and has looked at its session before, does end it. What is changed after Destroy belongs
 // to a new session.
 func (s *Session) Destroy() {
 	s.look()
@@ -641,41 +647,42 @@ func (s *Session) Discard() {
 	s.reset()
 }
 
-// hold says that the request is about to load a session. It does so for the first
-// one only: with a second one none is its own.
-func (s *Session) hold(id ID) {
+// hold notes that the request is about to load a session, the first one only: with a
+// second one none is its own. It returns false if the session is being ended.
+func (s *Session) hold(id ID) bool {
 	if s.request == nil { // nobody says when it ends
-		return
+		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held == (ID{}) && !s.over.Load() {
-		s.held = id
-		s.m.open.add(id)
+	if s.held != (ID{}) || s.over.Load() {
+		return true
 	}
+	if !s.m.open.enter(id) {
+		return false
+	}
+	s.held = id
+	return true
 }
 
-// holds reports whether the request is one of those that have the session.
-func (s *Session) holds(id ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held == id
-}
-
-// letGo says that the request has ended. The last one of a session that came to hold
-// nothing deletes it; if that fails, it is swept.
+// letGo notes that the request has ended, and ends a session that holds nothing and
+// that no other request has.
 func (s *Session) letGo() {
 	s.mu.Lock()
 	id := s.held
 	s.held = ID{}
 	s.mu.Unlock()
-	if id == (ID{}) || !s.m.open.remove(id) {
+	if id == (ID{}) || !s.m.open.leave(id) {
 		return
 	}
+	defer s.m.open.ended(id)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	if err := s.m.store.Delete(ctx, id); err != nil {
+	ended, err := s.m.endIf(ctx, id, func(st *state) bool { return !st.hasInfo() })
+	if err != nil {
 		s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: id, Err: err})
+	} else if ended {
+		s.m.emit(s.eventContext(), Event{Kind: EventDestroyed, ID: id})
 	}
 }
 
@@ -706,7 +713,7 @@ func (s *Session) finish() {
 
 // reset forgets the log.
 func (s *Session) reset() {
-	s.work, s.log, s.gen = s.life.base, nil, s.gen+1
+	s.work, s.log, s.blind, s.gen = s.life.base, nil, false, s.gen+1
 	s.resets++
 }
 
@@ -717,7 +724,8 @@ func (s *Session) reset() {
 // its token was replaced, and ErrLostUpdate if another request has changed a key
 // that this one read and set. If there is an error nothing was stored by this call,
 // unless it matches ErrUncertain. Where ctx had ended, the changes are still to come
-// with the request's own commit: [Session.Discard] drops them.
+// with the request's own commit: [Session.Discard] drops them. What Destroy has ended
+// has ended although what came after it could not be stored, for want of a cookie.
 func (s *Session) Commit(ctx context.Context) error {
 	s.must()
 	if err := ctx.Err(); err != nil {

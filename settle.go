@@ -107,7 +107,7 @@ func (s *Session) forget(t *txn) {
 		s.log = s.log[len(t.log):]
 	}
 	if len(s.log) == 0 {
-		s.work, s.log = s.life.base, nil
+		s.work, s.log, s.blind = s.life.base, nil, false
 	}
 	s.gen++
 }
@@ -147,9 +147,6 @@ func (s *Session) reworked(next *state, wrong error, gen int) bool {
 // adopt makes what was committed the base of what comes next.
 func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
-	if before.emptied && t.plan.todo == doSave {
-		s.m.open.taken(before.id, before.version)
-	}
 	next := t.adopted(late)
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
@@ -166,6 +163,9 @@ func (s *Session) adopt(t *txn, late bool) {
 		s.looks = looks{}
 	}
 	next.base.values.settle()
+	if next.base.stored() && !next.base.hasInfo() {
+		s.m.open.empty(next.base.id)
+	}
 	s.life = next
 	if s.ends != t.ends && next.base.stored() { // Destroy came while this commit ran: this is to end, too
 		s.life, s.undo = life{base: s.newState()}, &undo{life: next}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -156,7 +157,7 @@ func encodeAny(c Codec, v any) ([]byte, error) {
 	}
 	b, err := c.Marshal(&v) // a pointer to the interface: gob then writes the type's name
 	if err != nil {
-		return nil, encodeError(c, v, err, "gob.Register its type, unless it has no exported fields, or is or holds a nil pointer, a func or a chan, which gob cannot encode; a Key of that type itself needs no registration")
+		return nil, encodeError(c, v, err, "gob.Register its type; a Key of that type itself needs no registration")
 	}
 	return tagged(kindAny, c, b), nil
 }
@@ -164,8 +165,11 @@ func encodeAny(c Codec, v any) ([]byte, error) {
 // encodeError says which type could not be encoded, and what gob would need.
 func encodeError(c Codec, v any, err error, hint string) error {
 	what := fmt.Sprintf("a %T cannot be encoded", v)
-	if codecMark(c) == 'g' {
+	switch gob := codecMark(c) == 'g'; {
+	case gob && strings.Contains(err.Error(), "not registered"):
 		what += ": " + hint
+	case gob:
+		what += ": gob takes no type without exported fields, no func or chan, and no nil pointer by itself or in a slice or map"
 	}
 	return &valueError{what, err}
 }
@@ -184,7 +188,7 @@ func encodeTyped[T any](c Codec, v T) ([]byte, error) {
 	}
 	b, err := c.Marshal(v)
 	if err != nil {
-		return nil, encodeError(c, v, err, "gob needs exported fields, gob.Register for what an interface in it holds, and no func, chan or nil pointer in a slice or map")
+		return nil, encodeError(c, v, err, "it needs exported fields, and gob.Register for what an interface in it holds")
 	}
 	return tagged(kindTyped, c, b), nil
 }
