@@ -77,6 +77,11 @@ func (a Access) Later(b Access) Access {
 	return Access{max(a.Accessed, b.Accessed), max(a.Expires, b.Expires)}
 }
 
+// Earlier returns the earlier of each of the two times.
+func (a Access) Earlier(b Access) Access {
+	return Access{min(a.Accessed, b.Accessed), min(a.Expires, b.Expires)}
+}
+
 // Append appends the whole record to dst.
 func Append(dst []byte, r *Record) ([]byte, error) {
 	dst = AppendAccess(AppendAccess(dst, r.Access), r.Access)
