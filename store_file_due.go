@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,6 +54,9 @@ const (
 	// entries at least it takes over at once.
 	dueGroup = 32
 	dueBatch = 1 << 15
+
+	// duePiece is how many entries of a file are read at once.
+	duePiece = 1 << 11
 
 	// dueForget is how many announced entries a Delete that leaves no record
 	// behind them lets be: to make their file anew costs a sync.
@@ -147,25 +151,39 @@ func (s *FileStore) appendEntries(dir, name string, entries []dueEntry) error {
 }
 
 // readEntries returns the entries of a file. What a crash left of an entry
-// that was never announced is skipped.
+// that was never announced is skipped. It keeps no more in memory than the entries
+// and a piece of the file.
 func (s *FileStore) readEntries(name string) ([]dueEntry, error) {
 	f, err := s.fs.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := readAll(f)
-	if err != nil {
-		return nil, err
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, err // what is no file has no entries
 	}
 	var entries []dueEntry
+	b := make([]byte, min(info.Size(), int64(duePiece*dueEntrySize)))
+	for off := int64(0); off < info.Size(); off += int64(len(b)) {
+		n, err := f.ReadAt(b, off)
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		entries = appendValid(entries, b[:n])
+	}
+	return entries, nil
+}
+
+// appendValid appends the valid ones of the entries that b consists of.
+func appendValid(entries []dueEntry, b []byte) []dueEntry {
 	for chunk := range slices.Chunk(b, dueEntrySize) {
 		a, err := record.DecodeAccess(chunk[min(len(chunk), len(ID{})):])
 		if err == nil {
 			entries = append(entries, dueEntry{ID(chunk[:len(ID{})]), a})
 		}
 	}
-	return entries, nil
+	return entries
 }
 
 func encodeEntries(entries []dueEntry) []byte {
