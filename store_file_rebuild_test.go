@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/fsys"
 )
 
 // removals are the ways in which an index vanishes: by rm -rf, and by a cleaner of
@@ -220,6 +222,124 @@ func TestFileStoreRebuildsBesideWriters(t *testing.T) {
 	}
 	users, due, err := stores[0].CheckIndexes(t.Context())
 	if len(users)+len(due) > 0 || err != nil {
+		t.Errorf("CheckIndexes: got %v, %v, %v, want none", users, due, err)
+	}
+}
+
+// strayEntries leaves n entries by user behind as writers do that die between entry
+// and record: each at a user of its own, and at alice.
+func strayEntries(t *testing.T, dir string, n byte) {
+	t.Helper()
+	for i := range n {
+		s, err := session2.OpenFileStoreFS(recordlessFS{fsys.OS}, dir, &session2.FileOptions{NoSync: true})
+		must(t, err)
+		for _, user := range []string{"alice", fmt.Sprint("user", i)} {
+			rec := fileRecord(100+i, user)
+			rec.ID[1] = byte(len(user))
+			if err := s.Save(t.Context(), rec, 0); err == nil {
+				t.Fatal("saved by a writer that dies")
+			}
+		}
+	}
+}
+
+// recordlessFS fails at each record, and removes nothing.
+type recordlessFS struct{ fsys.FS }
+
+func (recordlessFS) Remove(name string) error { return errFull }
+
+func (d recordlessFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	if fsys.IsTemp(name) && strings.Contains(filepath.ToSlash(name), "/sessions/") {
+		return nil, errFull
+	}
+	return d.FS.OpenFile(name, flag, perm)
+}
+
+// Entries by user that killed writers leave, and their directories, are gone after
+// a trimming and after a rebuilding; those of living sessions stay.
+func TestFileStoreTrimsStrayEntries(t *testing.T) {
+	for name, trim := range map[string]func(s *session2.FileStore) error{
+		"TrimIndexes":    func(s *session2.FileStore) error { return s.TrimIndexes(t.Context()) },
+		"RebuildIndexes": func(s *session2.FileStore) error { return s.RebuildIndexes(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openFile(t, dir, nil)
+			for i := range byte(5) {
+				mustSave(t, s, fileRecord(i, "alice"), 0)
+			}
+			before := filesIn(t, filepath.Join(dir, "users"))
+			strayEntries(t, dir, 10)
+			entry := filepath.Join(dir, "users", before[0]) // of another user's record
+			other := filepath.Join(dir, "users", "00", strings.Repeat("0", 64))
+			must(t, os.MkdirAll(other, 0o700))
+			must(t, os.WriteFile(filepath.Join(other, filepath.Base(entry)), nil, 0o600))
+			if got := filesIn(t, filepath.Join(dir, "users")); len(got) != 5+20+1 {
+				t.Fatalf("%d entries before, want 26", len(got))
+			}
+			must(t, trim(s))
+			if got := filesIn(t, filepath.Join(dir, "users")); !slices.Equal(got, before) {
+				t.Errorf("got %d entries, want %d", len(got), len(before))
+			}
+			if dirs, _ := filepath.Glob(filepath.Join(dir, "users", "*", "*")); len(dirs) != 1 {
+				t.Errorf("users' directories: got %q, want alice's", dirs)
+			}
+			if n := countUser(t, s, "alice"); n != 5 {
+				t.Errorf("IterUser yields %d sessions, want 5", n)
+			}
+		})
+	}
+}
+
+// A trimming ends with its context.
+func TestFileStoreTrimsUntilItsContextEnds(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir, nil)
+	strayEntries(t, dir, 3)
+	ctx := &endingContext{Context: t.Context(), looks: 5, done: make(chan struct{})}
+	if err := s.TrimIndexes(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+	}
+}
+
+// A trimming beside writers loses no entry of theirs.
+func TestFileStoreTrimsBesideWriters(t *testing.T) {
+	s := openFile(t, t.TempDir(), &session2.FileOptions{NoSync: true})
+	var wg sync.WaitGroup
+	for w := range byte(4) {
+		wg.Go(func() {
+			for i := range byte(40) {
+				rec := fileRecord(i%4, "ada")
+				rec.ID[1], rec.ID[15] = w, i
+				err := s.Save(t.Context(), rec, 0)
+				rec.Version, rec.User = 2, "bob"
+				err = errors.Join(err, s.Save(t.Context(), rec, 1))
+				if i%2 == 0 {
+					err = errors.Join(err, s.Delete(t.Context(), rec.ID))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for range 3 {
+		must(t, s.RebuildIndexes(t.Context()))
+	}
+	for trimming := true; trimming; {
+		select {
+		case <-done:
+			trimming = false
+		default:
+		}
+		must(t, s.TrimIndexes(t.Context()))
+	}
+	if n := countUser(t, s, "bob"); n != 4*20 {
+		t.Errorf("IterUser yields %d sessions, want %d", n, 4*20)
+	}
+	if users, due, err := s.CheckIndexes(t.Context()); len(users)+len(due) > 0 || err != nil {
 		t.Errorf("CheckIndexes: got %v, %v, %v, want none", users, due, err)
 	}
 }
