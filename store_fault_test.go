@@ -12,9 +12,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // faultFS is a file system on which all operations fail after the first n, and
@@ -331,4 +333,97 @@ func TestStoresOutliveAFullDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// agedRecord is one that was used last so many hours ago, and has not expired.
+func agedRecord(n byte, hours int) session2.Record {
+	rec := fileRecord(n, "ada")
+	rec.Accessed = rec.Accessed.Add(-time.Duration(hours) * time.Hour)
+	return rec
+}
+
+// sweeps fails the test unless DeleteOld returns n and an error that is want, or
+// none.
+func sweeps(t *testing.T, when string, s *session2.FileStore, age time.Duration, n int, want error) {
+	t.Helper()
+	if got, err := s.DeleteOld(t.Context(), age); got != n || !errors.Is(err, want) {
+		t.Errorf("%s: DeleteOld returns %d, %v; want %d, %v", when, got, err, n, want)
+	}
+	if users, due, err := s.CheckIndexes(t.Context()); len(users)+len(due) > 0 || err != nil {
+		t.Errorf("%s: CheckIndexes: got %v, %v, %v, want none", when, users, due, err)
+	}
+}
+
+// On a full disk a sweep removes all that is old, though it cannot file the entries
+// of what lives on anew; and what lives on is swept in its time.
+func TestFileStoreSweepsAFullDisk(t *testing.T) {
+	full := new(atomic.Bool)
+	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, t.TempDir(), nil)
+	testsite.Must(t, err)
+	mustSave(t, s, agedRecord(1, 4), 0)
+	for i := range byte(3) {
+		mustSave(t, s, agedRecord(2+i, 4-int(i)), 0) // the first one in the bucket of what lives on
+	}
+	sweeps(t, "with room", s, math.MaxInt64, 0, nil)
+	testsite.Must(t, s.Touch(t.Context(), fileRecord(1, "").ID, time.Now(), time.Now().Add(time.Hour)))
+	full.Store(true)
+	sweeps(t, "full", s, time.Hour, 3, errFull)
+	sweeps(t, "still full", s, time.Hour, 0, errFull)
+	full.Store(false)
+	sweeps(t, "with room again", s, time.Hour, 0, nil)
+	sweeps(t, "in the end", s, 0, 1, nil)
+}
+
+// On a full disk a sweep also removes what is old and was announced only, by
+// earlier sweeps' files and by new ones.
+func TestFileStoreSweepsWhatItCannotTakeOver(t *testing.T) {
+	full := new(atomic.Bool)
+	dir := t.TempDir()
+	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, dir, nil)
+	testsite.Must(t, err)
+	for round := range byte(2) {
+		full.Store(false)
+		for i := range byte(4) { // each first byte has one that is old and one that lives on
+			rec := agedRecord(i/2, 4*int(i%2))
+			rec.ID[14], rec.ID[15] = round, i
+			mustSave(t, s, rec, 0)
+		}
+		full.Store(true)
+		sweeps(t, "full", s, time.Hour, 2, errFull)
+		sweeps(t, "still full", s, time.Hour, 0, errFull)
+	}
+	full.Store(false)
+	sweeps(t, "with room again", s, time.Hour, 0, nil)
+	sweeps(t, "in the end", s, 0, 4, nil)
+	if left := leftovers(t, dir); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// On a full disk a sweep removes the buckets in which no entry leads to a record,
+// though it cannot write the others anew.
+func TestFileStoreThinsAFullDisk(t *testing.T) {
+	full := new(atomic.Bool)
+	dir := t.TempDir()
+	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, dir, nil)
+	testsite.Must(t, err)
+	now := time.Now()
+	for i := range byte(40) { // two a bucket
+		rec := agedRecord(i, 0)
+		rec.Accessed = now.Add(-time.Duration(i/2) * time.Hour)
+		mustSave(t, s, rec, 0)
+	}
+	sweeps(t, "with room", s, math.MaxInt64, 0, nil)
+	for i := range byte(40) { // a half of ten buckets, and all of ten
+		if i%2 == 0 || i >= 20 {
+			testsite.Must(t, s.Delete(t.Context(), fileRecord(i, "").ID))
+		}
+	}
+	full.Store(true)
+	sweeps(t, "full", s, math.MaxInt64, 0, errFull)
+	if got := len(filesIn(t, filepath.Join(dir, "due", "accessed"))); got != 10 {
+		t.Errorf("%d buckets are left, want the 10 that cannot be written anew", got)
+	}
+	full.Store(false)
+	sweeps(t, "in the end", s, 0, 10, nil)
 }

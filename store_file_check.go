@@ -81,8 +81,7 @@ func (d dueTimes) of(id ID) record.Access {
 }
 
 func (d dueTimes) add(id ID, a record.Access) {
-	was := d.of(id)
-	d[id] = record.Access{Accessed: min(was.Accessed, a.Accessed), Expires: min(was.Expires, a.Expires)}
+	d[id] = d.of(id).Earlier(a)
 }
 
 // readFiled reads the buckets, and what a sweep has taken over and not filed.

@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/session2/session2/internal/fsys"
@@ -29,7 +28,8 @@ import (
 // record too early, and to none, but no record is missed; and Touch and most
 // Saves, which move times forward, leave the index alone. DeleteOld takes the
 // announced entries over, visits the records whose entries have come due, files
-// those again that live on, and thins out the other buckets: see [fileSweep.thin].
+// those again that live on, and thins out the other buckets: see [fileSweep.takeOver]
+// and [fileSweep.thin].
 // What it wrote is durable before it removes what that came from: a crash leaves
 // duplicates, which do no harm.
 //
@@ -54,6 +54,9 @@ const (
 	// entries at least it takes over at once.
 	dueGroup = 32
 	dueBatch = 1 << 15
+
+	// duePiece is how many entries of a file are read at once.
+	duePiece = 1 << 11
 
 	// dueForget is how many announced entries a Delete that leaves no record
 	// behind them lets be: to make their file anew costs a sync.
@@ -102,86 +105,6 @@ func (s *FileStore) forgetNew(id ID) error {
 	return fsys.Late(err)
 }
 
-// takenOver marks a file of announced entries that belongs to the sweep. Save
-// starts another one.
-const takenOver = ".old"
-
-// takeOver files the announced entries in the buckets: first those that an
-// earlier sweep took and did not finish.
-func (s *FileStore) takeOver(ctx context.Context, trees []dueTree) error {
-	dir := s.path("due", "new")
-	var names, left []string
-	err := s.eachName(ctx, dir, func(name string) {
-		if strings.HasSuffix(name, takenOver) {
-			left = append(left, name)
-		} else if len(name) == 2 {
-			names = append(names, name)
-		} else if fsys.IsTemp(name) {
-			s.fs.Remove(filepath.Join(dir, name)) // of a writer that was killed; a living one tries again
-		}
-	})
-	if err == nil {
-		err = s.takeFiles(ctx, trees, dir, left, func(name string) (string, error) { return name, nil })
-	}
-	if err == nil {
-		err = s.takeFiles(ctx, trees, dir, names, func(name string) (string, error) { return s.take(ctx, dir, name) })
-	}
-	return err
-}
-
-// take takes a file of announced entries over. Under the lock nobody is
-// between the entry and the record.
-func (s *FileStore) take(ctx context.Context, dir, name string) (taken string, err error) {
-	first, err := strconv.ParseUint(name, 16, 8)
-	if err != nil {
-		return "", nil // not ours
-	}
-	err = s.locked(ctx, ID{byte(first)}, func() error {
-		err := s.fs.Rename(filepath.Join(dir, name), filepath.Join(dir, name+takenOver))
-		if errors.Is(err, fs.ErrNotExist) { // the last of the records was deleted meanwhile
-			return nil
-		}
-		taken = name + takenOver
-		return err
-	})
-	return taken, err
-}
-
-// takeFiles files the entries of the named files and removes these, in batches.
-func (s *FileStore) takeFiles(ctx context.Context, trees []dueTree, dir string, names []string,
-	take func(name string) (string, error)) error {
-	var batch []dueEntry
-	var taken []string
-	for i, name := range names {
-		name, err := take(name)
-		if err != nil {
-			return err
-		}
-		if name != "" {
-			entries, err := s.readEntries(filepath.Join(dir, name))
-			if err != nil {
-				return err
-			}
-			batch, taken = append(batch, entries...), append(taken, name)
-		}
-		if len(batch) < dueBatch && i < len(names)-1 {
-			continue
-		}
-		for _, t := range trees {
-			if err := s.fileEntries(ctx, t, batch); err != nil {
-				return err
-			}
-		}
-		for _, name := range taken {
-			if err := s.fs.Remove(filepath.Join(dir, name)); err != nil {
-				return err
-			}
-		}
-		batch, taken = batch[:0], taken[:0]
-	}
-	return nil
-}
-
 // fileEntries appends entries to their buckets in a tree.
 func (s *FileStore) fileEntries(ctx context.Context, t dueTree, entries []dueEntry) error {
 	slices.SortStableFunc(entries, func(a, b dueEntry) int { return cmp.Compare(t.time(a.Access), t.time(b.Access)) })
@@ -228,25 +151,39 @@ func (s *FileStore) appendEntries(dir, name string, entries []dueEntry) error {
 }
 
 // readEntries returns the entries of a file. What a crash left of an entry
-// that was never announced is skipped.
+// that was never announced is skipped. It keeps no more in memory than the entries
+// and a piece of the file.
 func (s *FileStore) readEntries(name string) ([]dueEntry, error) {
 	f, err := s.fs.OpenFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := readAll(f)
-	if err != nil {
-		return nil, err
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, err // what is no file has no entries
 	}
 	var entries []dueEntry
+	b := make([]byte, min(info.Size(), int64(duePiece*dueEntrySize)))
+	for off := int64(0); off < info.Size(); off += int64(len(b)) {
+		n, err := f.ReadAt(b, off)
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		entries = appendValid(entries, b[:n])
+	}
+	return entries, nil
+}
+
+// appendValid appends the valid ones of the entries that b consists of.
+func appendValid(entries []dueEntry, b []byte) []dueEntry {
 	for chunk := range slices.Chunk(b, dueEntrySize) {
 		a, err := record.DecodeAccess(chunk[min(len(chunk), len(ID{})):])
 		if err == nil {
 			entries = append(entries, dueEntry{ID(chunk[:len(ID{})]), a})
 		}
 	}
-	return entries, nil
+	return entries
 }
 
 func encodeEntries(entries []dueEntry) []byte {

@@ -44,7 +44,7 @@ func (s *FileStore) read(id ID) (r record.Record, found bool, err error) {
 		return record.Record{}, false, err
 	}
 	defer f.Close()
-	b, err := readAll(f)
+	b, err := readRecord(f)
 	if err != nil {
 		return record.Record{}, false, err
 	}
@@ -58,11 +58,23 @@ func (s *FileStore) read(id ID) (r record.Record, found bool, err error) {
 	return r, true, nil
 }
 
-// readAll reads a file that does not change its size.
-func readAll(f fsys.File) ([]byte, error) {
+// trustedSize is up to how many bytes the size of a record's file is not checked
+// before that is read. Most records are smaller.
+const trustedSize = 1 << 20
+
+// readRecord reads a record's file, which does not change its size. What is no
+// file, or has another size than the record in it says, is no record: it returns
+// nothing then, and so takes no memory for what somebody has made long.
+func readRecord(f fsys.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, err // what is no file is no record, either
+		return nil, err
+	}
+	if info.Size() > trustedSize {
+		n, err := record.Size(f, info.Size())
+		if err != nil || n != info.Size() {
+			return nil, err
+		}
 	}
 	b := make([]byte, info.Size())
 	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {

@@ -64,9 +64,10 @@ func (s *FileStore) unmark(indexes []string) error {
 	return errors.Join(errs...)
 }
 
-// RebuildIndexes makes the indexes by user and by time anew from the records. It
-// holds up DeleteOld, and takes the longer the more records there are. If it does
-// not come to its end, the next call that needs an index goes on with it.
+// RebuildIndexes makes the indexes by user and by time anew from the records, and
+// then drops what [FileStore.TrimIndexes] does. It holds up DeleteOld, and takes the
+// longer the more records there are. If it does not come to its end, the next call
+// that needs an index goes on with making it.
 func (s *FileStore) RebuildIndexes(ctx context.Context) error {
 	err := s.begin(ctx)
 	if err == nil {
@@ -74,6 +75,9 @@ func (s *FileStore) RebuildIndexes(ctx context.Context) error {
 	}
 	if err == nil {
 		err = s.complete(ctx, fileIndexes...)
+	}
+	if err == nil {
+		err = s.trim(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("session2: rebuild indexes: %w", err)

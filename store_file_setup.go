@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -243,13 +244,23 @@ func (s *FileStore) eachName(ctx context.Context, dir string, fn func(name strin
 		for _, e := range entries {
 			fn(e.Name())
 		}
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile, empty as it was
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// eachEntry is eachName with an fn that may fail, after which it is called no more.
+func (s *FileStore) eachEntry(ctx context.Context, dir string, fn func(name string) error) (failed error) {
+	err := s.eachName(ctx, dir, func(name string) {
+		if failed == nil {
+			failed = fn(name)
+		}
+	})
+	return cmp.Or(failed, err)
 }
 
 // isEmpty reports whether a directory is there and holds nothing.

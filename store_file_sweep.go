@@ -46,23 +46,39 @@ func (w *fileSweep) run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	// Where the disk is full, nothing can be taken over; but what was taken
-	// over before can be swept, and that makes room.
-	w.failed = cmp.Or(w.rebuild(ctx, fileIndexes), w.takeOver(ctx, w.trees))
-	if err := ctx.Err(); err != nil {
+	w.failed = nil // by an earlier try
+	if err := w.goOn(ctx, w.rebuild(ctx, fileIndexes)); err != nil {
+		return err
+	}
+	if err := w.goOn(ctx, w.takeOver(ctx)); err != nil {
 		return err
 	}
 	for _, t := range w.trees {
-		if err := w.sweepTree(ctx, t); err != nil {
+		if err := w.goOn(ctx, w.sweepTree(ctx, t)); err != nil {
 			return err
 		}
 	}
 	for _, t := range w.trees { // by now all that goes is gone
-		if err := w.thin(ctx, t); err != nil {
+		if err := w.goOn(ctx, w.thin(ctx, t)); err != nil {
 			return err
 		}
 	}
 	return w.failed
+}
+
+// goOn notes a failure of one step, which does not keep the sweep from the others:
+// where the disk is full, most steps that write fail, and those that remove make
+// room. It returns an error if the sweep is to end, because the context has ended or
+// the store is closed: then no step would succeed.
+func (w *fileSweep) goOn(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if end := w.begin(ctx); end != nil {
+		return end
+	}
+	w.failed = cmp.Or(w.failed, err)
+	return nil
 }
 
 // old reports whether a record with these times is to be removed.
@@ -82,7 +98,7 @@ func (w *fileSweep) sweepTree(ctx context.Context, t dueTree) error {
 		if name > last {
 			break
 		}
-		if err := w.sweepBucket(ctx, t, name); err != nil {
+		if err := w.goOn(ctx, w.sweepBucket(ctx, t, name)); err != nil {
 			return err
 		}
 	}
@@ -103,7 +119,7 @@ func (w *fileSweep) buckets(ctx context.Context, t dueTree) (names []string, err
 }
 
 // sweepBucket visits the records whose entries in the bucket have come due,
-// and leaves in it the others' entries alone.
+// and leaves in it the others' entries alone. If it fails, all entries stay.
 func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, name string) error {
 	path := w.path("due", t.name, name)
 	entries, err := w.readEntries(path)
@@ -137,11 +153,10 @@ func (w *fileSweep) rewrite(name string, entries []dueEntry) error {
 }
 
 // visit removes the old ones of the records that entries lead to, and returns
-// the present entries of the others. It holds no lock for long.
+// the present entries of the others, and those of the records that it failed at. It
+// holds no lock for long.
 func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueEntry, err error) {
-	slices.SortFunc(entries, func(a, b dueEntry) int { return bytes.Compare(a.id[:], b.id[:]) })
-	entries = slices.CompactFunc(entries, func(a, b dueEntry) bool { return a.id == b.id })
-	for group := range fileGroups(entries, func(e dueEntry) ID { return e.id }) {
+	for group := range fileGroups(earliest(entries), func(e dueEntry) ID { return e.id }) {
 		before := w.deleted
 		var live []dueEntry
 		err := w.locked(ctx, group[0].id, func() (err error) {
@@ -150,11 +165,28 @@ func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueE
 		})
 		tally.Add(ctx, w.deleted-before)
 		if err != nil {
+			live = group
+		}
+		if err := w.goOn(ctx, err); err != nil {
 			return nil, err
 		}
 		again = append(again, live...)
 	}
 	return again, nil
+}
+
+// earliest sorts entries by their IDs and leaves one of each, with the earliest
+// times of all.
+func earliest(entries []dueEntry) (list []dueEntry) {
+	slices.SortFunc(entries, func(a, b dueEntry) int { return bytes.Compare(a.id[:], b.id[:]) })
+	for _, e := range entries {
+		if n := len(list); n == 0 || list[n-1].id != e.id {
+			list = append(list, e)
+		} else {
+			list[n-1].Access = list[n-1].Earlier(e.Access)
+		}
+	}
+	return list
 }
 
 // visitGroup does so for records under one lock, which the caller holds.

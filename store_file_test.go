@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/lockfile"
 	"github.com/session2/session2/internal/record"
+	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
 )
 
@@ -686,6 +688,79 @@ func TestFileStoreLeavesNothing(t *testing.T) {
 		}
 		if left := leftovers(t, dir); len(left) > 0 {
 			t.Fatalf("seed %d, round %d: %d files are left: %.300q", seed, round, len(left), left)
+		}
+	}
+}
+
+// brokenFS fails at what has a certain name.
+type brokenFS struct {
+	fsys.FS
+	name string // a suffix
+}
+
+func (b *brokenFS) fault(name string) error {
+	if b.name != "" && strings.HasSuffix(filepath.ToSlash(name), b.name) {
+		return &fs.PathError{Op: "use", Path: name, Err: syscall.EIO}
+	}
+	return nil
+}
+
+func (b *brokenFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	if err := b.fault(name); err != nil {
+		return nil, err
+	}
+	return b.FS.OpenFile(name, flag, perm)
+}
+
+func (b *brokenFS) Rename(oldName, newName string) error {
+	if err := b.fault(newName); err != nil {
+		return err
+	}
+	return b.FS.Rename(oldName, newName)
+}
+
+func (b *brokenFS) SyncDir(name string) error {
+	if err := b.fault(name); err != nil {
+		return err
+	}
+	return b.FS.SyncDir(name)
+}
+
+// What a sweep fails at does not keep it from the rest; and later it does that, too.
+func TestFileStoreSweepsPastFailures(t *testing.T) {
+	for _, test := range []struct {
+		fails string // the bucket of the first record if empty
+		filed bool   // the entries are in buckets
+		n     int    // what is removed meanwhile
+	}{
+		{fails: "/sessions/01", n: 2},
+		{fails: "/sessions/01", filed: true, n: 2},
+		{fails: "/sessions/01/" + fileRecord(1, "").ID.String(), n: 1},
+		{fails: "/sessions/01/" + fileRecord(1, "").ID.String(), filed: true, n: 1},
+		{fails: "/new/01.old", n: 2},
+		{fails: "/due/new", n: 0},
+		{filed: true, n: 1},
+	} {
+		dir := t.TempDir()
+		b := &brokenFS{FS: fsys.OS}
+		s, err := session2.OpenFileStoreFS(b, dir, nil)
+		testsite.Must(t, err)
+		mustSave(t, s, agedRecord(1, 4), 0)
+		mustSave(t, s, agedRecord(2, 3), 0)
+		if test.filed {
+			sweeps(t, "before", s, math.MaxInt64, 0, nil)
+		}
+		if b.name = test.fails; b.name == "" {
+			b.name = filesIn(t, filepath.Join(dir, "due", "accessed"))[0]
+		}
+		n, err := s.DeleteOld(t.Context(), time.Hour)
+		if err == nil || n != test.n {
+			t.Errorf("%s fails: DeleteOld returns %d, %v, want %d and an error", b.name, n, err, test.n)
+		}
+		b.name = ""
+		sweeps(t, "in the end", s, time.Hour, 2-n, nil)
+		if left := filesIn(t, filepath.Join(dir, "sessions")); len(left) > 0 {
+			t.Errorf("left: %q", left)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (w *fileSweep) thin(ctx context.Context, t dueTree) error {
 			} else {
 				sound++
 			}
-			if err != nil {
+			if err := w.goOn(ctx, err); err != nil {
 				return err
 			}
 		}
@@ -119,7 +119,8 @@ func (b *thinning) add(ctx context.Context, w *fileSweep, path string) error {
 }
 
 // finish drops the dead entries, once it is durable that their records are gone:
-// else a power cut might bring a record back that nothing leads to.
+// else a power cut might bring a record back that nothing leads to. A bucket that
+// cannot be rewritten stays as it is.
 func (b *thinning) finish(ctx context.Context, w *fileSweep) error {
 	for i, gone := range b.gone {
 		if !gone {
@@ -129,11 +130,11 @@ func (b *thinning) finish(ctx context.Context, w *fileSweep) error {
 			return err
 		}
 		if err := w.syncFolder(ID{byte(i)}); err != nil {
-			return err
+			return w.goOn(ctx, err) // another batch may have none from there
 		}
 	}
 	for i, path := range b.paths {
-		if err := w.rewrite(path, b.live[i]); err != nil {
+		if err := w.goOn(ctx, w.rewrite(path, b.live[i])); err != nil {
 			return err
 		}
 	}

@@ -25,9 +25,9 @@ import (
 //     to one of another user;
 //   - before the old user's entry is removed: likewise.
 //
-// Such an entry is dropped when somebody next lists the user's sessions, under
-// the record's lock, which a writer holds from the entry to the end. Until
-// then it costs an empty file.
+// Such an entry is dropped when somebody next lists the user's sessions, or by
+// [FileStore.TrimIndexes], under the record's lock, which a writer holds from the
+// entry to the end. Until then it costs an empty file.
 
 // IterUser implements [UserStore].
 func (s *FileStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
@@ -154,6 +154,8 @@ func (s *FileStore) userIDs(ctx context.Context, user string) ([]ID, error) {
 	}
 	return ids, err
 }
+
+const userHashSize = sha256.Size
 
 func (s *FileStore) userFolder(user string) string {
 	sum := sha256.Sum256([]byte(user))

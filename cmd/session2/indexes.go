@@ -12,6 +12,7 @@ import (
 type indexedStore interface {
 	CheckIndexes(ctx context.Context) (users, due []session2.ID, err error)
 	RebuildIndexes(ctx context.Context) error
+	TrimIndexes(ctx context.Context) error
 }
 
 var _ indexedStore = (*session2.FileStore)(nil)
@@ -39,7 +40,7 @@ func (j *job) checkIndexes(ctx context.Context) error {
 }
 
 // mendIndexes rebuilds the indexes of a store if a record is missing from one of
-// them, and returns how many are.
+// them, and returns how many are. It drops the entries that lead to no record anyway.
 func mendIndexes(ctx context.Context, store session2.Store) (int, error) {
 	s, ok := store.(indexedStore)
 	if !ok {
@@ -47,8 +48,11 @@ func mendIndexes(ctx context.Context, store session2.Store) (int, error) {
 	}
 	users, due, err := s.CheckIndexes(ctx)
 	missing := len(union(users, due))
-	if err != nil || missing == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if missing == 0 {
+		return 0, s.TrimIndexes(ctx)
 	}
 	return missing, s.RebuildIndexes(ctx)
 }

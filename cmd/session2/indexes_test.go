@@ -74,3 +74,18 @@ func TestCheckFindsMissingEntries(t *testing.T) {
 	session(t, "delete-user", "-json", url, "alice").want(0).number("deleted", 3)
 	session(t, "delete-old", "-json", "-age", "30d", url).want(0).number("deleted", 5)
 }
+
+// TestSetupDropsStrayEntries leaves an entry by user behind, as a killed writer does:
+// setup removes it though no record is missing from an index.
+func TestSetupDropsStrayEntries(t *testing.T) {
+	url, dir, _ := indexedFiles(t)
+	entries, err := filepath.Glob(filepath.Join(dir, "users", "*", "*", "*"))
+	must(t, err)
+	stray := filepath.Join(filepath.Dir(entries[0]), strings.Repeat("0", 32))
+	must(t, os.WriteFile(stray, nil, 0o600))
+	session(t, "setup", "-json", url).want(0).number("missing", 0)
+	if _, err := os.Lstat(stray); !os.IsNotExist(err) {
+		t.Errorf("the stray entry: got %v, want that it is gone", err)
+	}
+	session(t, "delete-user", "-json", url, "alice").want(0).number("deleted", 3)
+}

@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
 )
 
@@ -75,6 +76,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Later returns the later of each of the two times.
 func (a Access) Later(b Access) Access {
 	return Access{max(a.Accessed, b.Accessed), max(a.Expires, b.Expires)}
+}
+
+// Earlier returns the earlier of each of the two times.
+func (a Access) Earlier(b Access) Access {
+	return Access{min(a.Accessed, b.Accessed), min(a.Expires, b.Expires)}
 }
 
 // Append appends the whole record to dst.
@@ -162,6 +168,57 @@ func User(b []byte) string {
 	}
 	user, _, _ := cutSized(b[HeadSize+fixedSize:])
 	return string(user)
+}
+
+// Size returns how long the whole record is that r begins with, as its own
+// lengths say, so that whoever reads it need not trust the size that a file has. It
+// is 0 if the lengths are not there, or if the format is none. For another format,
+// which lays out the body otherwise, it is the given size of r if the checksum of
+// all the body is right.
+func Size(r io.ReaderAt, size int64) (int64, error) {
+	b := make([]byte, 4)
+	n := int64(HeadSize)
+	if ok, err := readFull(r, b[:1], n); !ok || b[0] == 0 {
+		return 0, err
+	}
+	if b[0] != format {
+		return sumSized(r, size)
+	}
+	n += fixedSize
+	for range 2 { // the user and the data
+		if ok, err := readFull(r, b[:4], n); !ok {
+			return 0, err
+		}
+		n += 4 + int64(binary.BigEndian.Uint32(b))
+	}
+	return n + sumSize, nil
+}
+
+// sumSized returns size if the body of what r holds has the right checksum, and
+// else 0. It keeps a piece of it in memory.
+func sumSized(r io.ReaderAt, size int64) (int64, error) {
+	body := size - HeadSize - sumSize
+	if body < 0 {
+		return 0, nil
+	}
+	h := crc32.New(castagnoli)
+	if n, err := io.Copy(h, io.NewSectionReader(r, HeadSize, body)); n < body || err != nil {
+		return 0, err
+	}
+	sum := make([]byte, sumSize)
+	if ok, err := readFull(r, sum, HeadSize+body); !ok || h.Sum32() != binary.BigEndian.Uint32(sum) {
+		return 0, err
+	}
+	return size, nil
+}
+
+// readFull fills b from off on, and reports whether there was enough.
+func readFull(r io.ReaderAt, b []byte, off int64) (ok bool, err error) {
+	n, err := r.ReadAt(b, off)
+	if n == len(b) || err == io.EOF {
+		return n == len(b), nil
+	}
+	return false, err
 }
 
 // AppendBody appends to dst all of r but the access.

@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -185,4 +186,30 @@ func FuzzDecodeBody(f *testing.F) {
 		record.DecodeBody(b)
 		record.DecodeBody([]byte(sum(string(b))))
 	})
+}
+
+// A record says its size itself, and what is no record says none.
+func TestSize(t *testing.T) {
+	for _, r := range samples() {
+		b := encode(t, r)
+		for _, more := range []int{0, 1, 1 << 20} {
+			long := append(b[:len(b):len(b)], make([]byte, more)...)
+			if n, err := record.Size(bytes.NewReader(long), int64(len(long))); n != int64(len(b)) || err != nil {
+				t.Errorf("a record of %d bytes, and %d more: Size returns %d, %v", len(b), more, n, err)
+			}
+		}
+		later := append(b[:record.HeadSize:record.HeadSize], sum("\x02 whatever a newer program writes")...)
+		if n, err := record.Size(bytes.NewReader(later), int64(len(later))); n != int64(len(later)) || err != nil {
+			t.Errorf("format 2: Size returns %d, %v, want %d", n, err, len(later))
+		}
+		later = append(later, 0)
+		if n, err := record.Size(bytes.NewReader(later), int64(len(later))); n != 0 || err != nil {
+			t.Errorf("format 2, and one byte more: Size returns %d, %v, want 0", n, err)
+		}
+	}
+	for _, none := range []int{0, record.HeadSize, record.HeadSize + 1, 1000} {
+		if n, err := record.Size(bytes.NewReader(make([]byte, none)), int64(none)); n != 0 || err != nil {
+			t.Errorf("%d zeros: Size returns %d, %v, want 0", none, n, err)
+		}
+	}
 }

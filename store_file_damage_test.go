@@ -1,9 +1,12 @@
 package session2_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"math"
 	"os"
@@ -12,10 +15,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -223,6 +228,124 @@ func TestFileStoreRebuildsBesideWriters(t *testing.T) {
 	}
 	users, due, err := stores[0].CheckIndexes(t.Context())
 	if len(users)+len(due) > 0 || err != nil {
+		t.Errorf("CheckIndexes: got %v, %v, %v, want none", users, due, err)
+	}
+}
+
+// strayEntries leaves n entries by user behind as writers do that die between entry
+// and record: each at a user of its own, and at alice.
+func strayEntries(t *testing.T, dir string, n byte) {
+	t.Helper()
+	for i := range n {
+		s, err := session2.OpenFileStoreFS(recordlessFS{fsys.OS}, dir, &session2.FileOptions{NoSync: true})
+		testsite.Must(t, err)
+		for _, user := range []string{"alice", fmt.Sprint("user", i)} {
+			rec := fileRecord(100+i, user)
+			rec.ID[1] = byte(len(user))
+			if err := s.Save(t.Context(), rec, 0); err == nil {
+				t.Fatal("saved by a writer that dies")
+			}
+		}
+	}
+}
+
+// recordlessFS fails at each record, and removes nothing.
+type recordlessFS struct{ fsys.FS }
+
+func (recordlessFS) Remove(name string) error { return errFull }
+
+func (d recordlessFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	if fsys.IsTemp(name) && strings.Contains(filepath.ToSlash(name), "/sessions/") {
+		return nil, errFull
+	}
+	return d.FS.OpenFile(name, flag, perm)
+}
+
+// Entries by user that killed writers leave, and their directories, are gone after
+// a trimming and after a rebuilding; those of living sessions stay.
+func TestFileStoreTrimsStrayEntries(t *testing.T) {
+	for name, trim := range map[string]func(s *session2.FileStore) error{
+		"TrimIndexes":    func(s *session2.FileStore) error { return s.TrimIndexes(t.Context()) },
+		"RebuildIndexes": func(s *session2.FileStore) error { return s.RebuildIndexes(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openFile(t, dir, nil)
+			for i := range byte(5) {
+				mustSave(t, s, fileRecord(i, "alice"), 0)
+			}
+			before := filesIn(t, filepath.Join(dir, "users"))
+			strayEntries(t, dir, 10)
+			entry := filepath.Join(dir, "users", before[0]) // of another user's record
+			other := filepath.Join(dir, "users", "00", strings.Repeat("0", 64))
+			testsite.Must(t, os.MkdirAll(other, 0o700))
+			testsite.Must(t, os.WriteFile(filepath.Join(other, filepath.Base(entry)), nil, 0o600))
+			if got := filesIn(t, filepath.Join(dir, "users")); len(got) != 5+20+1 {
+				t.Fatalf("%d entries before, want 26", len(got))
+			}
+			testsite.Must(t, trim(s))
+			if got := filesIn(t, filepath.Join(dir, "users")); !slices.Equal(got, before) {
+				t.Errorf("got %d entries, want %d", len(got), len(before))
+			}
+			if dirs, _ := filepath.Glob(filepath.Join(dir, "users", "*", "*")); len(dirs) != 1 {
+				t.Errorf("users' directories: got %q, want alice's", dirs)
+			}
+			if n := countUser(t, s, "alice"); n != 5 {
+				t.Errorf("IterUser yields %d sessions, want 5", n)
+			}
+		})
+	}
+}
+
+// A trimming ends with its context.
+func TestFileStoreTrimsUntilItsContextEnds(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir, nil)
+	strayEntries(t, dir, 3)
+	ctx := &endingContext{Context: t.Context(), looks: 5, done: make(chan struct{})}
+	if err := s.TrimIndexes(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+	}
+}
+
+// A trimming beside writers loses no entry of theirs.
+func TestFileStoreTrimsBesideWriters(t *testing.T) {
+	s := openFile(t, t.TempDir(), &session2.FileOptions{NoSync: true})
+	var wg sync.WaitGroup
+	for w := range byte(4) {
+		wg.Go(func() {
+			for i := range byte(40) {
+				rec := fileRecord(i%4, "ada")
+				rec.ID[1], rec.ID[15] = w, i
+				err := s.Save(t.Context(), rec, 0)
+				rec.Version, rec.User = 2, "bob"
+				err = errors.Join(err, s.Save(t.Context(), rec, 1))
+				if i%2 == 0 {
+					err = errors.Join(err, s.Delete(t.Context(), rec.ID))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for range 3 {
+		testsite.Must(t, s.RebuildIndexes(t.Context()))
+	}
+	for trimming := true; trimming; {
+		select {
+		case <-done:
+			trimming = false
+		default:
+		}
+		testsite.Must(t, s.TrimIndexes(t.Context()))
+	}
+	if n := countUser(t, s, "bob"); n != 4*20 {
+		t.Errorf("IterUser yields %d sessions, want %d", n, 4*20)
+	}
+	if users, due, err := s.CheckIndexes(t.Context()); len(users)+len(due) > 0 || err != nil {
 		t.Errorf("CheckIndexes: got %v, %v, %v, want none", users, due, err)
 	}
 }
@@ -519,5 +642,174 @@ func TestFileStoreDeletesUserInGroups(t *testing.T) {
 	slices.SortFunc(keep, func(a, b session2.ID) int { return strings.Compare(a.String(), b.String()) })
 	if !slices.Equal(left, keep) {
 		t.Errorf("left are %v, want %v", left, keep)
+	}
+}
+
+// readingFS notes how many bytes are read from files, and the most at once.
+type readingFS struct {
+	fsys.FS
+	all, most atomic.Int64
+}
+
+func (r *readingFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
+	f, err := r.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return readingFile{f, r}, nil
+}
+
+type readingFile struct {
+	fsys.File
+	fs *readingFS
+}
+
+func (f readingFile) ReadAt(b []byte, off int64) (int, error) {
+	f.fs.all.Add(int64(len(b)))
+	f.fs.most.Store(max(f.fs.most.Load(), int64(len(b))))
+	return f.File.ReadAt(b, off)
+}
+
+// longSize is that of a file that takes too much memory when it is read whole.
+const longSize = 1 << 28
+
+// A record's file that somebody has made very long is corrupt, which is found out
+// without reading it.
+func TestFileStoreOverlongRecord(t *testing.T) {
+	rec := fileRecord(1, "ada")
+	file := func(n int64) func(t *testing.T, name string) {
+		return func(t *testing.T, name string) { testsite.Must(t, os.Truncate(name, n)) }
+	}
+	damages := map[string]func(t *testing.T, name string){
+		"longer": file(longSize),
+		"zeros": func(t *testing.T, name string) {
+			file(0)(t, name)
+			file(longSize)(t, name)
+		},
+		"long user": func(t *testing.T, name string) {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			testsite.Must(t, err)
+			_, err = f.WriteAt([]byte{0x0f, 0xff, 0xff, 0xff}, 2*20+33)
+			testsite.Must(t, errors.Join(err, f.Close()))
+			file(longSize)(t, name)
+		},
+	}
+	calls := map[string]func(ctx context.Context, s *session2.FileStore) error{
+		"Load": func(ctx context.Context, s *session2.FileStore) error { _, err := s.Load(ctx, rec.ID); return err },
+		"Save": func(ctx context.Context, s *session2.FileStore) error { return s.Save(ctx, rec, 0) },
+		"Iter": func(ctx context.Context, s *session2.FileStore) (err error) {
+			for _, err = range s.Iter(ctx) {
+			}
+			return err
+		},
+		"Touch": func(ctx context.Context, s *session2.FileStore) error {
+			return s.Touch(ctx, rec.ID, rec.Accessed, rec.Expires)
+		},
+		"Delete":         func(ctx context.Context, s *session2.FileStore) error { return s.Delete(ctx, rec.ID) },
+		"DeleteOld":      func(ctx context.Context, s *session2.FileStore) error { _, err := s.DeleteOld(ctx, 0); return err },
+		"DeleteUser":     func(ctx context.Context, s *session2.FileStore) error { _, err := s.DeleteUser(ctx, "ada"); return err },
+		"CheckIndexes":   func(ctx context.Context, s *session2.FileStore) error { _, _, err := s.CheckIndexes(ctx); return err },
+		"RebuildIndexes": func(ctx context.Context, s *session2.FileStore) error { return s.RebuildIndexes(ctx) },
+	}
+	for damage, do := range damages {
+		for name, call := range calls {
+			t.Run(damage+" "+name, func(t *testing.T) {
+				r := &readingFS{FS: fsys.OS}
+				dir := t.TempDir()
+				s, err := session2.OpenFileStoreFS(r, dir, &session2.FileOptions{NoSync: true})
+				testsite.Must(t, err)
+				mustSave(t, s, rec, 0)
+				do(t, sessionFile(dir, rec.ID))
+				r.all.Store(0)
+				if err := call(t.Context(), s); err != nil && !errors.Is(err, session2.ErrCorrupt) {
+					t.Errorf("got %v, want %v or no error", err, session2.ErrCorrupt)
+				}
+				if n := r.all.Load(); n > 1<<16 {
+					t.Errorf("reads %d bytes", n)
+				}
+				_, err = s.Load(t.Context(), rec.ID)
+				if name == "Load" || name == "Iter" { // they have set it aside
+					if _, err := os.Lstat(filepath.Join(dir, "corrupt", rec.ID.String())); err != nil {
+						t.Error(err)
+					}
+				}
+				if !errors.Is(err, session2.ErrCorrupt) && !errors.Is(err, session2.ErrNotFound) {
+					t.Errorf("Load: got %v", err)
+				}
+			})
+		}
+	}
+}
+
+// A record may be long, also one in a later format, which stays where it is.
+func TestFileStoreLongRecord(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir, &session2.FileOptions{NoSync: true})
+	for i, user := range []string{"ada", string(make([]byte, 3<<20))} {
+		rec := fileRecord(byte(i), user)
+		rec.Data = bytes.Repeat([]byte("data"), 1<<20)
+		mustSave(t, s, rec, 0)
+		got, err := s.Load(t.Context(), rec.ID)
+		if err != nil || got.User != user || !bytes.Equal(got.Data, rec.Data) {
+			t.Errorf("Load of a record with %d bytes of data: got %d, %v", len(rec.Data), len(got.Data), err)
+		}
+	}
+	name := sessionFile(dir, fileRecord(0, "").ID)
+	b, err := os.ReadFile(name)
+	testsite.Must(t, err)
+	b[40] = 2
+	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[40:len(b)-4], crc32.MakeTable(crc32.Castagnoli)))
+	testsite.Must(t, os.WriteFile(name, b, 0o600))
+	for range 2 {
+		if _, err := s.Load(t.Context(), fileRecord(0, "").ID); !errors.Is(err, session2.ErrCorrupt) {
+			t.Errorf("Load of a later format: got %v, want %v", err, session2.ErrCorrupt)
+		}
+	}
+	if _, err := os.Lstat(name); err != nil {
+		t.Errorf("a record in a later format was set aside: %v", err)
+	}
+}
+
+// A file of entries that somebody has made very long is read in pieces, and what is
+// valid in it counts.
+func TestFileStoreOverlongIndex(t *testing.T) {
+	for _, filed := range []bool{false, true} {
+		r := &readingFS{FS: fsys.OS}
+		dir := t.TempDir()
+		s, err := session2.OpenFileStoreFS(r, dir, &session2.FileOptions{NoSync: true})
+		testsite.Must(t, err)
+		mustSave(t, s, fileRecord(1, "ada"), 0)
+		if filed {
+			_, err := s.DeleteOld(t.Context(), math.MaxInt64)
+			testsite.Must(t, err)
+		}
+		for _, name := range filesIn(t, filepath.Join(dir, "due")) {
+			testsite.Must(t, os.Truncate(filepath.Join(dir, "due", name), longSize/4))
+		}
+		if !filed { // behind what is no entry
+			bob := fileRecord(1, "bob")
+			bob.Version = 2
+			mustSave(t, s, bob, 1)
+			rec := fileRecord(1, "ada")
+			rec.ID[1] = 1
+			mustSave(t, s, rec, 0)
+		}
+		_, due, err := s.CheckIndexes(t.Context())
+		if len(due) > 0 || err != nil {
+			t.Errorf("filed %v: CheckIndexes: got %v, %v, want none", filed, due, err)
+		}
+		want := 2
+		if filed {
+			want = 1
+		}
+		if n, err := s.DeleteOld(t.Context(), 0); n != want || err != nil {
+			t.Errorf("filed %v: DeleteOld returns %d, %v, want %d", filed, n, err, want)
+		}
+		if most := r.most.Load(); most > 1<<17 {
+			t.Errorf("filed %v: reads %d bytes at once", filed, most)
+		}
+		if left := leftovers(t, dir); len(left) > 0 {
+			t.Errorf("filed %v: left: %q", filed, left)
+		}
 	}
 }
