@@ -65,8 +65,7 @@
 //
 // [MemoryStore] for tests, [FileStore], [BoltStore] and [GobStore] for one
 // machine, [PostgresStore] and [MySQLStore] for many; [Open] opens any of them
-// by URL. When the application starts, it calls Setup where the store has it
-// ([SetupStore]). In a database each call of the protocol is one statement and
+// by URL. When the application starts, it calls [Setup]. In a database each call of the protocol is one statement and
 // one round trip, and nothing depends on the server's clock or settings.
 //
 // # Writing a store

@@ -360,9 +360,7 @@ func ExampleSetupStore() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if s, ok := store.(session2.SetupStore); ok { // when the application starts
-		fmt.Println(s.Setup(context.Background()))
-	}
+	fmt.Println(session2.Setup(context.Background(), store)) // when the application starts
 	// Output: <nil>
 }
 

@@ -65,22 +65,27 @@ func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 // it cannot be decoded as a T. If another request commits first, f is called again
 // with that one's value: of any number of increments at once, none is lost. So f
 // may run several times, and must do nothing but compute; it must not change s. What
-// Get then returns is what this request made of the value that it knew: if a number
-// must be told apart from all others, call [Session.Commit] before Get.
-func (k Key[T]) Update(s *Session, f func(T) T) {
+// Update and Get then return is what this request made of the value that it knew: if a
+// number must be told apart from all others, call [Session.Commit] before Get. A value
+// that cannot be encoded is in Session.Err, and the zero T is returned.
+func (k Key[T]) Update(s *Session, f func(T) T) T {
+	var zero T
 	for range maxReplays {
 		was := s.updated(k.name)
 		v, _ := k.decode(s, was.data, was.ok)
-		data, err := k.encode(s, f(v)) // without a lock: f is the application's
+		v = f(v) // without a lock: f is the application's
+		data, err := k.encode(s, v)
 		if err != nil {
 			s.refuse(err)
-			return
+			return zero
 		}
 		if s.update(k.name, was, data, func(st *state) error { return k.apply(s, st, f) }) {
-			return
+			return v
 		}
 	}
-	s.refuse(fmt.Errorf("session2: update %q: the key is changed without end while the function runs: by the function itself, or by other goroutines of the request", k.name))
+	s.refuse(fmt.Errorf("session2: update %q: the key is changed without end while the function runs: "+
+		"by the function itself, or by other goroutines of the request", k.name))
+	return zero
 }
 
 // apply is Update for the record of another request.

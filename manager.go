@@ -97,6 +97,46 @@ func (m *Manager) Revoke(ctx context.Context, id ID) error {
 	return nil
 }
 
+// Info is what a user may be told of one of their sessions.
+type Info struct {
+	ID                         ID // for [Manager.Revoke]
+	Created, Accessed, Expires time.Time
+	RemoteAddr, UserAgent      string // of the request that began it
+}
+
+// Sessions lists the sessions of user in this manager's realm, in no particular
+// order, such as for a page of the user's devices (ASVS 7.5.2). Sessions that have
+// expired are not among them. One that cannot be read is yielded as an error matching
+// ErrCorrupt, and the iteration goes on; after any other error it ends. For "", who is
+// nobody, there are none. A store that is neither a [UserStore] nor an [IterStore]
+// yields errors.ErrUnsupported.
+func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, error] {
+	return func(yield func(Info, error) bool) {
+		if user == "" {
+			return
+		}
+		for rec, err := range m.iterUser(ctx, userKey(m.cfg.Realm, user)) {
+			var st *state
+			if err == nil {
+				st, err = decodeRecord(rec)
+			}
+			switch {
+			case err != nil:
+				if !yield(Info{ID: rec.ID}, err) || !errors.Is(err, ErrCorrupt) {
+					return
+				}
+			case !m.cfg.expired(st, microNow()) && !yield(m.info(st), nil):
+				return
+			}
+		}
+	}
+}
+
+func (m *Manager) info(st *state) Info {
+	return Info{ID: st.id, Created: st.created.time(), Accessed: st.accessed.time(),
+		Expires: min(st.expires, m.cfg.expiry(st)).time(), RemoteAddr: st.remote, UserAgent: st.agent}
+}
+
 // RevokeUser ends all sessions of user in this manager's realm, and returns their
 // number (ASVS 7.4.2). A login that commits at the same time is either ended or
 // comes after. For "", who is nobody, it ends none. Where the request's own

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"strings"
 	"sync"
@@ -688,6 +689,97 @@ func TestCleanupOutlivesAFailingStore(t *testing.T) {
 		<-done
 		if n := st.Events.Count(session2.EventStoreError); n != 3 || records(t, store) != 0 {
 			t.Errorf("%d failures told, %d records left; want 3 and none", n, records(t, store))
+		}
+	})
+}
+
+// Setup and Close are for any store, whatever it can do.
+func TestSetupAndCloseOfAnyStore(t *testing.T) {
+	plain := struct{ session2.Store }{session2.NewMemoryStore()}
+	testsite.Must(t, session2.Setup(t.Context(), plain))
+	testsite.Must(t, session2.Close(plain))
+	testsite.Must(t, session2.Setup(t.Context(), unsupportedSetup{plain}))
+	file, err := session2.OpenFileStore(t.TempDir(), nil)
+	testsite.Must(t, err)
+	testsite.Must(t, session2.Setup(t.Context(), file))
+	testsite.Must(t, session2.Close(file))
+	if err := session2.Setup(t.Context(), file); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Setup after Close = %v, want ErrClosed", err)
+	}
+}
+
+// unsupportedSetup wraps a store that has nothing to set up.
+type unsupportedSetup struct{ session2.Store }
+
+func (unsupportedSetup) Setup(context.Context) error { return errors.ErrUnsupported }
+
+// Sessions lists what is the user's in the manager's realm, and nothing else.
+func TestSessionsOfAUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, store := range map[string]session2.Store{
+			"by index": session2.NewMemoryStore(),
+			"by Iter": struct {
+				session2.Store
+				session2.IterStore
+			}{session2.NewMemoryStore(), nil},
+		} {
+			if s, ok := store.(struct {
+				session2.Store
+				session2.IterStore
+			}); ok {
+				s.IterStore = s.Store.(session2.IterStore)
+				store = s
+			}
+			st := testsite.NewSite(t, store, session2.Config{IdleTimeout: time.Hour})
+			admin := testsite.NewSite(t, store, session2.Config{Realm: "admin"})
+			old := st.Login("alice")
+			time.Sleep(59 * time.Minute)
+			b := st.Login("alice")
+			st.Login("bob")
+			admin.Login("alice")
+			list := func() (ids []session2.ID) {
+				for info, err := range st.M.Sessions(t.Context(), "alice") {
+					testsite.Must(t, err)
+					ids = append(ids, info.ID)
+					if info.Created.IsZero() || !info.Expires.After(info.Accessed) || info.RemoteAddr == "" {
+						t.Errorf("%s: %+v", name, info)
+					}
+				}
+				return ids
+			}
+			if ids := list(); len(ids) != 2 {
+				t.Errorf("%s: %d sessions, want 2", name, len(ids))
+			}
+			time.Sleep(2 * time.Minute) // the older one has expired
+			ids := list()
+			if len(ids) != 1 {
+				t.Fatalf("%s: sessions %v, want one", name, ids)
+			}
+			testsite.Must(t, st.M.Revoke(t.Context(), ids[0]))
+			if ids := list(); len(ids) != 0 || st.UserOf(b) != "" || st.UserOf(old) != "" {
+				t.Errorf("%s: sessions %v are left", name, ids)
+			}
+			for range st.M.Sessions(t.Context(), "") {
+				t.Errorf("%s: nobody has a session", name)
+			}
+		}
+		none := testsite.NewSite(t, struct{ session2.Store }{session2.NewMemoryStore()}, session2.Config{})
+		for _, err := range none.M.Sessions(t.Context(), "alice") {
+			if !errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("without an index: %v", err)
+			}
+		}
+	})
+}
+
+func TestUpdateReturnsWhatItSet(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	n := session2.NewKey[int]("n")
+	st.Do(&testsite.Browser{}, func(s *session2.Session) {
+		for want := 1; want < 4; want++ {
+			if got := n.Update(s, func(n int) int { return n + 1 }); got != want {
+				t.Errorf("Update = %d, want %d", got, want)
+			}
 		}
 	})
 }

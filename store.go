@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"time"
 
@@ -91,7 +92,7 @@ type Version uint64
 type Record struct {
 	ID       ID
 	Version  Version
-	User     string    // who is signed in; "" if nobody; indexed by a UserStore
+	User     string    // who is signed in; "" if nobody; indexed by a UserStore; at most 1024 bytes, or Save may be ErrTooLarge
 	Created  time.Time // when the session began
 	Accessed time.Time // when it was last used, to the manager's AccessResolution
 	Expires  time.Time // from then on the record counts as absent
@@ -137,8 +138,9 @@ type Store interface {
 	// error.
 	Delete(ctx context.Context, id ID) error
 
-	// Has reports whether there is a record. Its answer is old by the time it
-	// is read: never decide a Save by it.
+	// Has reports whether there is a record, without reading it. It is for tools
+	// and tests: a Manager never calls it. Its answer is old by the time it is
+	// read: never decide a Save by it.
 	Has(ctx context.Context, id ID) (bool, error)
 }
 
@@ -147,6 +149,30 @@ type Store interface {
 // data. An application calls it when it starts.
 type SetupStore interface {
 	Setup(ctx context.Context) error
+}
+
+// Setup prepares a store where that is needed (see [SetupStore]). It returns nil for
+// a store that has nothing to prepare.
+func Setup(ctx context.Context, store Store) error {
+	s, ok := store.(SetupStore)
+	if !ok {
+		return nil
+	}
+	err := s.Setup(ctx)
+	if errors.Is(err, errors.ErrUnsupported) { // of a wrapper whose store has none
+		return nil
+	}
+	return err
+}
+
+// Close closes a store that is an [io.Closer], as those of this package are. It
+// returns nil for one that is not.
+func Close(store Store) error {
+	c, ok := store.(io.Closer)
+	if !ok {
+		return nil
+	}
+	return c.Close()
 }
 
 // DeleteOldStore is a Store that can sweep. DeleteOld removes the records that
@@ -178,7 +204,8 @@ type TouchStore interface {
 // UserStore is a Store with an index from users to their sessions. Both
 // methods cost what the user's own sessions cost, not what the store holds.
 // IterUser follows the rules of [IterStore]. DeleteUser removes all of them but
-// those named by keep, in batches, and returns the number of records removed. For the empty user, who is nobody, both find nothing.
+// those named by keep, in batches, and returns the number of records removed. For
+// the empty user, who is nobody, both find nothing.
 type UserStore interface {
 	IterUser(ctx context.Context, user string) iter.Seq2[Record, error]
 	DeleteUser(ctx context.Context, user string, keep ...ID) (int, error)

@@ -1,11 +1,13 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +31,7 @@ type FileStore struct {
 	fs     fsys.FS
 	dir    string // absolute, without symbolic links
 	sync   bool
+	logger *slog.Logger
 	shared bool
 	closed atomic.Bool
 	locks  [256]*lockfile.Mutex // by the ID's first byte
@@ -51,6 +54,10 @@ type FileOptions struct {
 	// another user is admitted if its group is one of this process's. Where the
 	// system has no such groups, the option changes nothing.
 	SharedGroup bool
+
+	// Logger is told of each damaged record that is set aside. By default
+	// slog.Default().
+	Logger *slog.Logger
 }
 
 var (
@@ -95,7 +102,7 @@ func openFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error
 }
 
 func newFileStore(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error) {
-	s := &FileStore{fs: fs, sync: !opts.NoSync, shared: opts.SharedGroup}
+	s := &FileStore{fs: fs, sync: !opts.NoSync, shared: opts.SharedGroup, logger: cmp.Or(opts.Logger, slog.Default())}
 	if err := s.place(dir); err != nil {
 		return nil, err
 	}

@@ -813,3 +813,24 @@ func TestFileStoreOverlongIndex(t *testing.T) {
 		}
 	}
 }
+
+// A record that is set aside is said to be, once, without anything of what it held.
+func TestFileStoreLogsWhatItSetsAside(t *testing.T) {
+	dir, log := t.TempDir(), &testsite.Log{}
+	s := openFile(t, dir, &session2.FileOptions{Logger: log.Logger()})
+	rec := fileRecord(1, "ada")
+	rec.Data = []byte("a secret of ada's")
+	mustSave(t, s, rec, 0)
+	file := filepath.Join(dir, "sessions", "01", rec.ID.String())
+	b, err := os.ReadFile(file)
+	testsite.Must(t, err)
+	b[len(b)-1]++
+	testsite.Must(t, os.WriteFile(file, b, 0o600))
+	for range 2 {
+		s.Load(t.Context(), rec.ID)
+	}
+	text := log.String()
+	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, rec.ID.String()) || strings.Contains(text, "secret") {
+		t.Errorf("the log says %q", text)
+	}
+}

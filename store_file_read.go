@@ -19,6 +19,7 @@ func (s *FileStore) lookup(id ID) (r record.Record, found bool, err error) {
 		if err := s.fs.Rename(s.file(id), s.path("corrupt", id.String())); err != nil {
 			return record.Record{}, false, err
 		}
+		s.logger.Error("session2: file store: a damaged record is set aside", "path", s.path("corrupt", id.String()), "err", err)
 	}
 	return r, found, err
 }

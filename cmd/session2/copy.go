@@ -75,17 +75,17 @@ func (c *copying) open(ctx context.Context) error {
 		c.bar.note("session2: there was no store at " + to.String() + ": made one")
 	}
 	if !c.dry {
-		return prepare(ctx, c.to)
+		return session2.Setup(ctx, c.to)
 	}
 	if _, err := c.to.Has(ctx, session2.ID{}); errors.Is(err, sqlstore.ErrNoTable) {
-		err = closeStore(c.to)
+		err = session2.Close(c.to)
 		c.to = session2.NewMemoryStore()
 		return err
 	}
 	return nil
 }
 
-func (c *copying) close() error { return errors.Join(closeStore(c.from), closeStore(c.to)) }
+func (c *copying) close() error { return errors.Join(session2.Close(c.from), session2.Close(c.to)) }
 
 // outcome is what became of a record.
 type outcome string

@@ -249,7 +249,7 @@ func withStore(f func(ctx context.Context, j *job) error) func(context.Context, 
 		if j.store, err = j.where.open(ctx, false); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, closeStore(j.store)) }()
+		defer func() { err = errors.Join(err, session2.Close(j.store)) }()
 		if err := j.setAside(func() error { return f(ctx, j) }); err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func with(t testing.TB, url string, f func(store session2.Store)) {
 	t.Helper()
 	store, err := session2.Open(context.Background(), url)
 	must(t, err)
-	defer func() { must(t, closeStore(store)) }()
+	defer func() { must(t, session2.Close(store)) }()
 	f(store)
 }
 

@@ -173,25 +173,6 @@ func (l location) open(ctx context.Context, create bool) (session2.Store, error)
 	}
 }
 
-func closeStore(store session2.Store) error {
-	if c, ok := store.(interface{ Close() error }); ok {
-		return c.Close()
-	}
-	return nil
-}
-
-// prepare calls the store's Setup if it has one.
-func prepare(ctx context.Context, store session2.Store) error {
-	s, ok := store.(session2.SetupStore)
-	if !ok {
-		return nil
-	}
-	if err := s.Setup(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
-	return nil
-}
-
 // setup makes what the store needs, or with -n says what that would be.
 func setup(ctx context.Context, j *job) (err error) {
 	if j.dry && j.where.missing() {
@@ -201,7 +182,7 @@ func setup(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeStore(store)) }()
+	defer func() { err = errors.Join(err, session2.Close(store)) }()
 	if s, ok := store.(interface{ Schema() []string }); ok && j.dry {
 		return j.out.result(fields{"store": j.where.String(), "schema": s.Schema()}, "%s;", strings.Join(s.Schema(), ";\n"))
 	}
@@ -210,7 +191,7 @@ func setup(ctx context.Context, j *job) (err error) {
 	}
 	entered, err := mendIndexes(ctx, store)
 	if err == nil {
-		err = prepare(ctx, store)
+		err = session2.Setup(ctx, store)
 	}
 	if err != nil {
 		return err

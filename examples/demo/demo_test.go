@@ -51,7 +51,7 @@ func (st *site) start() {
 func (st *site) stop() {
 	st.t.Helper()
 	st.server.Close()
-	if err := closeStore(st.store); err != nil {
+	if err := session2.Close(st.store); err != nil {
 		st.t.Errorf("close: %v", err)
 	}
 }

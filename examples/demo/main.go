@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeStore(store)) }()
+	defer func() { err = errors.Join(err, session2.Close(store)) }()
 	d, err := newDemo(store)
 	if err != nil {
 		return err
@@ -93,19 +93,10 @@ func openStore(ctx context.Context, url string) (session2.Store, string, error) 
 	if err != nil {
 		return nil, "", err
 	}
-	if s, ok := store.(session2.SetupStore); ok {
-		if err := s.Setup(ctx); err != nil {
-			return nil, "", errors.Join(err, closeStore(store))
-		}
+	if err := session2.Setup(ctx, store); err != nil {
+		return nil, "", errors.Join(err, session2.Close(store))
 	}
 	return store, where, nil
-}
-
-func closeStore(store session2.Store) error {
-	if c, ok := store.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // serve serves d on l, and deletes what has expired, until ctx ends. When it

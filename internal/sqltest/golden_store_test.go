@@ -83,10 +83,8 @@ func eachGolden(t *testing.T, test func(t *testing.T, g golden)) {
 			u := url.URL{Scheme: name, Path: filepath.ToSlash(filepath.Join(dir, path))}
 			store, err := session2.Open(t.Context(), u.String())
 			testsite.Must(t, err)
-			t.Cleanup(func() { store.(io.Closer).Close() })
-			if s, ok := store.(session2.SetupStore); ok {
-				testsite.Must(t, s.Setup(t.Context()))
-			}
+			t.Cleanup(func() { session2.Close(store) })
+			testsite.Must(t, session2.Setup(t.Context(), store))
 			test(t, golden{store, lists[name]})
 		})
 	}

@@ -2,7 +2,6 @@ package sqltest
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -66,12 +65,8 @@ func openAt(t *testing.T, url string) session2.Store {
 	t.Helper()
 	store, err := session2.Open(t.Context(), url)
 	testsite.Must(t, err)
-	if c, ok := store.(io.Closer); ok {
-		t.Cleanup(func() { c.Close() })
-	}
-	if s, ok := store.(session2.SetupStore); ok {
-		testsite.Must(t, s.Setup(t.Context()))
-	}
+	t.Cleanup(func() { session2.Close(store) })
+	testsite.Must(t, session2.Setup(t.Context(), store))
 	return store
 }
 
