@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/record"
 )
 
 // The errors that stores and the manager answer with. They come wrapped:
@@ -17,18 +18,18 @@ import (
 var (
 	// ErrNotFound says that no record has the ID, or that the session a
 	// change was meant for has ended meanwhile.
-	ErrNotFound = errors.New("session not found")
+	ErrNotFound = record.ErrNotFound
 
 	// ErrConflict says that a conditional Save came too late: the stored
 	// record has another version than the one it was to replace.
-	ErrConflict = errors.New("session changed meanwhile")
+	ErrConflict = record.ErrConflict
 
 	// ErrUncertain says that a Save's answer was lost and that others have
 	// written since, so that the store cannot tell whether it took effect. With
 	// a number of deleted records it says that there may be more. From
 	// a Manager it says that a commit failed and its changes may be stored all
 	// the same: a request that is repeated may apply them twice.
-	ErrUncertain = errors.New("outcome of the save is unknown")
+	ErrUncertain = record.ErrUncertain
 
 	// ErrStale says that a request's token was replaced meanwhile by a login
 	// or by Renew. Nothing of that request was stored.
@@ -36,12 +37,12 @@ var (
 
 	// ErrTooLarge says that a session's data exceed Config.MaxBytes, or what the
 	// store can hold.
-	ErrTooLarge = errors.New("session data too large")
+	ErrTooLarge = record.ErrTooLarge
 
 	// ErrCorrupt says that a record is there and cannot be read, for a reason
 	// that lies in the record and not in the store. The manager raises
 	// EventCorrupt for it and gives the client a fresh session.
-	ErrCorrupt = errors.New("session record corrupt")
+	ErrCorrupt = record.ErrCorrupt
 
 	// ErrLostUpdate says that a request read a key and then set or deleted it, and
 	// that another request had changed that key in between. Nothing of the request
@@ -49,7 +50,7 @@ var (
 	ErrLostUpdate = errors.New("update would be lost")
 
 	// ErrNotSetUp says that a call came before Setup: a table is not there.
-	ErrNotSetUp = errors.New("store not set up, call Setup first")
+	ErrNotSetUp = record.ErrNotSetUp
 )
 
 // refused reports whether an error is a definite no: nothing was changed, and

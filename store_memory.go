@@ -3,15 +3,14 @@ package session2
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io/fs"
 	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/session2/session2/internal/index"
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
 )
 
@@ -22,13 +21,22 @@ const (
 
 // MemoryStore keeps records in the memory of the process: they end with it,
 // and no other process sees them. Goroutines may share it. It is the fastest
-// store and the one for tests.
+// store and the one for tests. It promises thread safety and nothing else, and has
+// nothing to set up. Close frees the records.
 //
 // The records are spread over many shards with a lock each, so that requests
 // for different sessions seldom meet. Of a deleted record all but its slot in a
 // table is freed, and the slot is used again; a shard's table is freed when its
-// last record goes.
-type MemoryStore struct {
+// last record goes. DeleteOld holds a lock for a few records at a time.
+type MemoryStore struct{ adapter }
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore {
+	return &MemoryStore{adapter{new(memory), Capabilities{ThreadSafe: true}}}
+}
+
+// memory is the back end of a MemoryStore.
+type memory struct {
 	closed atomic.Bool // set before the shards are emptied
 	shards [memoryShards]memoryShard
 }
@@ -43,34 +51,21 @@ type memoryIndex = index.Index[memoryValue]
 // memoryFinder names some of an index's IDs.
 type memoryFinder func(x *memoryIndex) [][16]byte
 
-// memoryEntry is a Record without its ID. Its data are never changed, only
+// memoryEntry is a record without its ID. Its data are never changed, only
 // replaced, so that they may be read without the lock.
 type memoryEntry = index.Entry[memoryValue]
 
 type memoryValue struct {
-	version Version
+	version uint64
 	created int64
 	data    []byte
 }
 
-var (
-	_ Store          = (*MemoryStore)(nil)
-	_ DeleteOldStore = (*MemoryStore)(nil)
-	_ IterStore      = (*MemoryStore)(nil)
-	_ TouchStore     = (*MemoryStore)(nil)
-	_ UserStore      = (*MemoryStore)(nil)
-	_ CapableStore   = (*MemoryStore)(nil)
-)
+// Setup has nothing to do.
+func (m *memory) Setup(ctx context.Context) error { return m.ready(ctx) }
 
-// NewMemoryStore returns an empty store.
-func NewMemoryStore() *MemoryStore { return new(MemoryStore) }
-
-// Capabilities promises thread safety and nothing else.
-func (m *MemoryStore) Capabilities() Capabilities { return Capabilities{ThreadSafe: true} }
-
-// Close frees the records. Every later call answers an error matching
-// [fs.ErrClosed], but for Close itself, which may be called again.
-func (m *MemoryStore) Close() error {
+// Close frees the records.
+func (m *memory) Close() error {
 	m.closed.Store(true)
 	for i := range m.shards {
 		m.shards[i].clear()
@@ -86,7 +81,7 @@ func (s *memoryShard) clear() {
 
 // ready says why a call may not go ahead, if so. Asked under a shard's lock,
 // nil means that Close has not emptied the shard yet.
-func (m *MemoryStore) ready(ctx context.Context) error {
+func (m *memory) ready(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -98,12 +93,12 @@ func (m *MemoryStore) ready(ctx context.Context) error {
 
 // shard returns the shard of id. IDs are random; those that count up, at
 // either end, are spread as well.
-func (m *MemoryStore) shard(id ID) *memoryShard {
+func (m *memory) shard(id [16]byte) *memoryShard {
 	return &m.shards[(id[0]^id[len(id)-1])%memoryShards]
 }
 
 // get returns the entry of id, whose data belong to the store.
-func (m *MemoryStore) get(ctx context.Context, id ID) (memoryEntry, bool, error) {
+func (m *memory) get(ctx context.Context, id [16]byte) (memoryEntry, bool, error) {
 	s := m.shard(id)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -114,85 +109,67 @@ func (m *MemoryStore) get(ctx context.Context, id ID) (memoryEntry, bool, error)
 	return e, found, nil
 }
 
-// Load returns the record, or an error matching [ErrNotFound]. The caller owns
-// its Data.
-func (m *MemoryStore) Load(ctx context.Context, id ID) (Record, error) {
+// Load returns a copy of the record.
+func (m *memory) Load(ctx context.Context, id [16]byte) (record.Record, error) {
 	e, found, err := m.get(ctx, id)
 	if err == nil && !found {
-		err = ErrNotFound
+		err = record.ErrNotFound
 	}
 	if err != nil {
-		return Record{}, opError("load", id, err)
+		return record.Record{}, err
 	}
 	return memoryRecord(id, e), nil
 }
 
-func memoryRecord(id ID, e memoryEntry) Record {
-	return Record{
-		ID:       id,
-		Version:  e.Value.version,
-		User:     e.User,
-		Created:  timeMicro(e.Value.created),
-		Accessed: timeMicro(e.Accessed),
-		Expires:  timeMicro(e.Expires),
-		Data:     bytes.Clone(e.Value.data),
+func memoryRecord(id [16]byte, e memoryEntry) record.Record {
+	return record.Record{
+		ID:      id,
+		Version: e.Value.version,
+		User:    e.User,
+		Created: e.Value.created,
+		Data:    bytes.Clone(e.Value.data),
+		Access:  record.Access{Accessed: e.Accessed, Expires: e.Expires},
 	}
 }
 
 // Has reports whether there is a record.
-func (m *MemoryStore) Has(ctx context.Context, id ID) (bool, error) {
+func (m *memory) Has(ctx context.Context, id [16]byte) (bool, error) {
 	_, found, err := m.get(ctx, id)
-	return found, opError("has", id, err)
+	return found, err
 }
 
-// Save replaces the record if its version is still prev, or creates it for a
-// zero prev. It answers [ErrConflict] or [ErrNotFound] as [Store] says. The
-// store keeps a copy of the Data.
-func (m *MemoryStore) Save(ctx context.Context, rec Record, prev Version) error {
-	if err := checkSave(rec); err != nil {
-		return err
-	}
-	if err := m.ready(ctx); err != nil {
-		return opError("save", rec.ID, err)
-	}
-	return opError("save", rec.ID, m.save(ctx, rec.ID, prev, memoryEntry{
-		User:     rec.User,
-		Accessed: microTime(rec.Accessed),
-		Expires:  microTime(rec.Expires),
-		Value:    memoryValue{rec.Version, microTime(rec.Created), bytes.Clone(rec.Data)},
-	}))
-}
-
-func (m *MemoryStore) save(ctx context.Context, id ID, prev Version, e memoryEntry) error {
-	s := m.shard(id)
+// Save keeps a copy of the Data.
+func (m *memory) Save(ctx context.Context, r record.Record, prev uint64) error {
+	data := bytes.Clone(r.Data)
+	s := m.shard(r.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := m.ready(ctx); err != nil {
 		return err
 	}
-	stored, found := s.index.Get(id)
-	write, err := admit(found, stored.Value.version, e.Value.version, prev)
+	stored, found := s.index.Get(r.ID)
+	write, err := record.Admit(found, stored.Value.version, r.Version, prev)
 	if write {
-		s.index.Put(id, e)
+		s.index.Put(r.ID, memoryEntry{
+			User: r.User, Accessed: r.Accessed, Expires: r.Expires,
+			Value: memoryValue{r.Version, r.Created, data},
+		})
 	}
 	return err
 }
 
-// Delete removes the record. An absent one is no error.
-func (m *MemoryStore) Delete(ctx context.Context, id ID) error {
-	return opError("delete", id, m.update(ctx, id, func(x *memoryIndex) { x.Delete(id) }))
+// Delete removes the record.
+func (m *memory) Delete(ctx context.Context, id [16]byte) error {
+	return m.update(ctx, id, func(x *memoryIndex) { x.Delete(id) })
 }
 
-// Touch moves Accessed and Expires forward, each by itself and never back. An
-// absent record is no error.
-func (m *MemoryStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
-	return opError("touch", id, m.update(ctx, id, func(x *memoryIndex) {
-		x.Touch(id, microTime(accessed), microTime(expires))
-	}))
+// Touch moves the record's access forward.
+func (m *memory) Touch(ctx context.Context, id [16]byte, to record.Access) error {
+	return m.update(ctx, id, func(x *memoryIndex) { x.Touch(id, to.Accessed, to.Expires) })
 }
 
 // update lets f change the index that id belongs to.
-func (m *MemoryStore) update(ctx context.Context, id ID, f func(*memoryIndex)) error {
+func (m *memory) update(ctx context.Context, id [16]byte, f func(*memoryIndex)) error {
 	s := m.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,30 +180,20 @@ func (m *MemoryStore) update(ctx context.Context, id ID, f func(*memoryIndex)) e
 	return nil
 }
 
-// DeleteOld removes the records that were not accessed for age or have
-// expired, and returns their number. It finds them by index and holds a lock
-// for a few of them at a time.
-func (m *MemoryStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
-	if err := checkAge(age); err != nil {
-		return 0, err
-	}
-	now := time.Now()
-	return m.deleteAll(ctx, "delete old", func(x *memoryIndex) [][16]byte {
-		return x.Due(microTime(now), microTime(now.Add(-age)), memoryBatch)
-	})
+// DeleteOld removes what is due, and holds a lock for a few records at a time.
+func (m *memory) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
+	return m.deleteAll(ctx, func(x *memoryIndex) [][16]byte { return x.Due(expires, accessed, memoryBatch) })
 }
 
-// DeleteUser ends all sessions of the user but those to keep, and returns their
-// number. For the
-// empty user there are none.
-func (m *MemoryStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
-	return m.deleteAll(ctx, "delete user", func(x *memoryIndex) [][16]byte {
+// DeleteUser removes the user's records but those to keep.
+func (m *memory) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (int, error) {
+	return m.deleteAll(ctx, func(x *memoryIndex) [][16]byte {
 		return slices.DeleteFunc(x.User(user), func(id [16]byte) bool { return slices.Contains(keep, id) })
 	})
 }
 
 // deleteAll removes what find names, shard by shard, until it names no more.
-func (m *MemoryStore) deleteAll(ctx context.Context, op string, find memoryFinder) (int, error) {
+func (m *memory) deleteAll(ctx context.Context, find memoryFinder) (int, error) {
 	total := 0
 	for i := range m.shards {
 		for {
@@ -234,7 +201,7 @@ func (m *MemoryStore) deleteAll(ctx context.Context, op string, find memoryFinde
 			total += n
 			tally.Add(ctx, n)
 			if err != nil {
-				return total, fmt.Errorf("session2: %s: %w", op, err)
+				return total, err
 			}
 			if n == 0 {
 				break
@@ -246,7 +213,7 @@ func (m *MemoryStore) deleteAll(ctx context.Context, op string, find memoryFinde
 
 // deleteSome removes what find names now. Both happen under one lock, so that
 // a record saved or touched meanwhile is judged by what it is now.
-func (m *MemoryStore) deleteSome(ctx context.Context, s *memoryShard, find memoryFinder) (int, error) {
+func (m *memory) deleteSome(ctx context.Context, s *memoryShard, find memoryFinder) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := m.ready(ctx); err != nil {
@@ -259,45 +226,47 @@ func (m *MemoryStore) deleteSome(ctx context.Context, s *memoryShard, find memor
 	return len(ids), nil
 }
 
-// Iter lists all records, a shard at a time. No lock is held while the loop's
-// body runs.
-func (m *MemoryStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return m.each(ctx, "iter", (*memoryIndex).IDs, func(memoryEntry) bool { return true })
+// Iter lists all records, a shard at a time.
+func (m *memory) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
+		m.each(ctx, yield, (*memoryIndex).IDs, func(memoryEntry) bool { return true })
+	}
 }
 
-// IterUser lists the user's records. For the empty user there are none.
-func (m *MemoryStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return m.each(ctx, "iter user",
-		func(x *memoryIndex) [][16]byte { return x.User(user) },
-		func(e memoryEntry) bool { return e.User == user })
+// IterUser lists the user's records.
+func (m *memory) IterUser(ctx context.Context, user string) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
+		m.each(ctx, yield,
+			func(x *memoryIndex) [][16]byte { return x.User(user) },
+			func(e memoryEntry) bool { return e.User == user })
+	}
 }
 
-// each lists the records that find names and that still are there, and still
+// each yields the records that find names and that still are there, and still
 // are meant, when their turn comes.
-func (m *MemoryStore) each(ctx context.Context, op string, find memoryFinder, meant func(memoryEntry) bool) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		fail := func(err error) { yield(Record{}, fmt.Errorf("session2: %s: %w", op, err)) }
-		for i := range m.shards {
-			ids, err := m.find(ctx, &m.shards[i], find)
+func (m *memory) each(ctx context.Context, yield func(record.Record, error) bool,
+	find memoryFinder, meant func(memoryEntry) bool,
+) {
+	for i := range m.shards {
+		ids, err := m.find(ctx, &m.shards[i], find)
+		if err != nil {
+			yield(record.Record{}, err)
+			return
+		}
+		for _, id := range ids {
+			e, found, err := m.get(ctx, id)
 			if err != nil {
-				fail(err)
+				yield(record.Record{}, err)
 				return
 			}
-			for _, id := range ids {
-				e, found, err := m.get(ctx, id)
-				if err != nil {
-					fail(err)
-					return
-				}
-				if found && meant(e) && !yield(memoryRecord(id, e), nil) {
-					return
-				}
+			if found && meant(e) && !yield(memoryRecord(id, e), nil) {
+				return
 			}
 		}
 	}
 }
 
-func (m *MemoryStore) find(ctx context.Context, s *memoryShard, find memoryFinder) ([][16]byte, error) {
+func (m *memory) find(ctx context.Context, s *memoryShard, find memoryFinder) ([][16]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := m.ready(ctx); err != nil {
