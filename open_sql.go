@@ -203,7 +203,7 @@ func openSQL(c driver.Connector, opts sqlOptions, open func(*sql.DB) (Store, *sq
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s.owned = db.Close
+	s.run.OnClose(db.Close)
 	return store, nil
 }
 

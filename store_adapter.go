@@ -143,37 +143,35 @@ func (a *adapter) do(ctx context.Context, op string, f func(context.Context) err
 // Iter lists all records. It holds neither a lock nor all records while the loop's
 // body runs.
 func (a *adapter) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return list(ctx, "iter", a.back.Iter(ctx))
+	return func(yield func(Record, error) bool) { list(ctx, "iter", a.back.Iter(ctx), yield) }
 }
 
 // IterUser lists the user's records likewise. For the empty user there are none.
 func (a *adapter) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return list(ctx, "iter user", a.back.IterUser(ctx, user))
+	return func(yield func(Record, error) bool) { list(ctx, "iter user", a.back.IterUser(ctx, user), yield) }
 }
 
-// list goes on past a corrupt record, but not past any other failure, nor past the
-// context's end.
-func list(ctx context.Context, op string, records iter.Seq2[record.Record, error]) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		if err := ctx.Err(); err != nil {
-			yield(Record{}, failed(op, err))
-			return
-		}
-		records(func(r record.Record, err error) bool {
-			corrupt := errors.Is(err, ErrCorrupt)
-			if ended := ctx.Err(); ended != nil && (err == nil || corrupt) {
-				r.ID, err, corrupt = ID{}, ended, false
-			}
-			switch {
-			case err == nil:
-				return yield(recordFrom(&r), nil)
-			case r.ID == ID{} && !corrupt: // of the store
-				yield(Record{}, failed(op, err))
-				return false
-			}
-			return yield(Record{ID: r.ID}, opError(op, r.ID, err)) && corrupt
-		})
+// list yields a back end's records. It goes on past a corrupt one, but not past any
+// other failure, nor past the context's end.
+func list(ctx context.Context, op string, records iter.Seq2[record.Record, error], yield func(Record, error) bool) {
+	if err := ctx.Err(); err != nil {
+		yield(Record{}, failed(op, err))
+		return
 	}
+	records(func(r record.Record, err error) bool {
+		corrupt := errors.Is(err, ErrCorrupt)
+		if ended := ctx.Err(); ended != nil && (err == nil || corrupt) {
+			r.ID, err, corrupt = ID{}, ended, false
+		}
+		switch {
+		case err == nil:
+			return yield(recordFrom(&r), nil)
+		case r.ID == ID{} && !corrupt: // of the store
+			yield(Record{}, failed(op, err))
+			return false
+		}
+		return yield(Record{ID: r.ID}, opError(op, r.ID, err)) && corrupt
+	})
 }
 
 func recordFrom(r *record.Record) Record {

@@ -172,7 +172,7 @@ func (s *GobStore) hold() (*gobShelf, goblog.Reader, func(), error) {
 // copyLive writes every record of old to w, in the order of the file, and puts
 // it into the index of next.
 func (s *GobStore) copyLive(w *goblog.Writer, r goblog.Reader, old, next *gobShelf) error {
-	ids := old.index.IDs()
+	ids := old.index.AppendIDs(nil)
 	slices.SortFunc(ids, func(a, b [16]byte) int {
 		x, _ := old.index.Get(a)
 		y, _ := old.index.Get(b)

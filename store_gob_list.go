@@ -58,7 +58,7 @@ type gobOwned struct {
 }
 
 func (u gobOwned) some(f *gobShelf) [][16]byte {
-	ids := slices.DeleteFunc(f.index.User(u.user), func(id [16]byte) bool { return slices.Contains(u.keep, id) })
+	ids := slices.DeleteFunc(f.index.AppendUser(nil, u.user), func(id [16]byte) bool { return slices.Contains(u.keep, id) })
 	return ids[:min(len(ids), gobBatch)]
 }
 func (u gobOwned) is(e gobEntry) bool { return e.User == u.user }
@@ -105,7 +105,7 @@ func (p *gobPlan) deleteIf(ids [][16]byte, pick gobPick) error {
 // the records one by one, in their order.
 func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		s.each(ctx, "iter", yield, func(f *gobShelf) [][16]byte { return f.index.IDs() },
+		s.each(ctx, "iter", yield, func(f *gobShelf) [][16]byte { return f.index.AppendIDs(nil) },
 			func(Record) bool { return true })
 	}
 }
@@ -113,7 +113,7 @@ func (s *GobStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 // IterUser implements [UserStore].
 func (s *GobStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		s.each(ctx, "iter user", yield, func(f *gobShelf) [][16]byte { return f.index.User(user) },
+		s.each(ctx, "iter user", yield, func(f *gobShelf) [][16]byte { return f.index.AppendUser(nil, user) },
 			func(rec Record) bool { return rec.User == user })
 	}
 }

@@ -48,8 +48,8 @@ type memoryShard struct {
 
 type memoryIndex = index.Index[memoryValue]
 
-// memoryFinder names some of an index's IDs.
-type memoryFinder func(x *memoryIndex) [][16]byte
+// memoryFinder appends to ids some of an index's.
+type memoryFinder func(x *memoryIndex, ids [][16]byte) [][16]byte
 
 // memoryEntry is a record without its ID. Its data are never changed, only
 // replaced, so that they may be read without the lock.
@@ -182,13 +182,13 @@ func (m *memory) update(ctx context.Context, id [16]byte, f func(*memoryIndex)) 
 
 // DeleteOld removes what is due, and holds a lock for a few records at a time.
 func (m *memory) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
-	return m.deleteAll(ctx, func(x *memoryIndex) [][16]byte { return x.Due(expires, accessed, memoryBatch) })
+	return m.deleteAll(ctx, func(x *memoryIndex, _ [][16]byte) [][16]byte { return x.Due(expires, accessed, memoryBatch) })
 }
 
 // DeleteUser removes the user's records but those to keep.
 func (m *memory) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (int, error) {
-	return m.deleteAll(ctx, func(x *memoryIndex) [][16]byte {
-		return slices.DeleteFunc(x.User(user), func(id [16]byte) bool { return slices.Contains(keep, id) })
+	return m.deleteAll(ctx, func(x *memoryIndex, ids [][16]byte) [][16]byte {
+		return slices.DeleteFunc(x.AppendUser(ids, user), func(id [16]byte) bool { return slices.Contains(keep, id) })
 	})
 }
 
@@ -219,7 +219,7 @@ func (m *memory) deleteSome(ctx context.Context, s *memoryShard, find memoryFind
 	if err := m.ready(ctx); err != nil {
 		return 0, err
 	}
-	ids := find(&s.index)
+	ids := find(&s.index, nil)
 	for _, id := range ids {
 		s.index.Delete(id)
 	}
@@ -229,7 +229,7 @@ func (m *memory) deleteSome(ctx context.Context, s *memoryShard, find memoryFind
 // Iter lists all records, a shard at a time.
 func (m *memory) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
-		m.each(ctx, yield, (*memoryIndex).IDs, func(memoryEntry) bool { return true })
+		m.each(ctx, yield, (*memoryIndex).AppendIDs, func(memoryEntry) bool { return true })
 	}
 }
 
@@ -237,7 +237,7 @@ func (m *memory) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
 func (m *memory) IterUser(ctx context.Context, user string) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
 		m.each(ctx, yield,
-			func(x *memoryIndex) [][16]byte { return x.User(user) },
+			func(x *memoryIndex, ids [][16]byte) [][16]byte { return x.AppendUser(ids, user) },
 			func(e memoryEntry) bool { return e.User == user })
 	}
 }
@@ -247,8 +247,10 @@ func (m *memory) IterUser(ctx context.Context, user string) iter.Seq2[record.Rec
 func (m *memory) each(ctx context.Context, yield func(record.Record, error) bool,
 	find memoryFinder, meant func(memoryEntry) bool,
 ) {
+	var ids [][16]byte
 	for i := range m.shards {
-		ids, err := m.find(ctx, &m.shards[i], find)
+		var err error
+		ids, err = m.find(ctx, &m.shards[i], find, ids[:0])
 		if err != nil {
 			yield(record.Record{}, err)
 			return
@@ -266,11 +268,11 @@ func (m *memory) each(ctx context.Context, yield func(record.Record, error) bool
 	}
 }
 
-func (m *memory) find(ctx context.Context, s *memoryShard, find memoryFinder) ([][16]byte, error) {
+func (m *memory) find(ctx context.Context, s *memoryShard, find memoryFinder, ids [][16]byte) ([][16]byte, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if err := m.ready(ctx); err != nil {
 		return nil, err
 	}
-	return find(&s.index), nil
+	return find(&s.index, ids), nil
 }

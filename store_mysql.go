@@ -21,16 +21,9 @@ import (
 // that nothing depends on a collation, a character set, the sql_mode, a time zone
 // or the server's clock, nor on the driver's parseTime, loc, clientFoundRows and
 // interpolateParams. A record's data must fit the server's max_allowed_packet.
+//
+// What [PostgresStore] says of its calls holds here as well.
 type MySQLStore struct{ sqlStore }
-
-var (
-	_ SetupStore     = (*MySQLStore)(nil)
-	_ DeleteOldStore = (*MySQLStore)(nil)
-	_ IterStore      = (*MySQLStore)(nil)
-	_ TouchStore     = (*MySQLStore)(nil)
-	_ UserStore      = (*MySQLStore)(nil)
-	_ CapableStore   = (*MySQLStore)(nil)
-)
 
 // NewMySQLStore returns a store on db, which is one of
 // [github.com/go-sql-driver/mysql] and stays the caller's to close. It does not
@@ -42,32 +35,29 @@ func NewMySQLStore(db *sql.DB, opts *SQLOptions) (*MySQLStore, error) {
 		return nil, err
 	}
 	r := mysqlNames(names)
-	return &MySQLStore{sqlStore{
-		run: sqlstore.New(db, sqlstore.Queries{
-			Load:       r.Replace(mysqlLoad),
-			Has:        r.Replace(mysqlHas),
-			Version:    r.Replace(mysqlVersion),
-			Insert:     r.Replace(mysqlInsert),
-			Update:     r.Replace(mysqlUpdate),
-			Delete:     r.Replace(mysqlDelete),
-			Touch:      r.Replace(mysqlTouch),
-			Page:       sqlList(r, mysqlPage),
-			UserPage:   sqlList(r, mysqlUserPage),
-			UserIDs:    r.Replace(mysqlUserIDs),
-			DeleteUser: r.Replace(mysqlDeleteUser),
-			DeleteMany: r.Replace(mysqlDeleteMany),
-			Accessed:   mysqlSweep(r, "accessed"),
-			Expires:    mysqlSweep(r, "expires"),
-		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault, Bytes: mysqlBytes, Inline: mysqlInline}),
-		schema: sqlstore.Schema{
-			Version: sqlSchemaVersion,
-			DDL:     sqlReplace(r, mysqlDDL),
-			Current: r.Replace(mysqlCurrent),
-			Note:    r.Replace(mysqlNote),
+	return &MySQLStore{newSQLStore(db, sqlstore.Queries{
+		Load:       r.Replace(mysqlLoad),
+		Has:        r.Replace(mysqlHas),
+		Version:    r.Replace(mysqlVersion),
+		Insert:     r.Replace(mysqlInsert),
+		Update:     r.Replace(mysqlUpdate),
+		Delete:     r.Replace(mysqlDelete),
+		Touch:      r.Replace(mysqlTouch),
+		Page:       sqlList(r, mysqlPage),
+		UserPage:   sqlList(r, mysqlUserPage),
+		UserIDs:    r.Replace(mysqlUserIDs),
+		DeleteUser: r.Replace(mysqlDeleteUser),
+		DeleteMany: r.Replace(mysqlDeleteMany),
+		Accessed:   mysqlSweep(r, "accessed"),
+		Expires:    mysqlSweep(r, "expires"),
+	}, sqlstore.Schema{
+		Version: sqlSchemaVersion,
+		DDL:     sqlReplace(r, mysqlDDL),
+		Current: r.Replace(mysqlCurrent),
+		Note:    r.Replace(mysqlNote),
 
-			Autocommit: "SELECT @@autocommit",
-		},
-	}}, nil
+		Autocommit: "SELECT @@autocommit",
+	}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: mysqlFault, Bytes: mysqlBytes, Inline: mysqlInline})}, nil
 }
 
 // mysqlNames fills in the queries: {t} is the table, {m} the one that notes the

@@ -16,16 +16,28 @@ import (
 // The column types, and times counted by the application, leave nothing to the
 // server's time zone, encoding, collation or clock. A Touch changes no indexed
 // column and stays heap-only.
+//
+// Setup creates the tables with their indexes if they are not there, and changes
+// nothing that is; where all is there it needs no right to create anything. Close
+// closes the prepared statements, and leaves the database open to whom it belongs;
+// a store of [Open] closes its own.
+//
+// After a broken connection, a deadlock or a serialization failure the store asks
+// again by itself, a few times. It does not send a create twice whose answer was
+// lost: if no record is there, that is [ErrUncertain]. Where the context ended while
+// the server had a statement, or the answer was lost for good, the error of Delete
+// and Touch matches ErrUncertain: it may have been done. So it is with DeleteOld and
+// DeleteUser: their number may then be too small, and some sessions may be left.
+//
+// DeleteOld deletes a hundred records at a time, passing over those that somebody is
+// changing right now, and rests in between for three times as long as they took.
+// Several may run at once: they share the work, and each counts what it removed
+// itself. DeleteUser deletes a thousand at a time. Touch writes neither data nor an
+// index. Iter and IterUser go in the order of IDs, read some records at a time, more
+// of small ones, and hold neither a row nor a connection while the loop's body runs.
+// All promises of [Capabilities] hold, Durable as far as the server was not told to
+// acknowledge commits before they are on its disk.
 type PostgresStore struct{ sqlStore }
-
-var (
-	_ SetupStore     = (*PostgresStore)(nil)
-	_ DeleteOldStore = (*PostgresStore)(nil)
-	_ IterStore      = (*PostgresStore)(nil)
-	_ TouchStore     = (*PostgresStore)(nil)
-	_ UserStore      = (*PostgresStore)(nil)
-	_ CapableStore   = (*PostgresStore)(nil)
-)
 
 // NewPostgresStore returns a store on db, which stays the caller's to close and
 // may come from any driver, such as lib/pq or pgx's stdlib. It does not call
@@ -36,31 +48,28 @@ func NewPostgresStore(db *sql.DB, opts *SQLOptions) (*PostgresStore, error) {
 		return nil, err
 	}
 	r := postgresNames(names)
-	return &PostgresStore{sqlStore{
-		run: sqlstore.New(db, sqlstore.Queries{
-			Load:       r.Replace(postgresLoad),
-			Has:        r.Replace(postgresHas),
-			Version:    r.Replace(postgresVersion),
-			Insert:     r.Replace(postgresInsert),
-			Update:     r.Replace(postgresUpdate),
-			Confirm:    r.Replace(postgresConfirm),
-			Delete:     r.Replace(postgresDelete),
-			Touch:      r.Replace(postgresTouch),
-			Page:       sqlList(r, postgresPage),
-			UserPage:   sqlList(r, postgresUserPage),
-			UserIDs:    r.Replace(postgresUserIDs),
-			DeleteUser: r.Replace(postgresDeleteUser),
-			DeleteMany: r.Replace(postgresDeleteMany),
-			Accessed:   postgresSweep(r, "accessed"),
-			Expires:    postgresSweep(r, "expires"),
-		}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: postgresFault}),
-		schema: sqlstore.Schema{
-			Version: sqlSchemaVersion,
-			DDL:     sqlReplace(r, postgresDDL),
-			Current: r.Replace(postgresCurrent),
-			Note:    r.Replace(postgresNote),
-		},
-	}}, nil
+	return &PostgresStore{newSQLStore(db, sqlstore.Queries{
+		Load:       r.Replace(postgresLoad),
+		Has:        r.Replace(postgresHas),
+		Version:    r.Replace(postgresVersion),
+		Insert:     r.Replace(postgresInsert),
+		Update:     r.Replace(postgresUpdate),
+		Confirm:    r.Replace(postgresConfirm),
+		Delete:     r.Replace(postgresDelete),
+		Touch:      r.Replace(postgresTouch),
+		Page:       sqlList(r, postgresPage),
+		UserPage:   sqlList(r, postgresUserPage),
+		UserIDs:    r.Replace(postgresUserIDs),
+		DeleteUser: r.Replace(postgresDeleteUser),
+		DeleteMany: r.Replace(postgresDeleteMany),
+		Accessed:   postgresSweep(r, "accessed"),
+		Expires:    postgresSweep(r, "expires"),
+	}, sqlstore.Schema{
+		Version: sqlSchemaVersion,
+		DDL:     sqlReplace(r, postgresDDL),
+		Current: r.Replace(postgresCurrent),
+		Note:    r.Replace(postgresNote),
+	}, sqlstore.Options{NoPrepare: o.NoPrepare, Timeout: o.Timeout, Fault: postgresFault})}, nil
 }
 
 // postgresNames fills in the queries: {t} is the table, {m} the one that notes

@@ -3,7 +3,10 @@
 // about the record is the caller's affair.
 package index
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Entry is what an Index keeps for one ID.
 type Entry[V any] struct {
@@ -16,7 +19,7 @@ type Entry[V any] struct {
 const slots = 64
 
 // Index maps IDs to entries. Its zero value is empty and ready to use. It is
-// not safe for concurrent use: the caller locks. Get, Len, User, Due and IDs
+// not safe for concurrent use: the caller locks. Get, Len, Due and what appends
 // only read, so that callers of these may share a lock.
 //
 // Get costs one map look-up. The times are kept in two heaps, where a new
@@ -118,20 +121,18 @@ func (x *Index[V]) move(n *node[V], accessed, expires int64) {
 // Len returns the number of entries.
 func (x *Index[V]) Len() int { return len(x.nodes) }
 
-// IDs returns the IDs of all entries, in no particular order. The caller owns
-// the slice.
-func (x *Index[V]) IDs() [][16]byte {
-	ids := make([][16]byte, len(x.nodes))
-	for i, n := range x.heaps[byAccessed] {
-		ids[i] = n.id
+// AppendIDs appends to ids those of all entries, in no particular order.
+func (x *Index[V]) AppendIDs(ids [][16]byte) [][16]byte {
+	ids = slices.Grow(ids, len(x.nodes))
+	for _, n := range x.heaps[byAccessed] {
+		ids = append(ids, n.id)
 	}
 	return ids
 }
 
-// User returns the IDs of the user's entries, in no particular order; none for
-// the empty user. It costs what it returns. The caller owns the slice.
-func (x *Index[V]) User(user string) [][16]byte {
-	var ids [][16]byte
+// AppendUser appends to ids those of the user's entries, in no particular order;
+// none for the empty user. It costs what it appends.
+func (x *Index[V]) AppendUser(ids [][16]byte, user string) [][16]byte {
 	for n := x.users[user]; n != nil; n = n.next {
 		ids = append(ids, n.id)
 	}

@@ -82,13 +82,13 @@ func compare(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 			t.Fatalf("Get(%x) = %+v, %v, want %+v, %v", id, got, ok, want, found)
 		}
 	}
-	if got, want := sorted(x.IDs()), m.where(func(Entry[uint64]) bool { return true }); !slices.Equal(got, want) {
+	if got, want := sorted(x.AppendIDs(nil)), m.where(func(Entry[uint64]) bool { return true }); !slices.Equal(got, want) {
 		t.Fatalf("IDs() = %x, want %x", got, want)
 	}
 	for n := range 7 {
 		user := userName(n)
 		want := m.where(func(e Entry[uint64]) bool { return user != "" && e.User == user })
-		if got := sorted(x.User(user)); !slices.Equal(got, want) {
+		if got := sorted(x.AppendUser(nil, user)); !slices.Equal(got, want) {
 			t.Fatalf("User(%q) = %x, want %x", user, got, want)
 		}
 	}
@@ -166,7 +166,7 @@ func TestZeroValue(t *testing.T) {
 		t.Error("an empty index claims to hold an entry")
 	}
 	x.Touch(id, 1, 1)
-	if ids := slices.Concat(x.IDs(), x.User("a"), x.User(""), x.Due(1, 1, 10)); len(ids) != 0 {
+	if ids := slices.Concat(x.AppendIDs(nil), x.AppendUser(nil, "a"), x.AppendUser(nil, ""), x.Due(1, 1, 10)); len(ids) != 0 {
 		t.Errorf("an empty index lists %x", ids)
 	}
 }

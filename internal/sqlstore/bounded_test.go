@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/session2/session2/internal/record"
 )
 
 func TestBounded(t *testing.T) {
@@ -76,9 +78,9 @@ func TestGivenUpSaveLeavesTheDataAlone(t *testing.T) {
 	d := &deaf{release: make(chan struct{}), read: make(chan struct{})}
 	db := sql.OpenDB(d)
 	defer db.Close()
-	s := New(db, Queries{}, Options{NoPrepare: true, Timeout: time.Millisecond, Fault: func(error) Fault { return Failed }})
+	s := New(db, Queries{}, Schema{}, Options{NoPrepare: true, Timeout: time.Millisecond, Fault: func(error) Fault { return Failed }})
 	data := []byte("as it was")
-	if _, err := s.Save(t.Context(), Record{Version: 2, Data: data}, 1); !errors.Is(err, context.DeadlineExceeded) {
+	if err := s.Save(t.Context(), record.Record{Version: 2, Data: data}, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 	}
 	copy(data, "otherwise")

@@ -212,10 +212,32 @@ func (s *Store) keep(query string, stmt *sql.Stmt) (*sql.Stmt, error) {
 	return stmt, nil
 }
 
+// versionOf scans a version, which the table has as a signed number.
+func versionOf(v *uint64) sql.Scanner { return (*versionColumn)(v) }
+
 // idOf and bytesOf scan a column of bytes.
 func idOf(id *[16]byte) sql.Scanner { return (*idColumn)(id) }
 
 func bytesOf(s *string) sql.Scanner { return (*bytesColumn)(s) }
+
+type versionColumn uint64
+
+// Scan implements [sql.Scanner].
+func (c *versionColumn) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		var other sql.NullInt64
+		if err := other.Scan(v); err != nil {
+			return err
+		}
+		if !other.Valid {
+			return errors.New("converting NULL to int64 is unsupported")
+		}
+		n = other.Int64
+	}
+	*c = versionColumn(n)
+	return nil
+}
 
 type idColumn [16]byte
 

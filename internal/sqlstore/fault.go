@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // Fault is what an error of the database means.
@@ -28,20 +30,20 @@ const (
 )
 
 // ErrNoTable says that a call came before Setup.
-var ErrNoTable = errors.New("the table does not exist, call Setup first")
+var ErrNoTable = Mark(errors.New("the table does not exist, call Setup first"), record.ErrNotSetUp)
 
 // ErrForeign says that there is a table of that name with other columns.
 var ErrForeign = errors.New("the table is not one of this store's")
 
-// ErrTooLarge says that the database does not take so large a record.
-var ErrTooLarge = errors.New("too large for the database")
+// errTooLarge says that the database does not take so large a record.
+var errTooLarge = Mark(errors.New("too large for the database"), record.ErrTooLarge)
 
 // ErrTooMany says that a call failed again and again for reasons that pass.
 var ErrTooMany = errors.New("gave up after several attempts")
 
-// ErrLost says that an answer was lost, and that what the statement did cannot be
+// errLost says that an answer was lost, and that what the statement did cannot be
 // found out.
-var ErrLost = errors.New("an answer was lost")
+var errLost = Mark(errors.New("an answer was lost"), record.ErrUncertain)
 
 // ErrNotDone says of a failed call that the server did not carry it out.
 var ErrNotDone = errors.New("not carried out")
@@ -81,7 +83,7 @@ func closedByCaller(err error) bool {
 // everybody meets it once, and by what it matches, where it is a definite no. One
 // that says it already stays as it is.
 func (s *Store) explain(err error) error {
-	for _, kind := range []error{ErrNoTable, ErrForeign, ErrTooLarge} {
+	for _, kind := range []error{ErrNoTable, ErrForeign, errTooLarge} {
 		if errors.Is(err, kind) {
 			return err
 		}
@@ -92,7 +94,7 @@ func (s *Store) explain(err error) error {
 	case Foreign:
 		return Mark(fmt.Errorf("%w: %w", ErrForeign, err), fs.ErrPermission)
 	case TooLarge:
-		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		return fmt.Errorf("%w: %w", errTooLarge, err)
 	case Refused, ReadOnly, Duplicate, Unknown, Unprepared:
 		return Mark(err, fs.ErrPermission)
 	case Closed:
@@ -104,16 +106,16 @@ func (s *Store) explain(err error) error {
 // unheard is the error of a statement of which an earlier attempt's answer was
 // lost: that a later one was refused does not say that nothing was changed.
 func unheard(err error) error {
-	for _, no := range []error{fs.ErrPermission, fs.ErrClosed, ErrNoTable, ErrTooLarge} {
+	for _, no := range []error{fs.ErrPermission, fs.ErrClosed, ErrNoTable, errTooLarge} {
 		if errors.Is(err, no) {
-			return fmt.Errorf("%w: %v", ErrLost, err)
+			return fmt.Errorf("%w: %v", errLost, err)
 		}
 	}
 	return err
 }
 
 // errMore says that a number may be too small.
-var errMore = Mark(errors.New("more may have been deleted than were counted"), ErrLost)
+var errMore = Mark(errors.New("more may have been deleted than were counted"), errLost)
 
 // uncounted is the error of a deletion whose number is not sure, whatever else
 // became of it.
@@ -122,7 +124,7 @@ func uncounted(sure bool, err error) error {
 	case sure:
 		return err
 	case err == nil:
-		return fmt.Errorf("%w: %w", ErrLost, errMore)
+		return fmt.Errorf("%w: %w", errLost, errMore)
 	}
 	return fmt.Errorf("%w: %w", err, errMore)
 }

@@ -3,7 +3,10 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"iter"
 	"slices"
+
+	"github.com/session2/session2/internal/record"
 )
 
 const (
@@ -21,8 +24,8 @@ const (
 // List is the two queries of a list, in the order of IDs.
 type List struct{ Narrow, Wide string }
 
-// Pages reads records a page at a time. It belongs to one goroutine.
-type Pages struct {
+// pages reads records a page at a time. It belongs to one goroutine.
+type pages struct {
 	s          *Store
 	list       List
 	first      []any // arguments before the ID to go on from
@@ -30,16 +33,44 @@ type Pages struct {
 	wide, done bool
 }
 
-// Pages reads all records.
-func (s *Store) Pages() *Pages { return &Pages{s: s, list: s.q.Page} }
-
-// UserPages reads the records of one user; the empty one has none.
-func (s *Store) UserPages(user string) *Pages {
-	return &Pages{s: s, list: s.q.UserPage, first: []any{[]byte(user)}, done: user == ""}
+// Iter lists all records, in the order of their IDs. It reads some at a time, more
+// of small ones, and holds neither a row nor a connection while the loop's body
+// runs.
+func (s *Store) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
+		p := &pages{s: s, list: s.q.Page}
+		p.each(ctx, yield)
+	}
 }
 
-// Next returns the next page, and none after the last.
-func (p *Pages) Next(ctx context.Context) ([]Record, error) {
+// IterUser lists the user's records likewise.
+func (s *Store) IterUser(ctx context.Context, user string) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
+		p := &pages{s: s, list: s.q.UserPage, first: []any{[]byte(user)}, done: user == ""}
+		p.each(ctx, yield)
+	}
+}
+
+// each yields the records of one page after the other.
+func (p *pages) each(ctx context.Context, yield func(record.Record, error) bool) {
+	for {
+		page, err := p.next(ctx)
+		if err != nil {
+			yield(record.Record{}, err)
+		}
+		if len(page) == 0 {
+			return
+		}
+		for _, r := range page {
+			if !yield(r, checkRow(&r)) {
+				return
+			}
+		}
+	}
+}
+
+// next returns the next page, and none after the last.
+func (p *pages) next(ctx context.Context) ([]record.Record, error) {
 	if p.done {
 		return nil, p.s.check(ctx)
 	}
@@ -54,7 +85,7 @@ func (p *Pages) Next(ctx context.Context) ([]Record, error) {
 	}
 	size := 0
 	for _, r := range page {
-		size += r.size()
+		size += sizeOf(&r)
 	}
 	var more bool
 	p.from, more = Next(page[len(page)-1].ID)
@@ -64,14 +95,14 @@ func (p *Pages) Next(ctx context.Context) ([]Record, error) {
 }
 
 // read reads one page, and leaves the rest of it unread where that is too much.
-func (p *Pages) read(ctx context.Context, q string) ([]Record, error) {
+func (p *pages) read(ctx context.Context, q string) ([]record.Record, error) {
 	from := p.from
 	args := p.s.args(append(slices.Clone(p.first), from[:])...)
-	return call(ctx, p.s, func(ctx context.Context) ([]Record, error) {
+	return call(ctx, p.s, func(ctx context.Context) ([]record.Record, error) {
 		size := 0
-		return queryOnce(ctx, p.s, q, args, func(rows *sql.Rows, r *Record) error {
-			err := rows.Scan(idOf(&r.ID), &r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
-			if size += r.size(); err == nil && size >= wideBytes && p.wide {
+		return queryOnce(ctx, p.s, q, args, func(rows *sql.Rows, r *record.Record) error {
+			err := rows.Scan(idOf(&r.ID), versionOf(&r.Version), bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+			if size += sizeOf(r); err == nil && size >= wideBytes && p.wide {
 				return errEnough
 			}
 			return err
@@ -79,8 +110,8 @@ func (p *Pages) read(ctx context.Context, q string) ([]Record, error) {
 	})
 }
 
-// size is about what a record takes in memory.
-func (r *Record) size() int { return 128 + len(r.User) + len(r.Data) }
+// sizeOf is about what a record takes in memory.
+func sizeOf(r *record.Record) int { return 128 + len(r.User) + len(r.Data) }
 
 // Next returns the ID after id, and false after the last.
 func Next(id [16]byte) ([16]byte, bool) {

@@ -4,62 +4,77 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+
+	"github.com/session2/session2/internal/record"
 )
 
-// Outcome is what became of a Save.
-type Outcome struct {
-	Written bool
-	Lost    bool  // an answer was lost: an earlier attempt may have been written
-	Found   bool  // if it was not written: whether there is a record,
-	Version int64 // and its version
+// saved is what became of a Save.
+type saved struct {
+	written bool
+	lost    bool   // an answer was lost: an earlier attempt may have been written
+	found   bool   // if it was not written: whether there is a record,
+	version uint64 // and its version
 }
 
 // Save writes the record over the version prev, or creates it if prev is zero.
 // One statement decides and writes; only if it wrote nothing does another one
 // look why. Nothing was found and nothing written where a create's answer was
 // lost: it may have landed and been deleted since, and must not come back.
-func (s *Store) Save(ctx context.Context, r Record, prev int64) (Outcome, error) {
+func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
+	if len(r.User) > maxUser {
+		return fmt.Errorf("%w: the user's name exceeds %d bytes", record.ErrTooLarge, maxUser)
+	}
 	w := &saving{s: s, r: r, data: s.own(r.Data), prev: prev}
 	o, err := call(ctx, s, w.attempt)
 	switch {
-	case o.Lost:
-		err = unheard(err)
+	case err != nil && o.lost:
+		return unheard(err)
 	case err != nil && !errors.Is(err, errSilent): // else o is none of an attempt's
-		err = Mark(err, ErrNotDone)
+		return Mark(err, ErrNotDone)
+	case err != nil || o.written:
+		return err
 	}
-	return o, err
+	write, err := record.Admit(o.found, o.version, r.Version, prev)
+	switch {
+	case o.lost && (write || errors.Is(err, record.ErrConflict)): // a create that is not there may have been
+		return record.ErrUncertain
+	case o.lost && err != nil:
+		return record.Uncertain(err) // written, and deleted since; or deleted
+	}
+	return err
 }
 
 // saving is one Save, over all its attempts.
 type saving struct {
 	s    *Store
-	r    Record
+	r    record.Record
 	data any
-	prev int64
+	prev uint64
 
-	lost  bool // as Outcome's
+	lost  bool // as saved's
 	taken int  // how often a key was taken, and no record had it
 }
 
-func (w *saving) attempt(ctx context.Context) (o Outcome, err error) {
+func (w *saving) attempt(ctx context.Context) (o saved, err error) {
 	var taken error
 	once := w.lost && w.prev == 0
 	if w.r.Version != w.prev && !once { // else it is written already, or is not to be
-		o.Written, taken, err = w.write(ctx)
+		o.written, taken, err = w.write(ctx)
 	}
-	o.Lost = w.lost
-	if err != nil || o.Written {
+	o.lost = w.lost
+	if err != nil || o.written {
 		return o, err
 	}
-	o.Found, o.Version, err = w.s.version(ctx, w.r.ID)
+	o.found, o.version, err = w.s.version(ctx, w.r.ID)
 	switch {
 	case err != nil:
 		return o, err
-	case !o.Found && taken != nil && w.taken > 3:
+	case !o.found && taken != nil && w.taken > 3:
 		return o, taken // by another constraint than the primary key
 	case w.writable(o):
 		return o, errMoved
-	case o.Found && o.Version == w.r.Version:
+	case o.found && o.version == w.r.Version:
 		return o, w.confirm(ctx)
 	}
 	return o, nil
@@ -71,7 +86,7 @@ func (w *saving) confirm(ctx context.Context) error {
 	if w.s.q.Confirm == "" {
 		return nil
 	}
-	done, err := w.s.execOnce(ctx, w.s.q.Confirm, w.s.args(w.r.ID[:], w.r.Version), false)
+	done, err := w.s.execOnce(ctx, w.s.q.Confirm, w.s.args(w.r.ID[:], int64(w.r.Version)), false)
 	if err == nil && done.rows == 0 {
 		return errMoved
 	}
@@ -81,11 +96,11 @@ func (w *saving) confirm(ctx context.Context) error {
 // writable reports whether what was found could be written over after all.
 // That is so where the record changed between the two statements, and where an
 // attempt whose answer was lost did nothing.
-func (w *saving) writable(o Outcome) bool {
-	if !o.Found || w.prev == 0 {
-		return !o.Found && w.prev == 0 && !w.lost
+func (w *saving) writable(o saved) bool {
+	if !o.found || w.prev == 0 {
+		return !o.found && w.prev == 0 && !w.lost
 	}
-	return o.Version == w.prev && o.Version != w.r.Version
+	return o.version == w.prev && o.version != w.r.Version
 }
 
 // write makes one attempt. taken is not nil if a create found its key taken.
@@ -95,9 +110,9 @@ func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
 	create := w.prev == 0
 	var out written
 	if create {
-		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], r.Version, user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
+		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], int64(r.Version), user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
 	} else {
-		out, err = s.execOnce(ctx, s.q.Update, s.args(r.Version, user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], w.prev), false)
+		out, err = s.execOnce(ctx, s.q.Update, s.args(int64(r.Version), user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], int64(w.prev)), false)
 	}
 	w.lost = w.lost || out.lost
 	if create && s.fault(err) == Duplicate {
@@ -107,9 +122,9 @@ func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
 	return out.rows > 0, nil, err
 }
 
-func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version int64, err error) {
-	list, err := queryOnce(ctx, s, s.q.Version, s.args(id[:]), func(rows *sql.Rows, v *int64) error {
-		return rows.Scan(v)
+func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version uint64, err error) {
+	list, err := queryOnce(ctx, s, s.q.Version, s.args(id[:]), func(rows *sql.Rows, v *uint64) error {
+		return rows.Scan(versionOf(v))
 	})
 	if len(list) == 0 {
 		return false, 0, err

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"math"
 	"time"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // Schema is what Setup makes, and how it knows that it is there.
@@ -26,11 +28,11 @@ type Schema struct {
 var ErrNoAutocommit = errors.New("autocommit is off, so that no statement would be committed")
 
 // autocommits returns an error if statements do not commit by themselves.
-func (s *Store) autocommits(ctx context.Context, schema Schema) error {
-	if schema.Autocommit == "" {
+func (s *Store) autocommits(ctx context.Context) error {
+	if s.schema.Autocommit == "" {
 		return nil
 	}
-	on, err := one[bool](ctx, s, schema.Autocommit)
+	on, err := one[bool](ctx, s, s.schema.Autocommit)
 	if err == nil && !on {
 		err = ErrNoAutocommit
 	}
@@ -40,7 +42,7 @@ func (s *Store) autocommits(ctx context.Context, schema Schema) error {
 // Setup makes what is not there. Any number of processes may call it at once:
 // where the database cannot keep them apart, all but one see that they came too
 // late and look again. It needs no right to create anything if all is there.
-func (s *Store) Setup(ctx context.Context, schema Schema) error {
+func (s *Store) Setup(ctx context.Context) error {
 	if err := s.check(ctx); err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 	var out wayOut
 	var err error
 	for i := range attempts {
-		if err = s.setup(ctx, schema); err == nil {
+		if err = s.setup(ctx); err == nil {
 			return nil
 		}
 		late := s.opts.Timeout > 0 && time.Since(start) > s.opts.Timeout
@@ -70,17 +72,17 @@ func (s *Store) Setup(ctx context.Context, schema Schema) error {
 	return fmt.Errorf("%w: %w", ErrTooMany, err)
 }
 
-func (s *Store) setup(ctx context.Context, schema Schema) error {
-	if err := s.autocommits(ctx, schema); err != nil {
+func (s *Store) setup(ctx context.Context) error {
+	if err := s.autocommits(ctx); err != nil {
 		return err
 	}
-	if done, err := s.current(ctx, schema); err != nil || done {
+	if done, err := s.current(ctx); err != nil || done {
 		return err
 	}
-	if err := s.create(ctx, schema); err != nil {
+	if err := s.create(ctx); err != nil {
 		return err
 	}
-	err := s.direct(ctx, schema.Note, schema.Version)
+	err := s.direct(ctx, s.schema.Note, s.schema.Version)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
@@ -88,8 +90,8 @@ func (s *Store) setup(ctx context.Context, schema Schema) error {
 }
 
 // create makes what is not there, and finds out whether the table is.
-func (s *Store) create(ctx context.Context, schema Schema) error {
-	for i, ddl := range schema.DDL {
+func (s *Store) create(ctx context.Context) error {
+	for i, ddl := range s.schema.DDL {
 		if err := s.direct(ctx, ddl); err != nil {
 			return err
 		}
@@ -105,7 +107,10 @@ func (s *Store) create(ctx context.Context, schema Schema) error {
 // readable reports whether the table is there. It answers [ErrForeign] where its
 // columns are not.
 func (s *Store) readable(ctx context.Context) (bool, error) {
-	_, _, err := s.Load(ctx, [16]byte{})
+	_, err := s.Load(ctx, [16]byte{})
+	if errors.Is(err, record.ErrNotFound) || errors.Is(err, record.ErrCorrupt) {
+		err = nil // there may be one or not
+	}
 	for _, q := range []Sweep{s.q.Accessed, s.q.Expires} {
 		if err == nil {
 			w := walk{store: s, q: q, to: math.MinInt64}
@@ -119,8 +124,8 @@ func (s *Store) readable(ctx context.Context) (bool, error) {
 }
 
 // current reports whether all is there, and refuses what a later release made.
-func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
-	version, err := one[sql.NullInt64](ctx, s, schema.Current)
+func (s *Store) current(ctx context.Context) (bool, error) {
+	version, err := one[sql.NullInt64](ctx, s, s.schema.Current)
 	switch {
 	case s.closed.Load():
 		return false, fs.ErrClosed
@@ -128,10 +133,10 @@ func (s *Store) current(ctx context.Context, schema Schema) (bool, error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case version.Int64 > schema.Version:
-		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schema.Version)
+	case version.Int64 > s.schema.Version:
+		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, s.schema.Version)
 	}
-	if version.Int64 != schema.Version {
+	if version.Int64 != s.schema.Version {
 		return false, nil
 	}
 	return s.readable(ctx) // else it was dropped, and its note was not

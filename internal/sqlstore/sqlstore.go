@@ -1,6 +1,6 @@
-// Package sqlstore is what the SQL stores share: it runs their finished
-// queries, one round trip a call where nothing goes wrong, asks again where
-// that is safe, and speaks bytes, strings and microseconds.
+// Package sqlstore is the back end that the SQL stores share: it runs their
+// finished queries, one round trip a call where nothing goes wrong, and asks again
+// where that is safe.
 package sqlstore
 
 import (
@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
 )
 
@@ -23,16 +24,9 @@ const (
 
 	// ManyIDs is that number for the queries about a user who has many sessions.
 	ManyIDs = 1000
-)
 
-// Record is a row.
-type Record struct {
-	ID                         [16]byte
-	Version                    int64
-	User                       string
-	Created, Accessed, Expires int64 // microseconds since 1970
-	Data                       []byte
-}
+	maxUser = 1024 // bytes: what an index can hold in every database
+)
 
 // A Sweep is the queries that find and delete what is old by one time.
 //
@@ -87,7 +81,9 @@ type Options struct {
 type Store struct {
 	db     *sql.DB
 	q      Queries
+	schema Schema
 	opts   Options
+	last   func() error // of Close; or nil
 	closed atomic.Bool
 	waits  atomic.Bool // the server knows no Skipping.Skip
 
@@ -96,13 +92,16 @@ type Store struct {
 }
 
 // New returns a Store. It does not call the database.
-func New(db *sql.DB, q Queries, opts Options) *Store {
-	return &Store{db: db, q: q, opts: opts, stmts: make(map[string]*sql.Stmt)}
+func New(db *sql.DB, q Queries, schema Schema, opts Options) *Store {
+	return &Store{db: db, q: q, schema: schema, opts: opts, stmts: make(map[string]*sql.Stmt)}
 }
 
-// Close closes the prepared statements, and then calls last if it is not nil,
-// within the timeout. It may be called twice; later calls answer [fs.ErrClosed].
-func (s *Store) Close(last func() error) error {
+// OnClose has Close call last at its end. It comes before any other call.
+func (s *Store) OnClose(last func() error) { s.last = last }
+
+// Close closes the prepared statements, and then calls what OnClose was given, within
+// the timeout. It may be called twice; later calls answer [fs.ErrClosed].
+func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.mu.Lock()
 	stmts := s.stmts
@@ -113,8 +112,8 @@ func (s *Store) Close(last func() error) error {
 		for _, stmt := range stmts {
 			errs = append(errs, stmt.Close()) // asks the server
 		}
-		if last != nil {
-			errs = append(errs, last())
+		if s.last != nil {
+			errs = append(errs, s.last())
 		}
 		return struct{}{}, errors.Join(errs...)
 	})
@@ -122,15 +121,27 @@ func (s *Store) Close(last func() error) error {
 }
 
 // Load reads a record.
-func (s *Store) Load(ctx context.Context, id [16]byte) (r Record, found bool, err error) {
-	list, err := query(ctx, s, s.q.Load, s.args(id[:]), func(rows *sql.Rows, r *Record) error {
-		return rows.Scan(&r.Version, bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
+	list, err := query(ctx, s, s.q.Load, s.args(id[:]), func(rows *sql.Rows, r *record.Record) error {
+		return rows.Scan(versionOf(&r.Version), bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
 	})
-	if len(list) > 0 {
-		r, found = list[0], true
+	if err == nil && len(list) == 0 {
+		err = record.ErrNotFound
 	}
+	if err != nil {
+		return record.Record{}, err
+	}
+	r := list[0]
 	r.ID = id
-	return r, found, err
+	return r, checkRow(&r)
+}
+
+// checkRow says what is wrong with a row.
+func checkRow(r *record.Record) error {
+	if r.Version == 0 {
+		return record.Corrupt(errors.New("its version is zero"))
+	}
+	return nil
 }
 
 // Has reports whether there is a record.
@@ -145,8 +156,8 @@ func (s *Store) Delete(ctx context.Context, id [16]byte) error {
 }
 
 // Touch moves a record's times forward.
-func (s *Store) Touch(ctx context.Context, id [16]byte, accessed, expires int64) error {
-	return s.change(ctx, s.q.Touch, s.args(accessed, expires, id[:], accessed, expires))
+func (s *Store) Touch(ctx context.Context, id [16]byte, to record.Access) error {
+	return s.change(ctx, s.q.Touch, s.args(to.Accessed, to.Expires, id[:], to.Accessed, to.Expires))
 }
 
 // change runs a statement that may be run twice, and whose rows nobody counts.
@@ -156,7 +167,7 @@ func (s *Store) change(ctx context.Context, query string, args []any) error {
 	case err == nil:
 		return nil
 	case w.lost:
-		return Mark(err, ErrLost)
+		return Mark(err, errLost)
 	}
 	return Mark(err, ErrNotDone)
 }
@@ -164,9 +175,13 @@ func (s *Store) change(ctx context.Context, query string, args []any) error {
 // DeleteUser removes the records of one user but those to keep, in batches, and
 // returns their number. Where an answer was lost it goes on if it can, and says at
 // the end that the number may be too small.
-func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]byte) bool) (total int, err error) {
+func (s *Store) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (total int, err error) {
 	if user == "" {
 		return 0, s.check(ctx)
+	}
+	kept := make(map[[16]byte]bool, len(keep))
+	for _, id := range keep {
+		kept[id] = true
 	}
 	sure := true
 	defer func() { err = uncounted(sure, err) }()
@@ -182,7 +197,7 @@ func (s *Store) DeleteUser(ctx context.Context, user string, keep func(id [16]by
 		}
 		from, more = Next(ids[len(ids)-1])
 		more = more && len(ids) == ManyIDs
-		if ids = slices.DeleteFunc(ids, keep); len(ids) == 0 {
+		if ids = slices.DeleteFunc(ids, func(id [16]byte) bool { return kept[id] }); len(ids) == 0 {
 			continue
 		}
 		w, err := s.deleteIDs(ctx, user, ids)
