@@ -65,8 +65,8 @@ func WriterWith(has int) http.ResponseWriter { return (*writer)(&exchange{}).wit
 
 // Commits counts the transactions that b commits from now on.
 func (b *BoltStore) Commits() (count func() int) {
-	n, update := 0, b.update
-	b.update = func(f func(*bolt.Tx) error) error {
+	n, update := 0, b.bolt.update
+	b.bolt.update = func(f func(*bolt.Tx) error) error {
 		err := update(f)
 		if err == nil {
 			n++
@@ -79,8 +79,8 @@ func (b *BoltStore) Commits() (count func() int) {
 // LoseAnswers has b's commits take effect and then fail with err, as after a
 // failed fsync, until err is nil.
 func (b *BoltStore) LoseAnswers(err *error) {
-	update := b.update
-	b.update = func(f func(*bolt.Tx) error) error {
+	update := b.bolt.update
+	b.bolt.update = func(f func(*bolt.Tx) error) error {
 		if err := update(f); err != nil {
 			return err
 		}
@@ -90,15 +90,15 @@ func (b *BoltStore) LoseAnswers(err *error) {
 
 // FailCommits has b's commits fail with err and change nothing, from now on.
 func (b *BoltStore) FailCommits(err error) {
-	b.update = func(f func(*bolt.Tx) error) error {
-		return b.db.Update(func(tx *bolt.Tx) error { return cmp.Or(f(tx), err) })
+	b.bolt.update = func(f func(*bolt.Tx) error) error {
+		return b.bolt.db.Update(func(tx *bolt.Tx) error { return cmp.Or(f(tx), err) })
 	}
 }
 
 // BreakCommits has bbolt panic in the midst of b's commits, and keep its lock.
 func (b *BoltStore) BreakCommits() {
-	b.update = func(func(*bolt.Tx) error) error {
-		if _, err := b.db.Begin(true); err != nil {
+	b.bolt.update = func(func(*bolt.Tx) error) error {
+		if _, err := b.bolt.db.Begin(true); err != nil {
 			return err
 		}
 		panic("damaged page")

@@ -43,13 +43,25 @@ const (
 // when it is opened, and calls that meet such damage later answer an error. Not
 // all damage is seen in time, and then bbolt may take much memory or end the
 // process: 1 of 200 files with four bad bytes did.
+//
+// Setup has nothing left to do after [OpenBoltStore]; it checks that the file is
+// there and its format the right one. Has reports a corrupt record, too. A nil error
+// of Save comes after the fsync, unless NoSync is set, and Touch writes a few bytes
+// beside the record, not the record. Iter and IterUser go in the order of IDs, and no
+// transaction is open while the loop's body runs. The store promises thread safety
+// and, unless NoSync is set, durability.
 type BoltStore struct {
+	adapter
+	bolt *boltBack
+}
+
+// boltBack is the back end of a BoltStore.
+type boltBack struct {
 	db      *bolt.DB
 	file    *os.File // the database's own
 	closed  atomic.Bool
 	update  func(func(*bolt.Tx) error) error // db.Update, but for tests
 	changes *batch.Batcher[boltChange]
-	opts    BoltOptions
 
 	// broken is the panic that bbolt failed with in the midst of a commit. There
 	// are no commits after it.
@@ -90,16 +102,6 @@ type BoltOptions struct {
 	Timeout time.Duration
 }
 
-var (
-	_ Store          = (*BoltStore)(nil)
-	_ SetupStore     = (*BoltStore)(nil)
-	_ DeleteOldStore = (*BoltStore)(nil)
-	_ IterStore      = (*BoltStore)(nil)
-	_ TouchStore     = (*BoltStore)(nil)
-	_ UserStore      = (*BoltStore)(nil)
-	_ CapableStore   = (*BoltStore)(nil)
-)
-
 // OpenBoltStore opens the database file at path and creates it, with mode 0600,
 // if it is not there. The directory must exist. Directory and file must belong to
 // this process's user, and nobody else may be able to write to them. The path is
@@ -117,10 +119,10 @@ func OpenBoltStore(path string, opts *BoltOptions) (*BoltStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("session2: open bolt store %s: %w", path, err)
 	}
-	return b, nil
+	return &BoltStore{adapter{b, Capabilities{ThreadSafe: true, Durable: !o.NoSync}}, b}, nil
 }
 
-func openBolt(path string, o BoltOptions) (*BoltStore, error) {
+func openBolt(path string, o BoltOptions) (*boltBack, error) {
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("negative BoltOptions.Timeout %v", o.Timeout)
 	}
@@ -131,15 +133,18 @@ func openBolt(path string, o BoltOptions) (*BoltStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &BoltStore{db: db, file: file, update: db.Update, opts: o}
+	b := &boltBack{db: db, file: file, update: db.Update}
 	b.changes = batch.New(boltBatch, b.commit)
 	return b, nil
 }
 
 // Close closes the file, once the calls that are under way have ended. Later
-// calls answer an error matching [fs.ErrClosed], but for Close itself, which
+// calls return an error matching [io/fs.ErrClosed], but for Close itself, which
 // may be called again.
-func (b *BoltStore) Close() error {
+func (b *BoltStore) Close() error { return failed("close bolt", b.back.Close()) }
+
+// Close closes the file.
+func (b *boltBack) Close() error {
 	if b.closed.Swap(true) {
 		return nil
 	}
@@ -147,105 +152,66 @@ func (b *BoltStore) Close() error {
 	if broken := b.broken.Load(); broken != nil {
 		damage = *broken
 	}
-	if err := letGoOfBolt(b.db, b.file, damage); err != nil {
-		return fmt.Errorf("session2: close bolt: %w", err)
-	}
-	return nil
+	return letGoOfBolt(b.db, b.file, damage)
 }
 
-// Capabilities promises thread safety and, unless NoSync is set, durability.
-func (b *BoltStore) Capabilities() Capabilities {
-	return Capabilities{ThreadSafe: true, Durable: !b.opts.NoSync}
-}
+// Setup checks the file's format.
+func (b *boltBack) Setup(ctx context.Context) error { return b.view(ctx, (*boltTx).checkFormat) }
 
-// Setup has nothing left to do after [OpenBoltStore]; it checks that the file
-// is there and its format the right one.
-func (b *BoltStore) Setup(ctx context.Context) error {
-	if err := b.view(ctx, (*boltTx).checkFormat); err != nil {
-		return fmt.Errorf("session2: set up: %w", err)
-	}
-	return nil
-}
-
-// Load returns the record, or an error matching [ErrNotFound], or [ErrCorrupt]
-// if it cannot be read. The caller owns its Data.
-func (b *BoltStore) Load(ctx context.Context, id ID) (Record, error) {
-	var rec Record
-	err := b.view(ctx, func(t *boltTx) (err error) {
-		rec, err = t.record(id)
+// Load returns a copy of the record.
+func (b *boltBack) Load(ctx context.Context, id [16]byte) (r record.Record, err error) {
+	err = b.view(ctx, func(t *boltTx) (err error) {
+		r, err = t.record(id)
 		return err
 	})
-	if err != nil {
-		return Record{}, opError("load", id, err)
-	}
-	return rec, nil
+	return r, err
 }
 
 // Has reports whether there is a record, be it corrupt.
-func (b *BoltStore) Has(ctx context.Context, id ID) (bool, error) {
-	var found bool
-	err := b.view(ctx, func(t *boltTx) error {
+func (b *boltBack) Has(ctx context.Context, id [16]byte) (found bool, err error) {
+	err = b.view(ctx, func(t *boltTx) error {
 		found = t.get(boltSessions, id[:]) != nil
 		return nil
 	})
-	return found, opError("has", id, err)
+	return found, err
 }
 
-// Save replaces the record if its version is still prev, or creates it for a
-// zero prev. It answers [ErrConflict] or [ErrNotFound] as [Store] says, and
-// [ErrCorrupt] if the stored record cannot be read and so not be compared. A
-// nil answer comes after the fsync, unless NoSync is set.
-func (b *BoltStore) Save(ctx context.Context, rec Record, prev Version) error {
-	if err := checkSave(rec); err != nil {
+// Save encodes the record before its turn comes.
+func (b *boltBack) Save(ctx context.Context, r record.Record, prev uint64) error {
+	s, err := newBoltSave(r, prev)
+	if err != nil {
 		return err
 	}
-	s, err := newBoltSave(rec, prev)
-	if err == nil {
-		err = b.changes.Do(ctx, func(t *boltTx) error { return t.save(s, b.doubt) })
-	}
-	return opError("save", rec.ID, err)
+	return b.changes.Do(ctx, func(t *boltTx) error { return t.save(s, b.doubt) })
 }
 
-// Delete removes the record. An absent one is no error.
-func (b *BoltStore) Delete(ctx context.Context, id ID) error {
-	return opError("delete", id, b.changes.Do(ctx, func(t *boltTx) error {
+// Delete removes the record.
+func (b *boltBack) Delete(ctx context.Context, id [16]byte) error {
+	return b.changes.Do(ctx, func(t *boltTx) error {
 		t.remove(id)
 		return nil
-	}))
+	})
 }
 
-// Touch moves Accessed and Expires forward, each by itself and never back. An
-// absent record is no error. It writes a few bytes beside the record, not the
-// record, and shares its transaction with other changes.
-func (b *BoltStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
-	a := record.Access{Accessed: microTime(accessed), Expires: microTime(expires)}
-	return opError("touch", id, b.changes.Do(ctx, func(t *boltTx) error {
-		return t.touch(id, a)
-	}))
+// Touch writes a few bytes beside the record, not the record, and shares its
+// transaction with other changes.
+func (b *boltBack) Touch(ctx context.Context, id [16]byte, to record.Access) error {
+	return b.changes.Do(ctx, func(t *boltTx) error { return t.touch(id, to) })
 }
 
-// DeleteOld removes the records that were not accessed for age or have
-// expired, and returns their number. It finds them by index, a bounded number
-// in each transaction.
-func (b *BoltStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
-	if err := checkAge(age); err != nil {
-		return 0, err
-	}
-	now := time.Now()
-	s := newBoltAgeSweep(microTime(now.Add(-age)), microTime(now))
-	return b.inBatches(ctx, "delete old", s.step)
+// DeleteOld removes what is due, a bounded number in each transaction.
+func (b *boltBack) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
+	return b.inBatches(ctx, newBoltAgeSweep(accessed, expires).step)
 }
 
-// DeleteUser ends all sessions of the user but those to keep, and returns their
-// number. For the
-// empty user there are none.
-func (b *BoltStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
-	return b.inBatches(ctx, "delete user", newBoltUserSweep(user, keep).step)
+// DeleteUser removes the user's records but those to keep.
+func (b *boltBack) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (int, error) {
+	return b.inBatches(ctx, newBoltUserSweep(user, keep).step)
 }
 
 // inBatches repeats step, each time in another transaction, as long as there is
 // more to do, and returns the number of records removed.
-func (b *BoltStore) inBatches(ctx context.Context, op string, step func(*boltTx) (removed int, more bool)) (int, error) {
+func (b *boltBack) inBatches(ctx context.Context, step func(*boltTx) (removed int, more bool)) (int, error) {
 	total := 0
 	for more := true; more; {
 		var n int
@@ -254,7 +220,7 @@ func (b *BoltStore) inBatches(ctx context.Context, op string, step func(*boltTx)
 			return nil
 		})
 		if err != nil {
-			return total, fmt.Errorf("session2: %s: %w", op, err)
+			return total, err
 		}
 		total += n
 		tally.Add(ctx, n)
@@ -262,25 +228,23 @@ func (b *BoltStore) inBatches(ctx context.Context, op string, step func(*boltTx)
 	return total, nil
 }
 
-// Iter lists all records, in the order of their IDs. It reads a bounded number
-// at a time, and no transaction is open while the loop's body runs.
-func (b *BoltStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return b.each(ctx, "iter", boltRange{bucket: boltSessions}, func(Record, error) bool { return true })
+// Iter lists all records, a bounded number in each transaction.
+func (b *boltBack) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
+	return b.each(ctx, boltRange{bucket: boltSessions}, func(record.Record, error) bool { return true })
 }
 
-// IterUser lists the user's records likewise. For the empty user there are
-// none.
-func (b *BoltStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	return b.each(ctx, "iter user", boltRange{bucket: boltByUser, prefix: boltUser(user)},
-		func(rec Record, err error) bool {
+// IterUser lists the user's records.
+func (b *boltBack) IterUser(ctx context.Context, user string) iter.Seq2[record.Record, error] {
+	return b.each(ctx, boltRange{bucket: boltByUser, prefix: boltUser(user)},
+		func(r record.Record, err error) bool {
 			// An index entry that names no record, or another user's, is none.
-			return err == nil && rec.User == user || errors.Is(err, ErrCorrupt) && rec.ID != ID{}
+			return err == nil && r.User == user || errors.Is(err, ErrCorrupt) && r.ID != ID{}
 		})
 }
 
 // each lists the records that the range leads to and that are meant.
-func (b *BoltStore) each(ctx context.Context, op string, r boltRange, meant func(Record, error) bool) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
+func (b *boltBack) each(ctx context.Context, r boltRange, meant func(record.Record, error) bool) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
 		for r := r; !r.done; { // a copy: the sequence may be used again
 			var page []boltHit
 			err := b.view(ctx, func(t *boltTx) error {
@@ -288,18 +252,11 @@ func (b *BoltStore) each(ctx context.Context, op string, r boltRange, meant func
 				return nil
 			})
 			if err != nil {
-				yield(Record{}, fmt.Errorf("session2: %s: %w", op, err))
+				yield(record.Record{}, err)
 				return
 			}
 			for _, h := range page {
-				if err := ctx.Err(); err != nil {
-					yield(Record{}, fmt.Errorf("session2: %s: %w", op, err))
-					return
-				}
-				if !meant(h.rec, h.err) {
-					continue
-				}
-				if !yield(h.rec, opError(op, h.rec.ID, h.err)) {
+				if meant(h.rec, h.err) && !yield(h.rec, h.err) {
 					return
 				}
 			}

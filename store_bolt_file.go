@@ -182,7 +182,7 @@ func (t *boltTx) checkFormat() error {
 
 // view lets f read. All that f keeps it must copy: what a transaction shows is
 // mapped memory, and after the transaction touching it may end the process.
-func (b *BoltStore) view(ctx context.Context, f func(t *boltTx) error) error {
+func (b *boltBack) view(ctx context.Context, f func(t *boltTx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func boltForGood(cause error) error {
 
 // commit makes the changes in one transaction. If that fails, it fails for all:
 // even a refusal was decided by what never came to be.
-func (b *BoltStore) commit(changes []boltChange) []error {
+func (b *boltBack) commit(changes []boltChange) []error {
 	errs := make([]error, len(changes))
 	err := b.transact(func(t *boltTx) {
 		for i, change := range changes {
@@ -231,7 +231,7 @@ func (b *BoltStore) commit(changes []boltChange) []error {
 }
 
 // transact commits what f writes, if anything.
-func (b *BoltStore) transact(f func(t *boltTx)) error {
+func (b *boltBack) transact(f func(t *boltTx)) error {
 	if broken := b.broken.Load(); broken != nil {
 		return boltForGood(*broken)
 	}
@@ -264,7 +264,7 @@ func (b *BoltStore) transact(f func(t *boltTx)) error {
 }
 
 // shows reports whether a commit that failed is visible all the same.
-func (b *BoltStore) shows(id int) bool {
+func (b *boltBack) shows(id int) bool {
 	last := id
 	err := guardBolt(func() {
 		b.db.View(func(tx *bolt.Tx) error {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // boltRange is a walk through the keys of a bucket that have a prefix, up to
@@ -54,7 +56,7 @@ func (r *boltRange) has(key []byte) bool {
 
 // boltHit is what a range leads to: a record, or an ID and why there is none.
 type boltHit struct {
-	rec Record
+	rec record.Record
 	err error
 }
 
@@ -74,11 +76,11 @@ func (t *boltTx) page(r *boltRange) []boltHit {
 func (t *boltTx) hit(key []byte, prefix int) boltHit {
 	id, ok := boltKeyID(key, prefix)
 	if !ok {
-		return boltHit{err: corrupt(fmt.Errorf("key of %d bytes", len(key)))}
+		return boltHit{err: record.Corrupt(fmt.Errorf("key of %d bytes", len(key)))}
 	}
 	rec, err := t.record(id)
 	if err == ErrNotFound && prefix == 0 { // the key is the record's own
-		err = corrupt(errors.New("record out of place"))
+		err = record.Corrupt(errors.New("record out of place"))
 	}
 	return boltHit{rec, err}
 }
@@ -86,11 +88,11 @@ func (t *boltTx) hit(key []byte, prefix int) boltHit {
 // boltUserSweep removes the records of a user but those to keep.
 type boltUserSweep struct {
 	user string
-	keep []ID
+	keep [][16]byte
 	boltRange
 }
 
-func newBoltUserSweep(user string, keep []ID) *boltUserSweep {
+func newBoltUserSweep(user string, keep [][16]byte) *boltUserSweep {
 	return &boltUserSweep{user, keep, boltRange{bucket: boltByUser, prefix: boltUser(user)}}
 }
 
@@ -98,7 +100,7 @@ func newBoltUserSweep(user string, keep []ID) *boltUserSweep {
 func (s *boltUserSweep) step(t *boltTx) (removed int, more bool) {
 	for _, key := range t.keys(&s.boltRange, boltSweep) {
 		id, ok := boltKeyID(key, boltUserSize)
-		if ok && slices.Contains(s.keep, id) {
+		if ok && slices.Contains(s.keep, [16]byte(id)) {
 			continue
 		}
 		t.del(boltByUser, key)

@@ -64,31 +64,24 @@ func (t *boltTx) del(bucket, key []byte) {
 	}
 }
 
-// record returns a copy of the record.
-func (t *boltTx) record(id ID) (Record, error) {
+// record returns a copy of the record, or its ID and why there is none.
+func (t *boltTx) record(id ID) (record.Record, error) {
 	r, found, err := t.body(id)
-	if err != nil {
-		return Record{ID: id}, err
+	if err == nil && !found {
+		err = ErrNotFound
 	}
-	if !found {
-		return Record{ID: id}, ErrNotFound
+	if err != nil {
+		return record.Record{ID: id}, err
 	}
 	h, found, err := t.head(id)
 	if err == nil && !found {
-		err = corrupt(errors.New("record access missing"))
+		err = record.Corrupt(errors.New("record access missing"))
 	}
 	if err != nil {
-		return Record{ID: id}, err
+		return record.Record{ID: id}, err
 	}
-	return Record{
-		ID:       id,
-		Version:  Version(r.Version),
-		User:     r.User,
-		Created:  timeMicro(r.Created),
-		Accessed: timeMicro(h.now.Accessed),
-		Expires:  timeMicro(h.now.Expires),
-		Data:     bytes.Clone(r.Data),
-	}, nil
+	r.Data, r.Access = bytes.Clone(r.Data), h.now
+	return r, nil
 }
 
 // body reads a record but for its access.
@@ -102,7 +95,7 @@ func (t *boltTx) body(id ID) (r record.Record, found bool, err error) {
 		err = errors.New("record of another ID")
 	}
 	if err != nil {
-		return r, true, corrupt(err)
+		return r, true, record.Corrupt(err)
 	}
 	return r, true, nil
 }
@@ -117,37 +110,26 @@ func (t *boltTx) head(id ID) (h boltHead, found bool, err error) {
 	h.now, err1 = record.DecodeAccess(b[:half])
 	h.filed, err2 = record.DecodeAccess(b[half:])
 	if err := errors.Join(err1, err2); err != nil {
-		return h, true, corrupt(err)
+		return h, true, record.Corrupt(err)
 	}
 	return h, true, nil
 }
 
-func corrupt(err error) error { return fmt.Errorf("%w: %v", ErrCorrupt, err) }
-
 // boltSave is a Save, encoded before its turn comes.
 type boltSave struct {
 	id         ID
-	next, prev Version
+	next, prev uint64
 	user       string
 	access     record.Access
 	body       []byte
 }
 
-func newBoltSave(rec Record, prev Version) (*boltSave, error) {
-	body, err := record.AppendBody(nil, &record.Record{
-		ID:      rec.ID,
-		Version: uint64(rec.Version),
-		User:    rec.User,
-		Created: microTime(rec.Created),
-		Data:    rec.Data,
-	})
+func newBoltSave(r record.Record, prev uint64) (*boltSave, error) {
+	body, err := record.AppendBody(nil, &r)
 	if errors.Is(err, record.ErrTooLong) || len(body) > bolt.MaxValueSize {
 		err = fmt.Errorf("%w: more than bbolt's 2 GiB", ErrTooLarge)
 	}
-	return &boltSave{
-		id: rec.ID, next: rec.Version, prev: prev, user: rec.User, body: body,
-		access: record.Access{Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires)},
-	}, err
+	return &boltSave{id: r.ID, next: r.Version, prev: prev, user: r.User, body: body, access: r.Access}, err
 }
 
 // save decides and makes a Save. With again it writes a record that landed
@@ -157,7 +139,7 @@ func (t *boltTx) save(s *boltSave, again bool) error {
 	if err != nil {
 		return err
 	}
-	write, err := admit(found, Version(stored.Version), s.next, s.prev)
+	write, err := record.Admit(found, stored.Version, s.next, s.prev)
 	if err != nil || !write && !again {
 		return err
 	}
