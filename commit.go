@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/sqlstore"
 )
 
@@ -170,7 +171,7 @@ func (s *Session) release(panicked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if panicked {
-		s.broken = cmp.Or[error](s.broken, &changeError{uncertain(errPanicked)})
+		s.broken = cmp.Or[error](s.broken, &changeError{record.Uncertain(errPanicked)})
 	}
 	s.committing = false
 	if s.committed != nil {
@@ -269,7 +270,7 @@ func (t *txn) run(ctx context.Context) error {
 	err := t.tries(ctx)
 	t.giveUp(ctx)
 	if (t.lost || t.abandoned != nil) && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
-		return uncertain(err)
+		return record.Uncertain(err)
 	}
 	return err
 }
@@ -286,14 +287,6 @@ func (t *txn) giveUp(ctx context.Context) {
 			return // it is a precaution, and the store's failure was said
 		}
 	}
-}
-
-// uncertain marks the failure of what may have been done all the same.
-func uncertain(err error) error {
-	if errors.Is(err, ErrUncertain) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
 // tries tries until a try has its way, or there is none to be had.
@@ -496,7 +489,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	var first error
 	again(ctx, func() bool {
 		if err != nil && t.over(microNow()) { // an expired session must not come back either
-			err = uncertain(err)
+			err = record.Uncertain(err)
 			return true
 		}
 		err = t.s.m.store.Save(ctx, rec, prev)
@@ -513,7 +506,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		}
 		t.lost = true
 		if prev == 0 {
-			err = uncertain(err)
+			err = record.Uncertain(err)
 		}
 		return prev == 0
 	})
@@ -566,7 +559,7 @@ func (t *txn) bury(ctx context.Context) (err error) {
 	if nothing {
 		return err
 	}
-	return uncertain(err)
+	return record.Uncertain(err)
 }
 
 // again calls f until it is done, or ctx is.

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // Flash leaves a message for the next page that asks for [Session.Flashes]. It
@@ -254,7 +256,7 @@ func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
 	defer cancel()
 	err = t.run(ctx)
 	if t.lost && absent(err) { // it may have been done, before the session ended
-		err = uncertain(err)
+		err = record.Uncertain(err)
 	}
 	if landed := errors.Is(err, errLanded); err == nil || landed {
 		s.adopt(t, landed)

@@ -234,21 +234,6 @@ func capabilities(store Store) Capabilities {
 	return Capabilities{}
 }
 
-// admit decides a conditional Save from what is stored, the same way for every
-// store. It reports whether to write; if not, err is the answer, nil for a Save
-// that landed before.
-func admit(found bool, stored, next, prev Version) (write bool, err error) {
-	switch {
-	case found && stored == next:
-		return false, nil
-	case found && (prev == 0 || stored != prev): // zero: it must not exist
-		return false, ErrConflict
-	case !found && prev != 0:
-		return false, ErrNotFound
-	}
-	return true, nil
-}
-
 // checkSave refuses a record that no store may keep.
 func checkSave(rec Record) error {
 	if rec.Version == 0 {

@@ -169,7 +169,7 @@ func (s *FileStore) Save(ctx context.Context, rec Record, prev Version) error {
 		if err != nil {
 			return err
 		}
-		write, err := admit(found, Version(old.Version), rec.Version, prev)
+		write, err := record.Admit(found, old.Version, uint64(rec.Version), uint64(prev))
 		if err != nil {
 			return err
 		}

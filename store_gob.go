@@ -14,6 +14,7 @@ import (
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
 	"github.com/session2/session2/internal/lockfile"
+	"github.com/session2/session2/internal/record"
 )
 
 // GobStore is a shelve: one append-only file of checksummed gob records, with
@@ -247,7 +248,7 @@ func (s *GobStore) Save(ctx context.Context, rec Record, prev Version) error {
 		if e.Value.lost {
 			return ErrCorrupt
 		}
-		write, err := admit(found, Version(e.Value.version), rec.Version, prev)
+		write, err := record.Admit(found, e.Value.version, op.Version, uint64(prev))
 		if write {
 			err = p.add(op)
 		}

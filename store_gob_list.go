@@ -11,6 +11,7 @@ import (
 
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/goblog"
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
 )
 
@@ -79,7 +80,7 @@ func (s *GobStore) deleteWhile(ctx context.Context, pick gobPick, j gobJob) (tot
 		tally.Add(ctx, batch.made)
 		switch {
 		case err != nil && batch.unsure:
-			return total, uncertain(err)
+			return total, record.Uncertain(err)
 		case err != nil && total > 0:
 			return total, fsys.Partly(err)
 		case err != nil || !more:
