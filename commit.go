@@ -373,33 +373,66 @@ func pause(try int, err error) time.Duration {
 	return wait/2 + rand.N(wait/2)
 }
 
-// reload bases the attempt on the record as it is now.
+// reload bases the attempt on the record as it is now (the table in ARCHITECTURE.md).
 func (t *txn) reload(ctx context.Context) (outcome, error) {
-	own := t.s.newLife()
-	creating := !t.life.base.stored() && t.life.standing == current
-	if creating && !t.lost {
-		t.life, t.view, t.behind = own, nil, false // somebody else's record has the ID that was drawn: draw another
+	if !t.life.base.stored() && t.life.standing == current {
+		return t.reloadCreated(ctx)
+	}
+	return t.reloadStored(ctx)
+}
+
+// reloadCreated is reload for a session that was to be created.
+func (t *txn) reloadCreated(ctx context.Context) (outcome, error) {
+	if !t.lost { // somebody else's record has the ID that was drawn
+		t.drawAnother()
 		return pending, nil
 	}
 	st, err := t.fetch(ctx)
 	switch {
-	case err != nil && !absent(err):
-		return pending, err
-	case err != nil && creating: // it did not land, or not yet, or is gone before anybody had its token
+	case absent(err): // it did not land, or not yet, or is gone before anybody had its token
 		t.abandoned = append(t.abandoned, t.life.token.id)
-		t.life, t.view, t.behind, t.lost = own, nil, false, false
+		t.drawAnother()
 		return pending, nil
-	case err != nil && t.lost && t.plan.todo == doEnd:
+	case err != nil:
+		return pending, err
+	}
+	return t.found(st)
+}
+
+// drawAnother has the session created under another ID.
+func (t *txn) drawAnother() {
+	t.life, t.view, t.behind, t.lost = t.s.newLife(), nil, false, false
+}
+
+// reloadStored is reload for a session that was stored.
+func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
+	st, err := t.fetch(ctx)
+	switch {
+	case err == nil:
+		return t.found(st)
+	case !absent(err):
+		return pending, err
+	case t.lost && t.plan.todo == doEnd:
 		t.gone(ctx, st)
 		return landed, nil
-	case err != nil:
-		st = nil
-	case t.lost:
+	}
+	return t.rebaseOn(nil)
+}
+
+// found is for a record that is there: does it show the Save whose answer was lost?
+func (t *txn) found(st *state) (outcome, error) {
+	if t.lost {
 		if o, err := st.remembers(t.version, t.life.base.version); o != pending || err != nil {
 			t.plan.next = st
 			return o, err
 		}
 	}
+	return t.rebaseOn(st)
+}
+
+// rebaseOn has the client's token judged anew, by the record or, for nil, its absence.
+func (t *txn) rebaseOn(st *state) (outcome, error) {
+	own := t.s.newLife()
 	var v verdict
 	if st != nil {
 		v = st.ident.judge(t.life.shown, t.s.arrived, t.cfg.RenewGrace)
