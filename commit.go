@@ -46,7 +46,7 @@ var (
 
 // commit stores the session's changes and does the housekeeping that is due.
 func (s *Session) commit(ctx context.Context) error {
-	if !s.loaded.Load() || s.rests(false) {
+	if s.rests(false) {
 		return nil
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
@@ -86,13 +86,13 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 func (s *Session) rests(begins bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.working != nil && (s.committing || s.over.Load() || s.changed() || !s.idle()) {
-		return false
-	}
-	s.begun = s.begun || begins
 	if s.working != nil {
+		if s.committing || s.over.Load() || s.changed() || !s.idle() {
+			return false
+		}
 		s.fresh = false
 	}
+	s.begun = s.begun || begins
 	return true
 }
 

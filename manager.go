@@ -114,7 +114,7 @@ func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, err
 		if user == "" {
 			return
 		}
-		for rec, err := range m.iterUser(ctx, userKey(m.cfg.Realm, user)) {
+		for rec, err := range iterUser(ctx, m.store, userKey(m.cfg.Realm, user)) {
 			var st *state
 			if err == nil {
 				st, err = decodeRecord(rec)
@@ -168,7 +168,7 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 	}
 	key := userKey(m.cfg.Realm, user)
 	var ids []ID
-	for rec, err := range m.iterUser(ctx, key) {
+	for rec, err := range iterUser(ctx, m.store, key) {
 		switch {
 		case errors.Is(err, ErrCorrupt): // nobody can use it
 		case err != nil:
@@ -200,7 +200,7 @@ func (m *Manager) gone(ctx context.Context, key string, ids []ID) (list []ID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.CommitTimeout)
 	defer cancel()
 	left := make(map[ID]bool)
-	for rec, err := range m.iterUser(ctx, key) {
+	for rec, err := range iterUser(ctx, m.store, key) {
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return nil
 		}
@@ -254,12 +254,12 @@ func (m *Manager) endIf(ctx context.Context, id ID, is func(*state) bool) (bool,
 
 // iterUser lists a user's records by the store's index, or by looking at all
 // of them where it has none.
-func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+func iterUser(ctx context.Context, store Store, user string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		if m.iterIndex(ctx, user, yield) {
+		if iterIndex(ctx, store, user, yield) {
 			return
 		}
-		for rec, err := range iterAll(ctx, m.store) {
+		for rec, err := range iterAll(ctx, store) {
 			if (err != nil || rec.User == user) && !yield(rec, err) {
 				return
 			}
@@ -268,8 +268,8 @@ func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, e
 }
 
 // iterIndex lists them by the store's index. It reports false if there is none.
-func (m *Manager) iterIndex(ctx context.Context, user string, yield func(Record, error) bool) bool {
-	u, ok := m.store.(UserStore)
+func iterIndex(ctx context.Context, store Store, user string, yield func(Record, error) bool) bool {
+	u, ok := store.(UserStore)
 	if !ok {
 		return false
 	}

@@ -597,8 +597,8 @@ func (s *Session) Passive() {
 // token Renew, or a login of the same user, has replaced within RenewGrace. A request
 // that comes with a token from before a login ends nothing, or whoever knew it then
 // could sign others out: only the cookie goes, and Err is ErrStale. One that was under
-// way at the login, and has looked at its session before, does end it. What is changed after Destroy belongs
-// to a new session.
+// way at the login, and has looked at its session before, does end it. What is changed
+// after Destroy belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()

@@ -61,8 +61,7 @@ func (s *serialStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 }
 
 func (s *serialStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	inner := &Manager{store: s.store}
-	return s.each(inner.iterUser(ctx, user))
+	return s.each(iterUser(ctx, s.store, user))
 }
 
 func (s *serialStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
