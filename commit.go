@@ -23,7 +23,7 @@ type txn struct {
 	hearing
 	s         *Session
 	seen      *state   // the handler's view, as the log was taken down
-	gen       int      // the session's, likewise
+	gen       int32    // the session's, likewise
 	ended     []*state // sessions to delete
 	revoke    bool     // the client's cookie goes
 	version   Version  // of what this commit writes, in whichever try: by it a try that landed is known

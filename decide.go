@@ -262,8 +262,7 @@ func (st *state) remembers(mine, prev Version) (outcome, error) {
 func (a *attempt) record(p *plan, version Version, now instant) (Record, error) {
 	next := p.next
 	next.version = version
-	next.versions = append(slices.Clip(next.versions), version)
-	next.versions = next.versions[max(0, len(next.versions)-maxVersions):]
+	next.versions = slices.Concat(next.versions[max(0, len(next.versions)+1-maxVersions):], []Version{version})
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}

@@ -133,7 +133,7 @@ func (s *Session) rework() {
 }
 
 // reworked takes over what rework made, unless the session was changed again.
-func (s *Session) reworked(next *state, wrong error, gen int) bool {
+func (s *Session) reworked(next *state, wrong error, gen int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gen != gen {
