@@ -24,7 +24,7 @@ type txn struct {
 	hearing
 	s         *Session
 	seen      *state   // the handler's view, as the log was taken down
-	gen       int      // the session's, likewise
+	gen       int32    // the session's, likewise
 	ended     []*state // sessions to delete
 	revoke    bool     // the client's cookie goes
 	version   Version  // of what this commit writes, in whichever try: by it a try that landed is known
@@ -47,11 +47,12 @@ var (
 
 // commit stores the session's changes and does the housekeeping that is due.
 func (s *Session) commit(ctx context.Context) error {
-	if !s.loaded.Load() || s.rests(false) {
+	if s.rests(false) {
 		return nil
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
-		return s.commitNow(ctx, s.request == nil)
+		h, _, err := s.commitNow(ctx, s.request == nil)
+		return h, err
 	})
 	h.report(s.eventContext(), s.m)
 	return err
@@ -59,14 +60,18 @@ func (s *Session) commit(ctx context.Context) error {
 
 // commitLast is the commit that the response waits for before its first byte, or
 // none if the request has failed. No cookie can be sent for a later one. So one
-// that another goroutine of the request has begun is waited for.
+// that another goroutine of the request has begun is waited for. It returns the error
+// for which the response is replaced, which changes that are dropped are not.
 func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	if s.rests(true) {
 		return nil
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
-			h, err = s.commitNow(ctx, true)
+			var o outcome
+			if h, o, err = s.commitNow(ctx, true); o == dropped {
+				err = nil
+			}
 		}
 		s.mu.Lock()
 		s.begun = true
@@ -82,38 +87,39 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 func (s *Session) rests(begins bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.working != nil && (s.committing || s.over.Load() || s.changed() || !s.idle()) {
-		return false
-	}
-	s.begun = s.begun || begins
 	if s.working != nil {
+		if s.committing || s.over.Load() || s.changed() || !s.idle() {
+			return false
+		}
 		s.fresh = false
 	}
+	s.begun = s.begun || begins
 	return true
 }
 
 // commitNow is a commit that no other one runs beside. If it is the last one whose
 // cookie can be sent, it ends a session that came to hold nothing.
-func (s *Session) commitNow(ctx context.Context, last bool) (hearing, error) {
+func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, error) {
 	t, h, err := s.start()
 	if t == nil {
-		return h, err
+		return h, pending, err
 	}
 	t.last = last
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	err = t.run(ctx)
-	if len(t.ended) > 0 && !failsRequest(err) {
+	o, err := t.run(ctx)
+	switch goesOn := o != pending; {
+	case goesOn && len(t.ended) > 0:
 		if failed := t.bury(ctx); failed != nil {
-			err = failed
+			o, err = pending, failed
 		} else {
 			s.buried(t)
 		}
-	} else if t.revoke && !failsRequest(err) {
+	case goesOn && t.revoke:
 		s.revoked(t, t.life.base)
 	}
-	err = s.settle(t, err)
-	return t.hearing, err
+	err = s.settle(t, o, err)
+	return t.hearing, o, err
 }
 
 // exclusively runs one commit at a time. What it heard is to be reported when that
@@ -178,13 +184,6 @@ func (s *Session) release(panicked bool) {
 		close(s.committed)
 		s.committed = nil
 	}
-}
-
-// failsRequest reports whether what became of a commit is a failure, and not
-// only less than was asked for.
-func failsRequest(err error) bool {
-	return err != nil && !errors.Is(err, errLanded) && !errors.Is(err, errQuiet) &&
-		!errors.Is(err, errBegun) && !errors.As(err, new(*droppedError))
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
@@ -266,13 +265,13 @@ func (s *Session) late() error {
 
 // run commits. A failure that leaves it open whether the changes are stored is
 // ErrUncertain.
-func (t *txn) run(ctx context.Context) error {
-	err := t.tries(ctx)
+func (t *txn) run(ctx context.Context) (outcome, error) {
+	o, err := t.tries(ctx)
 	t.giveUp(ctx)
-	if (t.lost || t.abandoned != nil) && failsRequest(err) && failedByStore(err) && !errors.Is(err, ErrStale) {
-		return record.Uncertain(err)
+	if (t.lost || t.abandoned != nil) && o == pending && failedByStore(err) && !errors.Is(err, ErrStale) {
+		return o, record.Uncertain(err)
 	}
-	return err
+	return o, err
 }
 
 // giveUp deletes what creates that seemed lost may have left after all, landing late.
@@ -290,12 +289,12 @@ func (t *txn) giveUp(ctx context.Context) {
 }
 
 // tries tries until a try has its way, or there is none to be had.
-func (t *txn) tries(ctx context.Context) (err error) {
+func (t *txn) tries(ctx context.Context) (outcome, error) {
 	if t.life.standing == superseded && !t.login {
 		if len(t.log) == 0 {
-			return errQuiet
+			return nothing, nil
 		}
-		return &droppedError{t.life.token.id, ErrStale}
+		return dropped, t.dropped(ErrStale)
 	}
 	// One version has one content: a try that lands late stands for the next.
 	n := newNonce()
@@ -305,30 +304,35 @@ func (t *txn) tries(ctx context.Context) (err error) {
 		now := microNow()
 		t.behind = t.behind || t.over(now) // others may have used it meanwhile
 		if t.behind {
-			if err := t.reload(ctx); err != nil {
-				return because(cause, err)
+			if o, err := t.reload(ctx); o != pending || err != nil {
+				return o, because(cause, o, err)
 			}
 		}
+		var err error
 		if t.plan, err = t.decide(ctx, now, n); err != nil {
-			return err
+			return pending, err
 		}
 		if t.blind && t.plan.unchanged { // as this request sees it: look again
 			t.behind, t.blind = true, false
 			continue
 		}
 		if err := t.s.late(); err != nil {
-			return err
+			return pending, err
 		}
 		if t.over(microNow()) { // deciding took its time
 			t.behind = true
 			continue
 		}
 		err = t.write(ctx, now, n)
-		if t.plan.todo == doTouch && err != nil { // it is for another time, whatever became of it
-			return err
-		}
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err) {
-			return err
+		switch {
+		case err == nil:
+			return stored, nil
+		case errors.Is(err, errBegun):
+			return tooLate, err
+		case t.plan.todo == doTouch: // it is for another time, whatever became of it
+			return pending, err
+		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err):
+			return pending, err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
 		t.behind = true
@@ -340,13 +344,13 @@ func (t *txn) tries(ctx context.Context) (err error) {
 			break
 		}
 	}
-	return fmt.Errorf("session2: save %v: gave up after several tries: %w", t.life.token.id, cause)
+	return pending, fmt.Errorf("session2: save %v: gave up after several tries: %w", t.life.token.id, cause)
 }
 
 // because adds to the failure of a reload why the store was asked again, unless the
 // reload has an outcome.
-func because(cause, err error) error {
-	if cause == nil || absent(err) || !failsRequest(err) || refused(err) || errors.Is(err, ErrStale) || errors.Is(err, ErrUncertain) {
+func because(cause error, o outcome, err error) error {
+	if cause == nil || o != pending || absent(err) || refused(err) || errors.Is(err, ErrStale) || errors.Is(err, ErrUncertain) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", cause, err)
@@ -362,40 +366,74 @@ func pause(try int, err error) time.Duration {
 	return wait/2 + rand.N(wait/2)
 }
 
-// reload bases the attempt on the record as it is now.
-func (t *txn) reload(ctx context.Context) error {
-	own := t.s.newLife()
-	creating := !t.life.base.stored() && t.life.standing == current
-	if creating && !t.lost {
-		t.life, t.view, t.behind = own, nil, false // somebody else's record has the ID that was drawn: draw another
-		return nil
+// reload bases the attempt on the record as it is now (the table in ARCHITECTURE.md).
+func (t *txn) reload(ctx context.Context) (outcome, error) {
+	if !t.life.base.stored() && t.life.standing == current {
+		return t.reloadCreated(ctx)
+	}
+	return t.reloadStored(ctx)
+}
+
+// reloadCreated is reload for a session that was to be created.
+func (t *txn) reloadCreated(ctx context.Context) (outcome, error) {
+	if !t.lost { // somebody else's record has the ID that was drawn
+		t.drawAnother()
+		return pending, nil
 	}
 	st, err := t.fetch(ctx)
 	switch {
-	case err != nil && !absent(err):
-		return err
-	case err != nil && creating: // it did not land, or not yet, or is gone before anybody had its token
+	case absent(err): // it did not land, or not yet, or is gone before anybody had its token
 		t.abandoned = append(t.abandoned, t.life.token.id)
-		t.life, t.view, t.behind, t.lost = own, nil, false, false
-		return nil
-	case err != nil && t.lost && t.plan.todo == doEnd:
-		return t.gone(ctx, st)
+		t.drawAnother()
+		return pending, nil
 	case err != nil:
-		st = nil
-	case t.lost:
-		if err := landed(st, t.version, t.life.base.version); err != nil {
+		return pending, err
+	}
+	return t.found(st)
+}
+
+// drawAnother has the session created under another ID.
+func (t *txn) drawAnother() {
+	t.life, t.view, t.behind, t.lost = t.s.newLife(), nil, false, false
+}
+
+// reloadStored is reload for a session that was stored.
+func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
+	st, err := t.fetch(ctx)
+	switch {
+	case err == nil:
+		return t.found(st)
+	case !absent(err):
+		return pending, err
+	case t.lost && t.plan.todo == doEnd:
+		t.gone(ctx, st)
+		return landed, nil
+	}
+	return t.rebaseOn(nil)
+}
+
+// found is for a record that is there: does it show the Save whose answer was lost?
+func (t *txn) found(st *state) (outcome, error) {
+	if t.lost {
+		if o, err := st.remembers(t.version, t.life.base.version); o != pending || err != nil {
 			t.plan.next = st
-			return err
+			return o, err
 		}
 	}
+	return t.rebaseOn(st)
+}
+
+// rebaseOn has the client's token judged anew, by the record or, for nil, its absence.
+func (t *txn) rebaseOn(st *state) (outcome, error) {
+	own := t.s.newLife()
 	var v verdict
 	if st != nil {
 		v = st.ident.judge(t.life.shown, t.s.arrived, t.cfg.RenewGrace)
 	}
-	err = t.rebase(st, v, own)
+	o, err := t.rebase(st, v, own)
 	t.behind = false
 	t.lost = t.lost && t.life.token.id != own.token.id
-	return err
+	return o, err
 }
 
 // fetch loads the record as it is now. It asks until the store answers: where
@@ -411,13 +449,12 @@ func (t *txn) fetch(ctx context.Context) (st *state, err error) {
 // gone is for a session that is over, as was meant. st is what is left of it,
 // nil if nothing is: then another request may have ended it, and the browser may
 // hold a newer cookie.
-func (t *txn) gone(ctx context.Context, st *state) error {
+func (t *txn) gone(ctx context.Context, st *state) {
 	if st == nil || !slices.Contains(st.versions, t.version) {
 		t.plan.cookie, t.plan.event = keepCookie, 0
-		return errLanded
+		return
 	}
 	t.remove(ctx, st.id)
-	return errLanded
 }
 
 // remove deletes a record that was saved as expired. If that fails, it will be swept.
@@ -441,9 +478,10 @@ func (t *txn) write(ctx context.Context, now instant, n nonce) (err error) {
 	if id := t.life.token.id; t.plan.nobodys && t.claims(id) {
 		defer t.s.m.open.ended(id)
 	} else if t.plan.nobodys {
-		if t.plan, err = t.decideEmpty(t.plan, now, n); err != nil {
-			return err
-		}
+		t.plan = t.decideEmpty(t.plan, now, n)
+	}
+	if t.plan.cookie == setCookie && !t.cookie {
+		return errBegun
 	}
 	if t.plan.todo == doTouch {
 		done, err := t.touch(ctx, now)

@@ -96,7 +96,7 @@ type Config struct {
 // __Host-session, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain, gone
 // with the browser (RFC 6265bis, ASVS 3.3). HttpOnly is always set.
 type CookieConfig struct {
-	Name        string        // default "__Host-session"; "session" where Insecure, Domain or Path rules the prefix out
+	Name        string        // default "__Host-session"; "session" with Insecure, Domain or Path, which the prefix does not allow
 	Domain      string        // default none: this host alone
 	Path        string        // default "/"
 	SameSite    http.SameSite // default Lax

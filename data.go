@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,13 +27,13 @@ type state struct {
 	login      instant       // the latest one into this session when it was stored already: its Lifetime counts from then
 	lifetime   time.Duration // of SetLifetime; 0: the configuration's
 	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
-	persistent persistence
 	remote     string
 	agent      string
 	csrf       []mark
 	forms      []mark
 	flashes    []flash
 	values     values
+	persistent persistence
 
 	// What a log of changes asks of its commit; never stored.
 	signIn  bool // SetUser signed somebody in
@@ -181,7 +182,7 @@ func encodedSize(st *state) int {
 		n += len(f.data) + 24
 	}
 	for _, v := range st.values.base {
-		n += len(v.key) + len(v.data) + 24
+		n += len(v.both) + 24
 	}
 	return n
 }
@@ -207,9 +208,7 @@ func (e *encoder) optional(tag byte, part []byte) {
 
 func (e *encoder) value(v value) {
 	var length [binary.MaxVarintLen64]byte
-	key := length[:binary.PutUvarint(length[:], uint64(len(v.key)))]
-	e.buf = binary.AppendUvarint(append(e.buf, tagValue), uint64(len(key)+len(v.key)+len(v.data)))
-	e.buf = append(append(append(e.buf, key...), v.key...), v.data...)
+	e.section(tagValue, length[:binary.PutUvarint(length[:], uint64(v.n))], v.both)
 }
 
 func boolByte(b bool) byte {
@@ -248,8 +247,6 @@ func decodeData(st *state, data []byte) error {
 	if len(data) == 0 || data[0] != dataFormat {
 		return errors.New("data of an unknown format")
 	}
-	// One string for all keys: each key is a part of it and costs nothing.
-	text := string(data)
 	var seen uint32
 	for at := 1; at < len(data); {
 		tag := data[at]
@@ -264,7 +261,7 @@ func decodeData(st *state, data []byte) error {
 			return fmt.Errorf("data with an unexpected section %d", tag)
 		}
 		seen |= 1 << tag
-		if err := st.decodeSection(tag, data[from:at:at], text[from:at]); err != nil {
+		if err := st.decodeSection(tag, data[from:at:at]); err != nil {
 			return err
 		}
 	}
@@ -274,10 +271,10 @@ func decodeData(st *state, data []byte) error {
 	return nil
 }
 
-func (st *state) decodeSection(tag byte, b []byte, text string) error {
+func (st *state) decodeSection(tag byte, b []byte) error {
 	switch tag {
 	case tagValue:
-		return st.decodeValue(b, text)
+		return st.decodeValue(b)
 	case tagFlash:
 		return st.decodeFlash(b)
 	case tagIdentity:
@@ -291,15 +288,15 @@ func (st *state) decodeSection(tag byte, b []byte, text string) error {
 	case tagForms:
 		return decodeMarks(&st.forms, b, maxForms)
 	case tagRemote:
-		st.remote = text
+		st.remote = string(b)
 	case tagAgent:
-		st.agent = text
+		st.agent = string(b)
 	case tagLifetime:
 		return st.decodeLifetime(b)
 	case tagPersistent:
 		return st.decodePersistent(b)
 	case tagRealm:
-		st.realm = text
+		st.realm = string(b)
 	case tagIdle:
 		return st.decodeIdle(b)
 	case tagLogin:
@@ -308,15 +305,14 @@ func (st *state) decodeSection(tag byte, b []byte, text string) error {
 	return nil
 }
 
-func (st *state) decodeValue(b []byte, text string) error {
+func (st *state) decodeValue(b []byte) error {
 	n, width := binary.Uvarint(b)
 	if width <= 0 || n > uint64(len(b)-width) {
 		return errFormat
 	}
-	from := width + int(n)
-	v := value{key: text[width:from], data: b[from:]}
+	v := value{b[width:], int(n)}
 	list := st.values.base
-	if k := len(list); k > 0 && list[k-1].key >= v.key {
+	if k := len(list); k > 0 && bytes.Compare(list[k-1].both[:list[k-1].n], v.both[:v.n]) >= 0 {
 		return errFormat
 	}
 	if list == nil {

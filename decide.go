@@ -15,27 +15,19 @@ var (
 	errBegun = errors.New("session2: changes lost: the response has begun, and its cookie can no longer be changed")
 
 	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; what the cookie opened has ended")
-
-	// errQuiet ends a commit that was housekeeping only, and came too late.
-	errQuiet = errors.New("session2: nothing to do")
-
-	// errLanded ends a commit one of whose tries turns out to have landed.
-	errLanded = errors.New("session2: landed")
 )
 
-// droppedError is what became of changes to a session that had ended, or whose
-// token was replaced, by the time they came: nothing, as if the request had come
-// just before that. The response goes out all the same.
-type droppedError struct {
-	id    ID
-	cause error
-}
+// outcome is what became of a commit.
+type outcome int
 
-func (e *droppedError) Error() string {
-	return fmt.Sprintf("session2: save %v: changes dropped: %v", e.id, e.cause)
-}
-
-func (e *droppedError) Unwrap() error { return e.cause }
+const (
+	pending outcome = iota // not known yet; with an error, the commit has failed
+	stored                 // as planned
+	landed                 // likewise, by a try whose answer was lost
+	nothing                // was to be done, but what others have done meanwhile
+	dropped                // as if the request had come just before the session's end or the token's replacement; with an error
+	tooLate                // for a cookie: the response has begun; with an error
+)
 
 // changeError is a change that cannot be made: a mistake in the program, such as
 // a value that cannot be encoded.
@@ -165,20 +157,14 @@ func (a *attempt) decide(ctx context.Context, now instant, n nonce) (plan, error
 	default:
 		a.decideStored(&p, now, n)
 	}
-	if p.cookie == setCookie && !a.cookie {
-		return plan{}, errBegun
-	}
 	return p, nil
 }
 
 // decideEmpty plans for a session that holds nothing and does not end yet.
-func (a *attempt) decideEmpty(p plan, now instant, n nonce) (plan, error) {
+func (a *attempt) decideEmpty(p plan, now instant, n nonce) plan {
 	p = plan{next: p.next, token: a.life.token}
 	a.decideStored(&p, now, n)
-	if p.cookie == setCookie && !a.cookie {
-		return plan{}, errBegun
-	}
-	return p, nil
+	return p
 }
 
 // decideStored plans for a session that is stored and stays so.
@@ -227,7 +213,7 @@ func (p *plan) rotate(n nonce, why reason, now instant) {
 
 // rebase sets the attempt on the record as it is now; st is nil if the session
 // has ended. own is the session to start where a login needs one of its own.
-func (a *attempt) rebase(st *state, v verdict, own life) error {
+func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 	id := a.life.token.id
 	now := life{base: st, token: token{id, v.secret}, shown: a.life.shown, presented: a.life.presented,
 		standing: v.standing, unseen: v.unseen}
@@ -241,28 +227,33 @@ func (a *attempt) rebase(st *state, v verdict, own life) error {
 	case a.login:
 		a.life, a.own = own, true
 	case len(a.log) == 0:
-		return errQuiet
+		return nothing, nil
 	case st == nil:
-		return &droppedError{id, ErrNotFound}
+		return dropped, a.dropped(ErrNotFound)
 	case a.life.standing == superseded: // it was when the request came: it was served as nobody's
-		return &droppedError{id, ErrStale}
+		return dropped, a.dropped(ErrStale)
 	default:
-		return fmt.Errorf("session2: save %v: %w", id, ErrStale)
+		return pending, fmt.Errorf("session2: save %v: %w", id, ErrStale)
 	}
-	return nil
+	return pending, nil
 }
 
-// landed tells from a newer record whether a Save took effect whose answer was
-// lost: errLanded if it did, nil if it did not, ErrUncertain if the record no
-// longer remembers.
-func landed(st *state, mine, prev Version) error {
+// dropped is the error that says why changes are lost.
+func (a *attempt) dropped(cause error) error {
+	return fmt.Errorf("session2: save %v: changes dropped: %w", a.life.token.id, cause)
+}
+
+// remembers tells from a newer record whether a Save took effect whose answer was
+// lost: landed if it did, pending if it did not, ErrUncertain if the record no longer
+// remembers.
+func (st *state) remembers(mine, prev Version) (outcome, error) {
 	switch {
 	case slices.Contains(st.versions, mine):
-		return errLanded
+		return landed, nil
 	case slices.Contains(st.versions, prev):
-		return nil
+		return pending, nil
 	}
-	return fmt.Errorf("session2: save %v: %w", st.id, ErrUncertain)
+	return pending, fmt.Errorf("session2: save %v: %w", st.id, ErrUncertain)
 }
 
 // record completes the plan's state, and returns the record to store. What the
@@ -271,8 +262,7 @@ func landed(st *state, mine, prev Version) error {
 func (a *attempt) record(p *plan, version Version, now instant) (Record, error) {
 	next := p.next
 	next.version = version
-	next.versions = append(slices.Clip(next.versions), version)
-	next.versions = next.versions[max(0, len(next.versions)-maxVersions):]
+	next.versions = slices.Concat(next.versions[max(0, len(next.versions)+1-maxVersions):], []Version{version})
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}

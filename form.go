@@ -254,13 +254,12 @@ func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	err = t.run(ctx)
+	became, err := t.run(ctx)
 	if t.lost && absent(err) { // it may have been done, before the session ended
 		err = record.Uncertain(err)
 	}
-	if landed := errors.Is(err, errLanded); err == nil || landed {
-		s.adopt(t, landed)
-		err = nil
+	if became == stored || became == landed {
+		s.adopt(t, became == landed)
 	}
 	return t.hearing, err
 }

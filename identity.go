@@ -41,7 +41,7 @@ const (
 )
 
 // standing is what a presented verifier is to a record.
-type standing int
+type standing byte
 
 // In the order in which they count, where a request presents several.
 const (

@@ -43,7 +43,7 @@ func Inspect(rec Record) (Contents, error) {
 		c.Flashes = append(c.Flashes, Item{Size: len(f.data), data: f.data})
 	}
 	for _, v := range st.values.base {
-		c.Values = append(c.Values, Item{Key: v.key, Size: len(v.data), data: v.data})
+		c.Values = append(c.Values, Item{Key: v.key(), Size: len(v.data()), data: v.data()})
 	}
 	return c, nil
 }

@@ -5,7 +5,7 @@ import (
 	"reflect"
 )
 
-// Key is a typed key: the session class of your own. It gives Set and Get their
+// Key is a key with a type. It gives Set and Get their
 // type back, and spares gob the registration of it. Make it once, for a name
 // that nothing else uses:
 //

@@ -7,14 +7,14 @@ type looks struct {
 	keys    table[look]
 	all     *state // what Keys or Dump showed, if one was called
 	cleared *state // Clear came after that: what had been shown
-	clear   int    // when, by Session.gen
+	clear   int32  // when, by Session.gen
 	blank   bool   // all keys are gone by Clear: what is seen of them now is the request's own doing
 }
 
 // look is one key.
 type look struct {
 	at      *state // as which the session was stored when the request looked at the key; nil: it did not
-	changed int    // when the request last changed it, by Session.gen; 0: it did not
+	changed int32  // when the request last changed it, by Session.gen; 0: it did not
 	blind   bool   // set or deleted before any look
 	guarded bool   // set or deleted after a look
 }
@@ -57,19 +57,19 @@ func (l *looks) row(key string) *look {
 }
 
 // wrote notes that key was set or deleted.
-func (l *looks) wrote(key string, gen int) { l.row(key).write(gen) }
+func (l *looks) wrote(key string, gen int32) { l.row(key).write(gen) }
 
-func (k *look) write(gen int) {
+func (k *look) write(gen int32) {
 	k.changed = gen
 	k.guarded = k.at != nil
 	k.blind = k.at == nil
 }
 
 // updated notes an Update, which loses nothing: it runs again.
-func (l *looks) updated(key string, gen int) { l.row(key).changed = gen }
+func (l *looks) updated(key string, gen int32) { l.row(key).changed = gen }
 
 // wroteAll notes that all keys were deleted.
-func (l *looks) wroteAll(gen int) {
+func (l *looks) wroteAll(gen int32) {
 	for i := range l.keys.rows {
 		l.keys.rows[i].of.write(gen)
 	}
@@ -109,8 +109,8 @@ func (g *guarded) lost(base *state) (key string, lost bool) {
 	}
 	for _, list := range [][]value{base.values.list(), g.cleared.values.list()} {
 		for _, v := range list {
-			if g.except.find(v.key) == nil && changed(v.key, g.cleared, base) {
-				return v.key, true
+			if key := v.key(); g.except.find(key) == nil && changed(key, g.cleared, base) {
+				return key, true
 			}
 		}
 	}
@@ -124,7 +124,7 @@ func changed(key string, from, to *state) bool {
 
 // committed notes that the changes until gen are stored, as the request sees them
 // in view: that is what it knows from now on.
-func (l *looks) committed(gen int, view *state) {
+func (l *looks) committed(gen int32, view *state) {
 	old := l.keys.rows
 	l.keys = table[look]{}
 	for _, r := range old {

@@ -8,7 +8,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -115,7 +114,7 @@ func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, err
 		if user == "" {
 			return
 		}
-		for rec, err := range m.iterUser(ctx, userKey(m.cfg.Realm, user)) {
+		for rec, err := range iterUser(ctx, m.store, userKey(m.cfg.Realm, user)) {
 			var st *state
 			if err == nil {
 				st, err = decodeRecord(rec)
@@ -169,7 +168,7 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 	}
 	key := userKey(m.cfg.Realm, user)
 	var ids []ID
-	for rec, err := range m.iterUser(ctx, key) {
+	for rec, err := range iterUser(ctx, m.store, key) {
 		switch {
 		case errors.Is(err, ErrCorrupt): // nobody can use it
 		case err != nil:
@@ -201,7 +200,7 @@ func (m *Manager) gone(ctx context.Context, key string, ids []ID) (list []ID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.CommitTimeout)
 	defer cancel()
 	left := make(map[ID]bool)
-	for rec, err := range m.iterUser(ctx, key) {
+	for rec, err := range iterUser(ctx, m.store, key) {
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return nil
 		}
@@ -255,12 +254,12 @@ func (m *Manager) endIf(ctx context.Context, id ID, is func(*state) bool) (bool,
 
 // iterUser lists a user's records by the store's index, or by looking at all
 // of them where it has none.
-func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
+func iterUser(ctx context.Context, store Store, user string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		if m.iterIndex(ctx, user, yield) {
+		if iterIndex(ctx, store, user, yield) {
 			return
 		}
-		for rec, err := range iterAll(ctx, m.store) {
+		for rec, err := range iterAll(ctx, store) {
 			if (err != nil || rec.User == user) && !yield(rec, err) {
 				return
 			}
@@ -269,8 +268,8 @@ func (m *Manager) iterUser(ctx context.Context, user string) iter.Seq2[Record, e
 }
 
 // iterIndex lists them by the store's index. It reports false if there is none.
-func (m *Manager) iterIndex(ctx context.Context, user string, yield func(Record, error) bool) bool {
-	u, ok := m.store.(UserStore)
+func iterIndex(ctx context.Context, store Store, user string, yield func(Record, error) bool) bool {
+	u, ok := store.(UserStore)
 	if !ok {
 		return false
 	}
@@ -352,92 +351,4 @@ func touch(ctx context.Context, store Store, id ID, accessed, expires time.Time)
 		return t.Touch(ctx, id, accessed, expires)
 	}
 	return fmt.Errorf("session2: touch: %w", errors.ErrUnsupported)
-}
-
-// serialStore lends a mutex to a store that is not safe for concurrent use.
-type serialStore struct {
-	mu    sync.Mutex
-	store Store
-}
-
-var (
-	_ DeleteOldStore = (*serialStore)(nil)
-	_ IterStore      = (*serialStore)(nil)
-	_ TouchStore     = (*serialStore)(nil)
-	_ UserStore      = (*serialStore)(nil)
-)
-
-func (s *serialStore) Load(ctx context.Context, id ID) (Record, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.store.Load(ctx, id)
-}
-
-func (s *serialStore) Save(ctx context.Context, rec Record, prev Version) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.store.Save(ctx, rec, prev)
-}
-
-func (s *serialStore) Delete(ctx context.Context, id ID) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.store.Delete(ctx, id)
-}
-
-func (s *serialStore) Has(ctx context.Context, id ID) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.store.Has(ctx, id)
-}
-
-func (s *serialStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return deleteOld(ctx, s.store, age)
-}
-
-func (s *serialStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return touch(ctx, s.store, id, accessed, expires)
-}
-
-func (s *serialStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return s.each(iterAll(ctx, s.store))
-}
-
-func (s *serialStore) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	inner := &Manager{store: s.store}
-	return s.each(inner.iterUser(ctx, user))
-}
-
-func (s *serialStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return deleteUser(ctx, s.store, user, keep...)
-}
-
-// each takes the lock for each step and not for the loop's body, which may
-// call the store.
-func (s *serialStore) each(seq iter.Seq2[Record, error]) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		next, stop := iter.Pull2(seq)
-		locked := func() (Record, error, bool) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return next()
-		}
-		defer func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			stop()
-		}()
-		for {
-			rec, err, ok := locked()
-			if !ok || !yield(rec, err) {
-				return
-			}
-		}
-	}
 }

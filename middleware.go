@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -129,7 +128,7 @@ func (x *exchange) begin(status int) error {
 	if !committed {
 		x.refused = true
 		s.Discard()
-	} else if err != nil && !errors.As(err, new(*droppedError)) {
+	} else if err != nil {
 		x.fail(err)
 		return err
 	}

@@ -98,7 +98,7 @@ func TestPitfallsAreTested(t *testing.T) {
 	}
 }
 
-// testNames returns the names of the functions in the test files of all folders.
+// testNames returns the names of the functions in the test files of all directories.
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	have := map[string]bool{}

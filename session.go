@@ -54,27 +54,27 @@ type working struct {
 	life   life   // the session as it was loaded or last committed
 	work   *state // what the handler sees: life.base, or a clone with log applied
 	log    []op   // what was changed and is not stored yet
-	blind  bool   // log deletes what is not in life.base, and what the handler has not looked for
-	gen    int    // counts the changes of work
 	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
 	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
+	gen    int32    // counts the changes of work
 	resets int32    // counts the calls of Destroy and Discard: each empties the log
 	ends   int32    // counts those of Destroy
 
+	blind      bool          // log deletes what is not in life.base, and what the handler has not looked for
 	committing bool          // a commit is under way; one at a time
-	committed  chan struct{} // closed when it ends; nil if nobody waits
 	fresh      bool          // the latest commit has stored something: the token is the session's
+	committed  chan struct{} // closed when it ends; nil if nobody waits
 
 	revoke    bool // Destroy: the client's cookie goes, whatever it opens
 	former    bool // the cookies of earlier releases go, too
 	cookie    cookieAction
-	stale     error  // the token was replaced by a login before this request
-	broken    error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
 	unread    bool   // the record could not be loaded
 	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
+	stale     error  // the token was replaced by a login before this request
+	broken    error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
 	wrong     error  // a change that could not be made: until Discard
 	note      error  // what else Err tells, and the response does not
 	handed    []hash // of the tokens that Token has returned
@@ -105,7 +105,7 @@ type undo struct {
 type op func(*state) error
 
 // cookieAction is what the response says about the cookie.
-type cookieAction int
+type cookieAction byte
 
 const (
 	keepCookie cookieAction = iota
@@ -434,7 +434,7 @@ func (s *Session) Keys() []string {
 	list := s.work.values.list()
 	keys := make([]string, len(list))
 	for i, v := range list {
-		keys[i] = v.key
+		keys[i] = v.key()
 	}
 	return keys
 }
@@ -597,8 +597,8 @@ func (s *Session) Passive() {
 // token Renew, or a login of the same user, has replaced within RenewGrace. A request
 // that comes with a token from before a login ends nothing, or whoever knew it then
 // could sign others out: only the cookie goes, and Err is ErrStale. One that was under
-// way at the login, and has looked at its session before, does end it. What is changed after Destroy belongs
-// to a new session.
+// way at the login, and has looked at its session before, does end it. What is changed
+// after Destroy belongs to a new session.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
@@ -782,7 +782,7 @@ func (s *Session) Dump(w io.Writer) {
 	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
 		st.id, st.user, st.created.time(), st.accessed.time(), s.m.cfg.expiry(st).time(), st.remote, st.agent, len(st.forms), len(st.flashes))
 	for _, v := range st.values.list() {
-		fmt.Fprintf(w, "value    %q %d bytes\n", v.key, len(v.data))
+		fmt.Fprintf(w, "value    %q %d bytes\n", v.key(), len(v.data()))
 	}
 }
 

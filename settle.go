@@ -9,12 +9,12 @@ import (
 
 // settle takes over what a commit came to. It returns what the commit's caller is
 // told.
-func (s *Session) settle(t *txn, err error) error {
-	if errors.Is(err, errQuiet) {
+func (s *Session) settle(t *txn, o outcome, err error) error {
+	switch o {
+	case nothing:
 		return nil
-	}
-	if err == nil || errors.Is(err, errLanded) {
-		s.adopt(t, err != nil)
+	case stored, landed:
+		s.adopt(t, o == landed)
 		return nil
 	}
 	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 { // housekeeping, for another time
@@ -26,8 +26,8 @@ func (s *Session) settle(t *txn, err error) error {
 		}
 		return nil
 	}
-	t.failure(failureKind(err), err)
-	s.fail(t, err)
+	t.failure(failureKind(o, err), err)
+	s.fail(t, o, err)
 	return err
 }
 
@@ -39,9 +39,9 @@ func (t *txn) failure(kind EventKind, err error) {
 }
 
 // failureKind returns the event that a failed commit is.
-func failureKind(err error) EventKind {
+func failureKind(o outcome, err error) EventKind {
 	switch {
-	case errors.As(err, new(*droppedError)), errors.Is(err, errBegun), errors.Is(err, errLate):
+	case o == dropped, o == tooLate, errors.Is(err, errLate):
 		return EventDropped
 	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
 		return EventConflict
@@ -58,17 +58,16 @@ func failedByStore(err error) bool {
 }
 
 // fail notes what is left of a session whose commit failed.
-func (s *Session) fail(t *txn, err error) {
+func (s *Session) fail(t *txn, o outcome, err error) {
 	s.mu.Lock()
-	var dropped *droppedError
 	switch {
-	case errors.As(err, &dropped): // nothing can be stored for this token any more, but by a login
-		s.life, s.looks = s.shut(dropped.id, t.life.shown), looks{}
+	case o == dropped: // nothing can be stored for this token any more, but by a login
+		s.life, s.looks = s.shut(t.life.token.id, t.life.shown), looks{}
 		s.note = cmp.Or(s.note, err)
 		if !t.revoke {
 			s.cookie = keepCookie
 		}
-	case errors.Is(err, errBegun):
+	case o == tooLate:
 		s.note = cmp.Or(s.note, err)
 	case errors.Is(err, ErrStale):
 		s.broken, s.cookie = err, keepCookie
@@ -82,7 +81,7 @@ func (s *Session) fail(t *txn, err error) {
 	default: // it may have landed: no second application
 		s.broken = err
 	}
-	redo := dropped != nil || errors.Is(err, errBegun)
+	redo := o == dropped || o == tooLate
 	if redo {
 		s.forget(t)
 	}
@@ -134,7 +133,7 @@ func (s *Session) rework() {
 }
 
 // reworked takes over what rework made, unless the session was changed again.
-func (s *Session) reworked(next *state, wrong error, gen int) bool {
+func (s *Session) reworked(next *state, wrong error, gen int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gen != gen {

@@ -127,12 +127,12 @@ type Store interface {
 	// zero prev means "create": there must be no record with the ID. The check
 	// and the write are one atomic step. rec.Version must not be zero.
 	//
-	// Save answers nil and changes nothing if the stored version already is
-	// rec.Version: the same Save landed before. Otherwise it answers
+	// Save returns nil and changes nothing if the stored version already is
+	// rec.Version: the same Save landed before. Otherwise it returns
 	// ErrConflict if the stored version is not prev, or if prev is zero and
 	// there is a record; ErrNotFound if prev is not zero and there is none, for
 	// nothing but a zero prev creates a record. A store that retries by itself
-	// answers ErrUncertain where it cannot tell if an earlier try landed.
+	// returns ErrUncertain where it cannot tell if an earlier try landed.
 	Save(ctx context.Context, rec Record, prev Version) error
 
 	// Delete removes the record, whatever its version. An absent record is no

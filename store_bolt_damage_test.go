@@ -376,7 +376,7 @@ func TestBoltRefusesOtherFiles(t *testing.T) {
 		})
 		wantOpenError(t, filepath.Join(dir, "sessions.db"), `written in format "2"`)
 	})
-	t.Run("no folder", func(t *testing.T) {
+	t.Run("no directory", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "none", "sessions.db")
 		if err := wantOpenError(t, path, path); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("OpenBoltStore: %v, want fs.ErrNotExist", err)

@@ -29,7 +29,7 @@ type disk struct {
 	nodes map[string]*diskNode // by path: what a process sees
 }
 
-// diskNode is a file or folder as the last sync left it.
+// diskNode is a file or directory as the last sync left it.
 type diskNode struct {
 	dir   bool
 	data  []byte
@@ -38,7 +38,7 @@ type diskNode struct {
 
 var errStopped = errors.New("the disk has stopped")
 
-// newDisk returns a disk that has the folder root, and stops after n steps.
+// newDisk returns a disk that has the directory root, and stops after n steps.
 func newDisk(root string, n int) *disk {
 	return &disk{FS: fsys.OS, left: n, nodes: map[string]*diskNode{root: {dir: true}}}
 }
@@ -118,7 +118,7 @@ func (d *disk) SyncDir(name string) error {
 	return d.step(func() error { _, err := d.FS.Lstat(name); return err }, func() { d.nodes[name].names = d.list(name) })
 }
 
-// list returns what is in a folder.
+// list returns what is in a directory.
 func (d *disk) list(dir string) map[string]*diskNode {
 	names := map[string]*diskNode{}
 	for path, node := range d.nodes {
@@ -150,7 +150,7 @@ func (f diskFile) Sync() error {
 	})
 }
 
-// restore writes what is left of the folder from into the folder to: of its
+// restore writes what is left of the directory from into the directory to: of its
 // names all, or only the synced ones; of the files what was synced.
 func (d *disk) restore(t *testing.T, from, to string, node *diskNode, allNames bool) {
 	t.Helper()
@@ -173,7 +173,7 @@ func (d *disk) restore(t *testing.T, from, to string, node *diskNode, allNames b
 	}
 }
 
-// A crash is a way to die after the disk has stopped. It returns the folder in
+// A crash is a way to die after the disk has stopped. It returns the directory in
 // which life goes on.
 type crash struct {
 	name string
@@ -361,7 +361,7 @@ func checkSwept(t *testing.T, s *session2.FileStore, dir string, want int, users
 	})
 }
 
-// killEnv makes the test binary, run again, write to the store in the folder
+// killEnv makes the test binary, run again, write to the store in the directory
 // that it names until it is killed.
 const killEnv = "SESSION2_TEST_FILE_KILL"
 

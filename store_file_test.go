@@ -84,7 +84,7 @@ func mustSave(t testing.TB, s *session2.FileStore, rec session2.Record, prev ses
 	}
 }
 
-// filesIn returns the files below a folder by their paths in it, but for the marks
+// filesIn returns the files below a directory by their paths in it, but for the marks
 // of a FileStore's indexes, of which there are four, without content.
 func filesIn(t testing.TB, dir string) (names []string) {
 	t.Helper()
@@ -147,17 +147,17 @@ func TestFileStoreRefusesFolders(t *testing.T) {
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
 	if _, err := session2.OpenFileStore(filepath.Join(dir, "file"), nil); err == nil {
-		t.Error("a file is accepted as the folder")
+		t.Error("a file is accepted as the directory")
 	}
 	os.Symlink(t.TempDir(), filepath.Join(dir, "sessions"))
 	if _, err := session2.OpenFileStore(dir, nil); err == nil {
-		t.Error("a link is accepted as a subfolder")
+		t.Error("a link is accepted as a subdirectory")
 	}
 }
 
 func TestFileStoreRefusesOthersFolder(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Log("only root can give a folder away; not checked")
+		t.Log("only root can give a directory away; not checked")
 		return
 	}
 	dir := t.TempDir()
@@ -165,7 +165,7 @@ func TestFileStoreRefusesOthersFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := session2.OpenFileStore(dir, nil); err == nil || !strings.Contains(err.Error(), "another user") {
-		t.Errorf("another user's folder: error %v, want a refusal", err)
+		t.Errorf("another user's directory: error %v, want a refusal", err)
 	}
 }
 

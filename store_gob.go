@@ -17,7 +17,7 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// GobStore is a shelve: one append-only file of checksummed gob records, with
+// GobStore is one append-only file of checksummed gob records, with
 // an index in memory that takes some 250 bytes a record; the data stay on disk.
 // Opening it reads the whole file: a few seconds for a million small records.
 //

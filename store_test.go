@@ -253,13 +253,13 @@ func TestStoresRefuseWrongPlaces(t *testing.T) {
 				t.Errorf("the file holds %q, %v", b, err)
 			}
 			if after, _ := os.ReadDir(wrong); name != "file" && len(after) != 0 {
-				t.Errorf("the folder holds %v, was %v", after, before)
+				t.Errorf("the directory holds %v, was %v", after, before)
 			}
 		})
 	}
 }
 
-// A path may be relative, and the working folder change; its characters mean
+// A path may be relative, and the working directory change; its characters mean
 // nothing.
 func TestStoresTakeAnyPath(t *testing.T) {
 	for name, open := range placed {

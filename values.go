@@ -15,10 +15,29 @@ type values struct {
 	added int // keys that the edits have added, less those that they have deleted
 }
 
-// value is one key of the session. Its data are decoded when asked for.
+// value is one key of the session, followed by its data, which are decoded when
+// asked for: of a record that is loaded, nothing is copied.
 type value struct {
-	key  string
-	data []byte
+	both []byte
+	n    int // the key's length
+}
+
+func newValue(key string, data []byte) value {
+	return value{slices.Concat([]byte(key), data), len(key)}
+}
+
+func (v value) key() string  { return string(v.both[:v.n]) }
+func (v value) data() []byte { return v.both[v.n:] }
+
+// compare compares the value's key with another.
+func (v value) compare(key string) int {
+	switch own := v.both[:v.n]; {
+	case string(own) < key:
+		return -1
+	case string(own) == key:
+		return 0
+	}
+	return 1
 }
 
 // edit is what became of a key: a value, or none.
@@ -39,11 +58,11 @@ func (v *values) get(key string) edit {
 
 // inBase returns what was under key before the edits.
 func (v *values) inBase(key string) edit {
-	i, ok := slices.BinarySearchFunc(v.base, key, func(v value, key string) int { return strings.Compare(v.key, key) })
+	i, ok := slices.BinarySearchFunc(v.base, key, value.compare)
 	if !ok {
 		return edit{}
 	}
-	return edit{v.base[i].data, true}
+	return edit{v.base[i].data(), true}
 }
 
 func (v *values) put(key string, e edit) {
@@ -76,14 +95,14 @@ func (v *values) list() []value {
 	list := make([]value, 0, len(v.base)+len(edits))
 	rest := v.base
 	for _, e := range edits {
-		for len(rest) > 0 && rest[0].key < e.key {
+		for len(rest) > 0 && rest[0].compare(e.key) < 0 {
 			list, rest = append(list, rest[0]), rest[1:]
 		}
-		if len(rest) > 0 && rest[0].key == e.key {
+		if len(rest) > 0 && rest[0].compare(e.key) == 0 {
 			rest = rest[1:]
 		}
 		if e.of.ok {
-			list = append(list, value{e.key, e.of.data})
+			list = append(list, newValue(e.key, e.of.data))
 		}
 	}
 	return append(list, rest...)
@@ -99,7 +118,7 @@ func (v *values) settle() { *v = values{base: v.list()} }
 func (v *values) clone() values { return values{v.base, v.edits.clone(), v.added} }
 
 func equalValues(a, b []value) bool {
-	return slices.EqualFunc(a, b, func(x, y value) bool { return x.key == y.key && bytes.Equal(x.data, y.data) })
+	return slices.EqualFunc(a, b, func(x, y value) bool { return x.n == y.n && bytes.Equal(x.both, y.both) })
 }
 
 // table is a map from keys that costs no more than a slice while it is small.

@@ -561,7 +561,7 @@ func (s writeBehind) Close() error {
 	return s.reference.Close()
 }
 
-// buffered is a folder behind a memory.
+// buffered is a directory behind a memory.
 type buffered struct {
 	inMemory
 	folder inFolder
@@ -596,7 +596,7 @@ func TestWritesAtClose(t *testing.T) {
 	failsIn(t, "After kill -9 every acknowledged change is there and nothing is half done", openWriteBehind, nil)
 }
 
-// unlocked is a folder that does not exclude other processes.
+// unlocked is a directory that does not exclude other processes.
 type unlocked struct{ inFolder }
 
 func (unlocked) lock() (func(), error) { return func() {}, nil }
@@ -609,7 +609,7 @@ func TestLocksNoProcesses(t *testing.T) {
 	}, nil)
 }
 
-// stale is a folder of which each store remembers what it has read.
+// stale is a directory of which each store remembers what it has read.
 type stale struct {
 	inFolder
 	seen inMemory
@@ -639,7 +639,7 @@ func TestRemembersWhatOthersReplaced(t *testing.T) {
 	}, nil)
 }
 
-// losing is a folder in which a damaged record passes for none.
+// losing is a directory in which a damaged record passes for none.
 type losing struct{ inFolder }
 
 func (l losing) get(id session2.ID) (session2.Record, bool, error) {

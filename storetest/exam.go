@@ -17,7 +17,7 @@ import (
 )
 
 // An exam is one clause being checked: where to report, and a store over a
-// fresh folder.
+// fresh directory.
 type exam struct {
 	testing.TB
 	*suite

@@ -122,7 +122,7 @@ func (e *exam) start(j job) *process {
 	if err := p.cmd.Start(); err != nil {
 		e.Fatalf("%v", err)
 	}
-	e.Cleanup(func() { // a process still at work must be gone before its folder goes
+	e.Cleanup(func() { // a process still at work must be gone before its directory goes
 		p.kill()
 		p.cmd.Wait()
 	})

@@ -310,7 +310,7 @@ func parse(id session2.ID, text []byte) (session2.Record, error) {
 	return rec, nil
 }
 
-// corrupt damages a record of a reference in a folder.
+// corrupt damages a record of a reference in a directory.
 func corrupt(t testing.TB, dir string, id session2.ID) {
 	if err := os.WriteFile(inFolder(dir).path(id), []byte("no record\n"), 0o600); err != nil {
 		t.Fatal(err)

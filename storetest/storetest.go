@@ -21,7 +21,7 @@
 // MultiprocessSafe, and kill -9 if they promise Durable. What a store does not
 // promise is not checked, and the log of the test says so.
 //
-// A store that keeps its data elsewhere than in a folder, say in a database,
+// A store that keeps its data elsewhere than in a directory, say in a database,
 // derives the place (a table, a key prefix) from dir: the same dir must give
 // the same data, another dir other data.
 //
@@ -51,7 +51,7 @@ type Options struct {
 }
 
 // Run checks the store that open opens, each clause over a dir of its own. The
-// dir is a fresh folder that names the data: opening the same dir again shows
+// dir is a fresh directory that names the data: opening the same dir again shows
 // the same data if the store promises Durable or MultiprocessSafe, and in the
 // latter case while the first store is still open as well. Open reports its own
 // failure to t, and Run closes the store if it has a method Close() error.

@@ -1,6 +1,6 @@
 // Session2 looks after the sessions in a store.
 //
-//	session2 setup URL              make the tables or the folder, if they are not there;
+//	session2 setup URL              make the tables or the directory, if they are not there;
 //	                                rebuild a file store's indexes, if a record is missing there
 //	session2 list                   list the sessions
 //	session2 show ID                show one session

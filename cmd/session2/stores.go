@@ -101,7 +101,7 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 }
 
 // missing reports whether it is an embedded store that is not there, although
-// there may be a folder or an empty file.
+// there may be a directory or an empty file.
 func (l location) missing() bool {
 	path := l.path()
 	if path == "" {

@@ -87,7 +87,7 @@ func openStore(ctx context.Context, url string) (session2.Store, string, error) 
 		if err != nil {
 			return nil, "", err
 		}
-		where = "the folder " + path
+		where = "the directory " + path
 	}
 	store, err := session2.Open(ctx, url)
 	if err != nil {

@@ -108,7 +108,7 @@ func TestProgramNamesItsDefaultStore(t *testing.T) {
 		t.Error(err)
 	}
 	if !strings.Contains(p.said, string(filepath.Separator)+defaultDir) {
-		t.Errorf("it does not name its folder: %q", p.said)
+		t.Errorf("it does not name its directory: %q", p.said)
 	}
 }
 

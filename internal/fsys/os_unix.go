@@ -28,7 +28,7 @@ func rename(oldName, newName string) error { return os.Rename(oldName, newName) 
 func remove(name string) error             { return os.Remove(name) }
 
 func syncDir(name string) error {
-	d, err := os.Open(name)
+	d, err := openFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func remove(name string) error {
 	return insist(func() error { return os.Remove(name) })
 }
 
-// syncDir does nothing: Windows cannot sync a folder, and NTFS journals names.
+// syncDir does nothing: Windows cannot sync a directory, and NTFS journals names.
 func syncDir(string) error { return nil }
 
 // insist repeats what Windows refuses while another process, a reader or a

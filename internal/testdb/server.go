@@ -33,7 +33,7 @@ type Server struct {
 type kind struct {
 	name     string
 	driver   string                   // of database/sql
-	prepare  func(s *Server) error    // makes the data folder
+	prepare  func(s *Server) error    // makes the data directory
 	command  func(s *Server) []string // starts the server in the foreground
 	dsn      func(s *Server) string
 	ready    func(db *sql.DB) error // what an answering server must be beyond that; may be nil
@@ -91,7 +91,7 @@ func (s *Server) Resume() {
 	}
 }
 
-// create makes the server's folder and data, and starts it.
+// create makes the server's directory and data, and starts it.
 func (s *Server) create() error {
 	var err error
 	if s.port, err = freePort(); err != nil {
@@ -166,7 +166,7 @@ func (s *Server) kill() error {
 	return s.proc.kill()
 }
 
-// remove ends the server and takes its folder away.
+// remove ends the server and takes its directory away.
 func (s *Server) remove() {
 	if err := s.kill(); err != nil {
 		fmt.Fprintln(os.Stderr, "testdb:", err)
@@ -178,7 +178,7 @@ func (s *Server) remove() {
 
 const folderPrefix = "session2-test-"
 
-// removeLeftovers removes the folders of test processes that were killed, whose
+// removeLeftovers removes the directories of test processes that were killed, whose
 // servers died with them.
 func removeLeftovers() {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))

@@ -1,5 +1,5 @@
 // Package testdb gives tests real database servers: private ones, on loopback,
-// in a temporary folder, with their durability on, which are ended by their
+// in a temporary directory, with their durability on, which are ended by their
 // process ids. A test may kill its own and start it again.
 package testdb
 

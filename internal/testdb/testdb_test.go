@@ -108,7 +108,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	}
 	removeLeftovers()
 	if _, err := os.Stat(dead); err == nil {
-		t.Error("the folder of a process that is gone is still there")
+		t.Error("the directory of a process that is gone is still there")
 	}
 	if _, err := os.Stat(living); err != nil {
 		t.Error(err)
