@@ -12,7 +12,9 @@ import (
 var visits = session2.NewKey[int]("visits")
 
 func main() {
-	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Cookie: session2.CookieConfig{Insecure: true}})
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{
+		Cookie: session2.CookieConfig{Insecure: true},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
