@@ -40,7 +40,8 @@ type txn struct {
 }
 
 var (
-	errBusy     = errors.New("session2: commit: another commit of this session is under way, and does not end; an Update function or a hook must not commit")
+	errBusy = errors.New("session2: commit: another commit of this session is under way, and does not end; " +
+		"an Update function or a hook must not commit")
 	errLate     = errors.New("the request's time is over")
 	errPanicked = errors.New("session2: commit: a function of the application panicked")
 )
@@ -126,7 +127,9 @@ func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, e
 // is over: what the application does then may use the session. Its own functions
 // may panic in a commit; then nothing can be told of the changes, and no later
 // commit stores them a second time.
-func (s *Session) exclusively(ctx context.Context, commit func(*Session, context.Context) (hearing, error)) (h hearing, err error) {
+func (s *Session) exclusively(ctx context.Context,
+	commit func(*Session, context.Context) (hearing, error),
+) (h hearing, err error) {
 	if s.over.Load() {
 		return nil, errOver
 	}
@@ -350,7 +353,8 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 // because adds to the failure of a reload why the store was asked again, unless the
 // reload has an outcome.
 func because(cause error, o outcome, err error) error {
-	if cause == nil || o != pending || absent(err) || refused(err) || errors.Is(err, ErrStale) || errors.Is(err, ErrUncertain) {
+	if cause == nil || o != pending || absent(err) || refused(err) ||
+		errors.Is(err, ErrStale) || errors.Is(err, ErrUncertain) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", cause, err)
@@ -520,9 +524,9 @@ func (t *txn) touch(ctx context.Context, now instant) (bool, error) {
 }
 
 // save asks the store to Save until it has an answer. One that fails for other
-// reasons than a conflict may have landed, unless it was not sent: it is asked again, and a conflict is
-// then uncertain. A create is not asked again: it may have landed and been
-// deleted since, and must not come back.
+// reasons than a conflict may have landed, unless it was not sent: it is asked
+// again, and a conflict is then uncertain. A create is not asked again: it may have
+// landed and been deleted since, and must not come back.
 func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	var first error
 	again(ctx, func() bool {

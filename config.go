@@ -96,7 +96,10 @@ type Config struct {
 // __Host-session, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain, gone
 // with the browser (RFC 6265bis, ASVS 3.3). HttpOnly is always set.
 type CookieConfig struct {
-	Name        string        // default "__Host-session"; "session" with Insecure, Domain or Path, which the prefix does not allow
+	// Name is by default "__Host-session", and "session" with Insecure, Domain or
+	// Path, which browsers do not allow with that prefix.
+	Name string
+
 	Domain      string        // default none: this host alone
 	Path        string        // default "/"
 	SameSite    http.SameSite // default Lax
@@ -162,6 +165,34 @@ func (c CookieConfig) withDefaults() CookieConfig {
 	return c
 }
 
+// limit is when the session ends however much it is used.
+func (c *Config) limit(st *state) instant {
+	return max(st.created, st.login).add(cmp.Or(st.lifetime, c.Lifetime))
+}
+
+// expiry is when it ends if it is not used after st.accessed.
+func (c *Config) expiry(st *state) instant {
+	limit := c.limit(st)
+	if idle := cmp.Or(st.idle, c.IdleTimeout); idle > 0 {
+		return min(limit, st.accessed.add(idle))
+	}
+	return limit
+}
+
+// resolution is how often an access is written.
+func (c *Config) resolution(st *state) time.Duration {
+	if st.idle > 0 {
+		return min(c.AccessResolution, st.idle/10)
+	}
+	return c.AccessResolution
+}
+
+// expired reports whether the session's time is over, by what is stored and by
+// what is configured now, whichever is less.
+func (c *Config) expired(st *state, now instant) bool {
+	return now >= st.expires || now >= c.expiry(st)
+}
+
 // problems collects what is wrong with a configuration, so that all of it is
 // said at once.
 type problems []error
@@ -176,13 +207,19 @@ func (p *problems) when(bad bool, format string, args ...any) {
 func (c *Config) check() error {
 	var p problems
 	p.when(c.Lifetime < 0, "Config.Lifetime: %v is negative", c.Lifetime)
-	p.when(c.Lifetime > 0 && c.IdleTimeout > c.Lifetime, "Config.IdleTimeout: %v is more than the Lifetime of %v", c.IdleTimeout, c.Lifetime)
+	p.when(c.Lifetime > 0 && c.IdleTimeout > c.Lifetime,
+		"Config.IdleTimeout: %v is more than the Lifetime of %v", c.IdleTimeout, c.Lifetime)
 	p.when(c.AccessResolution < 0, "Config.AccessResolution: %v is negative", c.AccessResolution)
-	p.when(c.IdleTimeout > 0 && c.AccessResolution >= c.IdleTimeout, "Config.AccessResolution: %v would let a session in use run into the IdleTimeout of %v", c.AccessResolution, c.IdleTimeout)
+	p.when(c.IdleTimeout > 0 && c.AccessResolution >= c.IdleTimeout,
+		"Config.AccessResolution: %v would let a session in use run into the IdleTimeout of %v",
+		c.AccessResolution, c.IdleTimeout)
 	p.when(c.RenewEvery < 0, "Config.RenewEvery: %v is negative", c.RenewEvery)
-	p.when(c.Lifetime > 0 && c.RenewEvery > c.Lifetime, "Config.RenewEvery: %v is more than the Lifetime of %v", c.RenewEvery, c.Lifetime)
+	p.when(c.Lifetime > 0 && c.RenewEvery > c.Lifetime,
+		"Config.RenewEvery: %v is more than the Lifetime of %v", c.RenewEvery, c.Lifetime)
 	p.when(c.RenewGrace < 0, "Config.RenewGrace: %v is negative", c.RenewGrace)
-	p.when(c.RenewEvery > 0 && c.RenewEvery < c.RenewGrace/maxRetired, "Config.RenewEvery: %v is less than %v, which is 1/%d of the RenewGrace of %v", c.RenewEvery, c.RenewGrace/maxRetired, maxRetired, c.RenewGrace)
+	p.when(c.RenewEvery > 0 && c.RenewEvery < c.RenewGrace/maxRetired,
+		"Config.RenewEvery: %v is less than %v, which is 1/%d of the RenewGrace of %v",
+		c.RenewEvery, c.RenewGrace/maxRetired, maxRetired, c.RenewGrace)
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
@@ -200,13 +237,17 @@ func (c *CookieConfig) check(p *problems) {
 	p.when(c.Insecure && secure, "Config.Cookie.Insecure: browsers refuse %q without the Secure attribute", c.Name)
 	p.when(host && c.Domain != "", "Config.Cookie.Domain: browsers refuse %q with a Domain", c.Name)
 	p.when(host && c.Path != "/", "Config.Cookie.Path: browsers refuse %q with a Path other than /", c.Name)
-	p.when(c.Domain != "" && (&http.Cookie{Name: "x", Domain: c.Domain}).Valid() != nil, "Config.Cookie.Domain: %q is no domain", c.Domain)
+	p.when(c.Domain != "" && (&http.Cookie{Name: "x", Domain: c.Domain}).Valid() != nil,
+		"Config.Cookie.Domain: %q is no domain", c.Domain)
 	p.when(len(c.Domain) > maxCookieAttribute, "Config.Cookie.Domain: longer than %d bytes", maxCookieAttribute)
-	p.when(!strings.HasPrefix(c.Path, "/") || (&http.Cookie{Name: "x", Path: c.Path}).Valid() != nil, "Config.Cookie.Path: %q is no path", c.Path)
+	p.when(!strings.HasPrefix(c.Path, "/") || (&http.Cookie{Name: "x", Path: c.Path}).Valid() != nil,
+		"Config.Cookie.Path: %q is no path", c.Path)
 	p.when(len(c.Path) > maxCookieAttribute, "Config.Cookie.Path: longer than %d bytes", maxCookieAttribute)
 	p.when(len(c.Name) > maxCookieAttribute, "Config.Cookie.Name: longer than %d bytes", maxCookieAttribute)
-	p.when(c.SameSite < http.SameSiteLaxMode || c.SameSite > http.SameSiteNoneMode, "Config.Cookie.SameSite: %d is none of Lax, Strict and None", c.SameSite)
-	p.when(c.SameSite == http.SameSiteNoneMode && c.Insecure, "Config.Cookie.SameSite: browsers refuse None without the Secure attribute")
+	p.when(c.SameSite < http.SameSiteLaxMode || c.SameSite > http.SameSiteNoneMode,
+		"Config.Cookie.SameSite: %d is none of Lax, Strict and None", c.SameSite)
+	p.when(c.SameSite == http.SameSiteNoneMode && c.Insecure,
+		"Config.Cookie.SameSite: browsers refuse None without the Secure attribute")
 	p.when(c.Partitioned && c.Insecure, "Config.Cookie.Partitioned: browsers refuse it without the Secure attribute")
 }
 
@@ -217,7 +258,8 @@ func (c *CookieConfig) checkFormer(p *problems) {
 		f := &c.Former[i]
 		same := f.Name == c.Name && f.Path == c.Path && f.Partitioned == c.Partitioned &&
 			strings.EqualFold(strings.TrimPrefix(f.Domain, "."), strings.TrimPrefix(c.Domain, "."))
-		p.when(same, "Config.Cookie.Former[%d]: it is the present cookie: its name, domain, path and Partitioned are the same", i)
+		p.when(same, "Config.Cookie.Former[%d]: it is the present cookie: "+
+			"its name, domain, path and Partitioned are the same", i)
 		p.when(len(f.Former) > 0, "Config.Cookie.Former[%d].Former: put all of them into one list", i)
 		f.check(p)
 	}

@@ -105,8 +105,8 @@ func (m *Manager) warnPlain(r *http.Request) {
 func (m *Manager) warnSameName(around *Manager) {
 	a, b := &m.cfg.Cookie, &around.cfg.Cookie
 	if a.Name == b.Name && a.Path == b.Path && a.Domain == b.Domain && m.shared.CompareAndSwap(false, true) {
-		m.cfg.Logger.Warn("session2: two managers, one inside the other, have cookies of one name, and each replaces the other's: "+
-			"give each its own Config.Cookie.Name", "name", a.Name)
+		m.cfg.Logger.Warn("session2: two managers, one inside the other, have cookies of one name, "+
+			"and each replaces the other's: give each its own Config.Cookie.Name", "name", a.Name)
 	}
 }
 
@@ -120,8 +120,9 @@ func (s *Session) warnLateLook() {
 	late := s.begun
 	s.mu.Unlock()
 	if late && s.m.late.CompareAndSwap(false, true) {
-		s.m.cfg.Logger.WarnContext(s.ctx, "session2: a session was looked at only when the response had begun, so that the response "+
-			"has no Vary: Cookie, and no cookie could be set: look at the session before the first byte is written",
+		s.m.cfg.Logger.WarnContext(s.ctx, "session2: a session was looked at only when the response had begun, "+
+			"so that the response has no Vary: Cookie, and no cookie could be set: "+
+			"look at the session before the first byte is written",
 			"path", s.request.URL.Path)
 	}
 }

@@ -23,8 +23,8 @@ type state struct {
 	expires  instant
 
 	ident      identity
-	versions   []Version     // the latest few, this one last: they tell whether a Save whose answer was lost took effect
-	login      instant       // the latest one into this session when it was stored already: its Lifetime counts from then
+	versions   []Version     // the latest few, this one last: they tell whether a Save landed whose answer was lost
+	login      instant       // the latest one into this session once it was stored: its Lifetime counts from then
 	lifetime   time.Duration // of SetLifetime; 0: the configuration's
 	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
 	remote     string

@@ -14,7 +14,8 @@ import (
 var (
 	errBegun = errors.New("session2: changes lost: the response has begun, and its cookie can no longer be changed")
 
-	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; what the cookie opened has ended")
+	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; " +
+		"what the cookie opened has ended")
 )
 
 // outcome is what became of a commit.
@@ -25,7 +26,7 @@ const (
 	stored                 // as planned
 	landed                 // likewise, by a try whose answer was lost
 	nothing                // was to be done, but what others have done meanwhile
-	dropped                // as if the request had come just before the session's end or the token's replacement; with an error
+	dropped                // as if the request had come just before the end or the login; with an error
 	tooLate                // for a cookie: the response has begun; with an error
 )
 
@@ -275,9 +276,13 @@ func (a *attempt) record(p *plan, version Version, now instant) (Record, error) 
 	data, size := encodeData(next)
 	if size > a.cfg.MaxBytes && p.todo != doEnd {
 		if _, before := encodeData(a.life.base); size > before {
-			return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w", next.id, size, a.cfg.MaxBytes, ErrTooLarge)
+			return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w",
+				next.id, size, a.cfg.MaxBytes, ErrTooLarge)
 		}
 	}
-	return Record{ID: next.id, Version: version, User: userKey(next.realm, next.user), Created: next.created.time(),
-		Accessed: next.accessed.time(), Expires: next.expires.time(), Data: data}, nil
+	return Record{
+		ID: next.id, Version: version, User: userKey(next.realm, next.user),
+		Created: next.created.time(), Accessed: next.accessed.time(), Expires: next.expires.time(),
+		Data: data,
+	}, nil
 }

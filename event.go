@@ -11,18 +11,47 @@ type EventKind int
 
 // The events. Each is one call of Config.OnEvent and one log record.
 const (
-	EventCreated    EventKind = iota + 1 // a session was stored for the first time
-	EventRenewed                         // its token was replaced, by a login (of another user as well, or SetUser("")), Renew or RenewEvery
-	EventDestroyed                       // it was ended by Destroy, or because it came to hold nothing
-	EventExpired                         // a token was presented whose session's time is over
-	EventRevoked                         // it was ended from outside, by Revoke, RevokeUser or RevokeOthers; without ID if it began while RevokeUser ran
-	EventConflict                        // a commit met a concurrent one: Err is ErrConflict if it was replayed, ErrStale or ErrLostUpdate if the request was refused
-	EventUnknown                         // a well-formed token that opens nothing: no such session, or no longer its token
-	EventMalformed                       // a cookie that is no token, or several that contradict one another
-	EventDropped                         // changes that were not stored: the session had ended (Err is ErrNotFound), its token was replaced (ErrStale), or Err tells
-	EventReuse                           // a token that was replaced by RenewEvery and whose time is over: somebody else holds the cookie
-	EventCorrupt                         // a record or a value in it could not be read
-	EventStoreError                      // the store failed
+	// EventCreated: a session was stored for the first time.
+	EventCreated EventKind = iota + 1
+
+	// EventRenewed: its token was replaced, by a login (of another user as well, or
+	// SetUser("")), by Renew or by RenewEvery.
+	EventRenewed
+
+	// EventDestroyed: it was ended by Destroy, or because it came to hold nothing.
+	EventDestroyed
+
+	// EventExpired: a token was presented whose session's time is over.
+	EventExpired
+
+	// EventRevoked: it was ended from outside, by Revoke, RevokeUser or RevokeOthers.
+	// There is no ID if it began while RevokeUser ran.
+	EventRevoked
+
+	// EventConflict: a commit met a concurrent one. Err is ErrConflict if it was
+	// replayed, ErrStale or ErrLostUpdate if the request was refused.
+	EventConflict
+
+	// EventUnknown: a well-formed token opens nothing. There is no such session, or
+	// it is no longer its token.
+	EventUnknown
+
+	// EventMalformed: a cookie is no token, or several contradict one another.
+	EventMalformed
+
+	// EventDropped: changes were not stored. Err is ErrNotFound if the session had
+	// ended, ErrStale if its token had been replaced, and else tells what happened.
+	EventDropped
+
+	// EventReuse: a token was presented that RenewEvery had replaced and whose time is
+	// over. Somebody else holds the cookie.
+	EventReuse
+
+	// EventCorrupt: a record or a value in it could not be read.
+	EventCorrupt
+
+	// EventStoreError: the store failed.
+	EventStoreError
 )
 
 var eventNames = [...]string{"", "created", "renewed", "destroyed", "expired", "revoked", "conflict",

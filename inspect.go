@@ -37,8 +37,11 @@ func Inspect(rec Record) (Contents, error) {
 	if err != nil {
 		return Contents{}, err
 	}
-	c := Contents{Realm: st.realm, User: st.user, RemoteAddr: st.remote, UserAgent: st.agent, Lifetime: st.lifetime, Idle: st.idle,
-		FormTokens: len(st.forms), Versions: slices.Clone(st.versions)}
+	c := Contents{
+		Realm: st.realm, User: st.user, RemoteAddr: st.remote, UserAgent: st.agent,
+		Lifetime: st.lifetime, Idle: st.idle,
+		FormTokens: len(st.forms), Versions: slices.Clone(st.versions),
+	}
 	for _, f := range st.flashes {
 		c.Flashes = append(c.Flashes, Item{Size: len(f.data), data: f.data})
 	}

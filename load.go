@@ -1,12 +1,10 @@
 package session2
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // maxTokens bounds the tokens of one request that are looked up. Of more, the
@@ -79,7 +77,8 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 	err := errLoadPanicked
 	defer func() { s.take(found, err) }()
 	found, err = s.find(ctx, h)
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) && s.request != nil { // the client has gone: what its handler does is done all the same
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) && s.request != nil {
+		// The client has gone. What its handler does is done all the same.
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 		defer cancel()
 		found, err = s.find(late, h)
@@ -105,8 +104,12 @@ func (f *found) add(l life) {
 		f.life, f.opened = life{}, []*state{one, l.base}
 	case open:
 		f.opened = append(f.opened, l.base)
-	case l.standing == superseded && one == nil && f.opened == nil: // remembered, so that its request leaves the newer cookie alone
-		f.life = life{token: token{id: l.token.id}, shown: l.shown, presented: true, standing: superseded, sameUser: l.sameUser}
+	case l.standing == superseded && one == nil && f.opened == nil:
+		// Remembered, so that its request leaves the newer cookie alone.
+		f.life = life{
+			token: token{id: l.token.id}, shown: l.shown, presented: true,
+			standing: superseded, sameUser: l.sameUser,
+		}
 	}
 }
 
@@ -195,11 +198,14 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 			continue
 		}
 		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
-		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) { // by a handler that is still running
-			v.standing = replaced
+		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) {
+			v.standing = replaced // a handler that is still running has handed it out
 		}
 		if v.standing > best.standing || best.base == nil {
-			best = life{base: st, token: token{id, v.secret}, shown: t.secret, presented: true, standing: v.standing, unseen: v.unseen, ending: ending}
+			best = life{
+				base: st, token: token{id: id, secret: v.secret}, shown: t.secret, presented: true,
+				standing: v.standing, unseen: v.unseen, ending: ending,
+			}
 			if v.sameUser {
 				best.sameUser = st
 			}
@@ -303,32 +309,4 @@ func (m *Manager) reuse(ctx context.Context, h *hearing, st *state) error {
 	}
 	h.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 	return nil
-}
-
-// limit is when the session ends however much it is used.
-func (c *Config) limit(st *state) instant {
-	return max(st.created, st.login).add(cmp.Or(st.lifetime, c.Lifetime))
-}
-
-// expiry is when it ends if it is not used after st.accessed.
-func (c *Config) expiry(st *state) instant {
-	limit := c.limit(st)
-	if idle := cmp.Or(st.idle, c.IdleTimeout); idle > 0 {
-		return min(limit, st.accessed.add(idle))
-	}
-	return limit
-}
-
-// resolution is how often an access is written.
-func (c *Config) resolution(st *state) time.Duration {
-	if st.idle > 0 {
-		return min(c.AccessResolution, st.idle/10)
-	}
-	return c.AccessResolution
-}
-
-// expired reports whether the session's time is over, by what is stored and by
-// what is configured now, whichever is less.
-func (c *Config) expired(st *state, now instant) bool {
-	return now >= st.expires || now >= c.expiry(st)
 }

@@ -105,7 +105,8 @@ func storePath(u *url.URL) (string, error) {
 	memory := u.Scheme == "memory"
 	switch {
 	case u.User != nil || u.Host != "" || memory && path != "":
-		return "", fmt.Errorf("session2: open: a URL of the scheme %[1]s is %[1]s: and a path, without host and user", u.Scheme)
+		return "", fmt.Errorf("session2: open: a URL of the scheme %[1]s is %[1]s: and a path, "+
+			"without host and user", u.Scheme)
 	case path == "" && !memory:
 		return "", errors.New("session2: open: the URL names no path")
 	}

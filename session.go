@@ -74,7 +74,7 @@ type working struct {
 	unread    bool   // the record could not be loaded
 	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
 	stale     error  // the token was replaced by a login before this request
-	broken    error  // nothing can be committed any more, and the request fails: the record could not be loaded, or a commit failed
+	broken    error  // nothing can be committed any more, and the request fails: a load or a commit failed
 	wrong     error  // a change that could not be made: until Discard
 	note      error  // what else Err tells, and the response does not
 	handed    []hash // of the tokens that Token has returned
@@ -779,8 +779,10 @@ func (s *Session) Dump(w io.Writer) {
 	s.draw()
 	st := s.work.clone()
 	s.mu.Unlock()
-	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\nremote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
-		st.id, st.user, st.created.time(), st.accessed.time(), s.m.cfg.expiry(st).time(), st.remote, st.agent, len(st.forms), len(st.flashes))
+	fmt.Fprintf(w, "session  %v\nuser     %q\ncreated  %v\naccessed %v\nexpires  %v\n",
+		st.id, st.user, st.created.time(), st.accessed.time(), s.m.cfg.expiry(st).time())
+	fmt.Fprintf(w, "remote   %q\nagent    %q\nforms    %d\nflashes  %d\n",
+		st.remote, st.agent, len(st.forms), len(st.flashes))
 	for _, v := range st.values.list() {
 		fmt.Fprintf(w, "value    %q %d bytes\n", v.key(), len(v.data()))
 	}

@@ -45,7 +45,9 @@ func failureKind(o outcome, err error) EventKind {
 		return EventDropped
 	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
 		return EventConflict
-	case !failedByStore(err), errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain): // others were faster each time
+	case !failedByStore(err):
+		return EventDropped
+	case errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain): // others were faster each time
 		return EventDropped
 	}
 	return EventStoreError
@@ -233,7 +235,10 @@ func (s *Session) revoked(t *txn, st *state) {
 // have landed late leaves the cookie alone if its token has been replaced since;
 // by a login, and the session is another's.
 func (t *txn) adopted(late bool) life {
-	l := life{base: t.plan.next, token: t.plan.token, shown: t.life.shown, presented: t.life.presented, standing: t.life.standing}
+	l := life{
+		base: t.plan.next, token: t.plan.token,
+		shown: t.life.shown, presented: t.life.presented, standing: t.life.standing,
+	}
 	l.unseen = t.life.unseen && t.plan.cookie == keepCookie
 	if t.plan.event != 0 || t.join {
 		l.shown, l.standing, l.presented = l.token.secret, current, false

@@ -93,7 +93,7 @@ type Version uint64
 type Record struct {
 	ID       ID
 	Version  Version
-	User     string    // who is signed in; "" if nobody; indexed by a UserStore; at most 1024 bytes, or Save may be ErrTooLarge
+	User     string    // who is signed in; "" if nobody; at most 1024 bytes, or Save may be ErrTooLarge
 	Created  time.Time // when the session began
 	Accessed time.Time // when it was last used, to the manager's AccessResolution
 	Expires  time.Time // from then on the record counts as absent

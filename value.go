@@ -169,7 +169,8 @@ func encodeError(c Codec, v any, err error, hint string) error {
 	case gob && strings.Contains(err.Error(), "not registered"):
 		what += ": " + hint
 	case gob:
-		what += ": gob takes no type without exported fields, no func or chan, and no nil pointer by itself or in a slice or map"
+		what += ": gob takes no type without exported fields, no func or chan, " +
+			"and no nil pointer by itself or in a slice or map"
 	}
 	return &valueError{what, err}
 }
