@@ -106,21 +106,26 @@ func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, e
 		return h, pending, err
 	}
 	t.last = last
+	o, err := s.carryOut(ctx, t)
+	err = s.settle(t, o, err)
+	return t.hearing, o, err
+}
+
+// carryOut does what t is to do, within the time that a commit may take.
+func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	o, err := t.run(ctx)
 	switch goesOn := o != pending; {
 	case goesOn && len(t.ended) > 0:
 		if failed := t.bury(ctx); failed != nil {
-			o, err = pending, failed
-		} else {
-			s.buried(t)
+			return pending, failed
 		}
+		s.buried(t)
 	case goesOn && t.revoke:
 		s.revoked(t, t.life.base)
 	}
-	err = s.settle(t, o, err)
-	return t.hearing, o, err
+	return o, err
 }
 
 // exclusively runs one commit at a time. What it heard is to be reported when that
@@ -409,8 +414,11 @@ func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
 		return t.found(st)
 	case !absent(err):
 		return pending, err
-	case t.lost && t.plan.todo == doEnd:
-		t.gone(ctx, st)
+	case t.lost && t.plan.todo == doEnd && st != nil && slices.Contains(st.versions, t.version):
+		t.remove(ctx, st.id)
+		return landed, nil
+	case t.lost && t.plan.todo == doEnd: // perhaps by another request, and the browser may hold a newer cookie
+		t.plan.cookie, t.plan.event = keepCookie, 0
 		return landed, nil
 	}
 	return t.rebaseOn(nil)
@@ -448,17 +456,6 @@ func (t *txn) fetch(ctx context.Context) (st *state, err error) {
 		return err == nil || absent(err) || refused(err)
 	})
 	return st, err
-}
-
-// gone is for a session that is over, as was meant. st is what is left of it,
-// nil if nothing is: then another request may have ended it, and the browser may
-// hold a newer cookie.
-func (t *txn) gone(ctx context.Context, st *state) {
-	if st == nil || !slices.Contains(st.versions, t.version) {
-		t.plan.cookie, t.plan.event = keepCookie, 0
-		return
-	}
-	t.remove(ctx, st.id)
 }
 
 // remove deletes a record that was saved as expired. If that fails, it will be swept.

@@ -252,9 +252,7 @@ func (s *Session) spendNow(ctx context.Context, o op) (hearing, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
-	defer cancel()
-	became, err := t.run(ctx)
+	became, err := s.carryOut(ctx, t)
 	if t.lost && absent(err) { // it may have been done, before the session ended
 		err = record.Uncertain(err)
 	}

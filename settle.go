@@ -148,7 +148,7 @@ func (s *Session) reworked(next *state, wrong error, gen int32) bool {
 // adopt makes what was committed the base of what comes next.
 func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
-	next := t.adopted(late)
+	next, cookie := t.adopted(late)
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}
@@ -177,7 +177,7 @@ func (s *Session) adopt(t *txn, late bool) {
 	} else {
 		s.stale = nil
 	}
-	if t.plan.cookie == setCookie {
+	if cookie == setCookie {
 		s.cookie = setCookie
 		s.former = s.former || t.login
 	}
@@ -187,7 +187,7 @@ func (s *Session) adopt(t *txn, late bool) {
 	s.rework()
 	switch t.plan.event {
 	case EventDestroyed:
-		s.gone(t, before)
+		s.tellEnd(t, before)
 	case EventCreated, EventRenewed:
 		t.hear(Event{Kind: t.plan.event, ID: t.plan.next.id, User: t.plan.next.user})
 	}
@@ -203,13 +203,13 @@ func (s *Session) buried(t *txn) {
 	s.stale = nil // if the session was ended by a token that Renew had replaced
 	s.mu.Unlock()
 	for _, st := range t.ended {
-		s.gone(t, st)
+		s.tellEnd(t, st)
 	}
 	t.ended = nil
 }
 
-// gone notes the end of a session.
-func (s *Session) gone(t *txn, st *state) {
+// tellEnd revokes the cookie of a session that has ended, and reports the end.
+func (s *Session) tellEnd(t *txn, st *state) {
 	s.revoked(t, st)
 	t.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 }
@@ -231,10 +231,10 @@ func (s *Session) revoked(t *txn, st *state) {
 	}
 }
 
-// adopted returns the session as the commit left it. A commit that was found to
-// have landed late leaves the cookie alone if its token has been replaced since;
-// by a login, and the session is another's.
-func (t *txn) adopted(late bool) life {
+// adopted returns the session as the commit left it, and what becomes of the cookie.
+// A commit that was found to have landed late leaves the cookie alone if its token
+// has been replaced since; by a login, and the session is another's.
+func (t *txn) adopted(late bool) (life, cookieAction) {
 	l := life{
 		base: t.plan.next, token: t.plan.token,
 		shown: t.life.shown, presented: t.life.presented, standing: t.life.standing,
@@ -243,13 +243,13 @@ func (t *txn) adopted(late bool) life {
 	if t.plan.event != 0 || t.join {
 		l.shown, l.standing, l.presented = l.token.secret, current, false
 	}
-	if late && t.plan.token.secret.hash() != t.plan.next.ident.hash {
-		t.plan.cookie = keepCookie
-		v := l.base.ident.judge(l.shown, t.s.arrived, t.cfg.RenewGrace)
-		if !v.opens() {
-			return t.s.shut(l.token.id, l.shown)
-		}
-		l.token.secret, l.standing, l.unseen = v.secret, v.standing, v.unseen
+	if !late || t.plan.token.secret.hash() == t.plan.next.ident.hash {
+		return l, t.plan.cookie
 	}
-	return l
+	v := l.base.ident.judge(l.shown, t.s.arrived, t.cfg.RenewGrace)
+	if !v.opens() {
+		return t.s.shut(l.token.id, l.shown), keepCookie
+	}
+	l.token.secret, l.standing, l.unseen = v.secret, v.standing, v.unseen
+	return l, keepCookie
 }
