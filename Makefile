@@ -14,15 +14,22 @@ export SESSION2_REQUIRE_DB = 1
 # the tests run hundreds of processes.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: test tools lint unit test-cluster fuzz bench cover
+.PHONY: test check tools format lint unit test-cluster fuzz bench cover
 
 test: tools lint unit test-cluster fuzz bench
+
+# make check is the inner loop: the format, vet, and the tests that need no server.
+check: format
+	go vet ./...
+	SESSION2_REQUIRE_DB= go test -short ./...
 
 tools:
 	@.ci/tools
 
-lint:
+format:
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
+
+lint: format
 	go mod tidy -diff
 	go vet ./... && go vet -tags cluster ./...
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done

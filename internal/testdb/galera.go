@@ -37,6 +37,7 @@ var galeraPlaces = []string{"/usr/lib/galera", "/usr/lib64/galera-4", "/usr/lib6
 func NewGalera(t testing.TB, conf ...string) *Galera {
 	t.Helper()
 	g := &Galera{password: newPassword()}
+	notShort(t)
 	need(t, g.init())
 	for i := range g.Nodes {
 		g.Nodes[i] = g.node(i, conf)

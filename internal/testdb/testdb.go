@@ -121,7 +121,10 @@ func elsewhere(t testing.TB, s *Server, zone string, ahead time.Duration) *Serve
 	t.Helper()
 	lib, err := find("libfaketimeMT.so.1", "/usr/lib/*/faketime", "/usr/lib64/faketime")
 	need(t, err)
-	s.env = []string{"TZ=" + zone, "LD_PRELOAD=" + lib, fmt.Sprintf("FAKETIME=%+ds", int(ahead.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1"}
+	s.env = []string{
+		"TZ=" + zone, "LD_PRELOAD=" + lib,
+		fmt.Sprintf("FAKETIME=%+ds", int(ahead.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1",
+	}
 	return own(t, s)
 }
 
@@ -143,6 +146,7 @@ func Inherited(t *testing.T, key string, start func() string) string {
 // own starts a server that ends with the test.
 func own(t testing.TB, s *Server) *Server {
 	t.Helper()
+	notShort(t)
 	ends(t, s)
 	need(t, s.create())
 	return s
@@ -157,6 +161,15 @@ func ends(t testing.TB, s *Server) {
 		}
 		s.remove()
 	})
+}
+
+// notShort skips the test under -short, as make check runs it: a server takes
+// seconds to start.
+func notShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("no database server is started under -short")
+	}
 }
 
 // need ends the test if a server could not be had. It skips it only where
@@ -191,6 +204,7 @@ var (
 // for child processes.
 func (s *shared) get(t testing.TB) string {
 	t.Helper()
+	notShort(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if os.Getenv(s.env) == "" && s.err == nil {
