@@ -121,7 +121,10 @@ func elsewhere(t testing.TB, s *Server, zone string, ahead time.Duration) *Serve
 	t.Helper()
 	lib, err := find("libfaketimeMT.so.1", "/usr/lib/*/faketime", "/usr/lib64/faketime")
 	need(t, err)
-	s.env = []string{"TZ=" + zone, "LD_PRELOAD=" + lib, fmt.Sprintf("FAKETIME=%+ds", int(ahead.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1"}
+	s.env = []string{
+		"TZ=" + zone, "LD_PRELOAD=" + lib,
+		fmt.Sprintf("FAKETIME=%+ds", int(ahead.Seconds())), "FAKETIME_DONT_FAKE_MONOTONIC=1",
+	}
 	return own(t, s)
 }
 
