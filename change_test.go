@@ -115,7 +115,8 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 		visit(b, func(s *session2.Session) { s.Set("k", 2) })
 		time.Sleep(2 * time.Minute)
 		visit(old, func(s *session2.Session) { s.User() })
-		visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: "garbage"}}, func(s *session2.Session) { s.User() })
+		garbage := &http.Cookie{Name: "__Host-session", Value: "garbage"}
+		visit(&testsite.Browser{Cookie: garbage}, func(s *session2.Session) { s.User() })
 		for _, k := range []session2.EventKind{session2.EventCreated, session2.EventRenewed, session2.EventReuse,
 			session2.EventDestroyed, session2.EventMalformed} {
 			if kinds[k] == 0 {
@@ -130,8 +131,12 @@ func TestTheLastCommitOfAStreamFailsAloud(t *testing.T) {
 		change func(st *testsite.Site, store *hookStore, s *session2.Session)
 		event  session2.EventKind
 	}{
-		"too large":     {func(_ *testsite.Site, _ *hookStore, s *session2.Session) { s.Set("k", make([]byte, 2000)) }, session2.EventDropped},
-		"not encodable": {func(_ *testsite.Site, _ *hookStore, s *session2.Session) { s.Set("k", make(chan int)) }, session2.EventDropped},
+		"too large": {func(_ *testsite.Site, _ *hookStore, s *session2.Session) {
+			s.Set("k", make([]byte, 2000))
+		}, session2.EventDropped},
+		"not encodable": {func(_ *testsite.Site, _ *hookStore, s *session2.Session) {
+			s.Set("k", make(chan int))
+		}, session2.EventDropped},
 		"ended": {func(st *testsite.Site, _ *hookStore, s *session2.Session) {
 			s.Set("k", 1)
 			st.M.Revoke(context.Background(), s.ID())
@@ -163,7 +168,8 @@ func TestTheLastCommitOfAStreamFailsAloud(t *testing.T) {
 					c.change(st, store, s)
 				})
 				if s.Err() == nil || st.Events.Count(c.event) == 0 || !strings.Contains(book.String(), "error=") {
-					t.Errorf("Err() = %v, %d events of kind %v, log:\n%s", s.Err(), st.Events.Count(c.event), c.event, book)
+					t.Errorf("Err() = %v, %d events of kind %v, log:\n%s",
+						s.Err(), st.Events.Count(c.event), c.event, book)
 				}
 			})
 		})
@@ -383,7 +389,8 @@ func TestARequestPastItsDeadlineIsNoSuccess(t *testing.T) {
 		}).ServeHTTP(w, r.WithContext(deadline))
 		return w
 	}
-	if w := serve(func(s *session2.Session) { s.Set("k", 1) }); w.Code != 503 || strings.Contains(w.Body.String(), "done") {
+	w := serve(func(s *session2.Session) { s.Set("k", 1) })
+	if w.Code != 503 || strings.Contains(w.Body.String(), "done") {
 		t.Errorf("a change: %d %q", w.Code, w.Body)
 	}
 	if w := serve(func(*session2.Session) {}); w.Code != 200 {
@@ -413,14 +420,23 @@ func TestStatuses(t *testing.T) {
 		status int
 		level  string
 	}{
-		"a value that cannot be encoded": {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.Set("k", make(chan int)) }, 500, "ERROR"},
-		"a user too long":                {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.SetUser(strings.Repeat("u", 2000)) }, 500, "ERROR"},
-		"too large":                      {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) { s.Set("k", make([]byte, 2<<20)) }, 500, "ERROR"},
+		"a value that cannot be encoded": {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+			s.Set("k", make(chan int))
+		}, 500, "ERROR"},
+		"a user too long": {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+			s.SetUser(strings.Repeat("u", 2000))
+		}, 500, "ERROR"},
+		"too large": {func(_ *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+			s.Set("k", make([]byte, 2<<20))
+		}, 500, "ERROR"},
 		"a login elsewhere": {func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
 			s.Set("k", 1)
 			st.Do(b.Clone(), func(s *session2.Session) { s.SetUser("bob") })
 		}, 409, "INFO"},
-		"a lost update": {func(st *testsite.Site, b *testsite.Browser, s *session2.Session) { naive(s); st.Do(b.Clone(), naive) }, 409, "INFO"},
+		"a lost update": {func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
+			naive(s)
+			st.Do(b.Clone(), naive)
+		}, 409, "INFO"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			book := &testsite.Log{}
@@ -450,10 +466,12 @@ func TestANilSessionSaysWhatIsMissing(t *testing.T) {
 		"Get": func() { s.Get("k") }, "Set": func() { s.Set("k", 1) }, "User": func() { s.User() },
 		"SetUser": func() { s.SetUser("alice") }, "Err": func() { s.Err() }, "Dirty": func() { s.Dirty() },
 		"Flash": func() { s.Flash(1) }, "Discard": func() { s.Discard() }, "Passive": func() { s.Passive() },
-		"Commit": func() { s.Commit(t.Context()) }, "Check": func() { s.Check(t.Context()) }, "Destroy": func() { s.Destroy() },
-		"Key.Get": func() { counter.Get(s) }, "Key.Set": func() { counter.Set(s, 1) }, "Key.Update": func() { counter.Update(s, inc) },
-		"UseFormToken": func() { s.UseFormToken(t.Context(), strings.Repeat("A", 22)) }, "CSRFToken": func() { s.CSRFToken() },
-		"SetLifetime": func() { s.SetLifetime(-1) }, "Remember": func() { s.Remember(0) },
+		"Commit": func() { s.Commit(t.Context()) }, "Check": func() { s.Check(t.Context()) },
+		"Destroy": func() { s.Destroy() }, "CSRFToken": func() { s.CSRFToken() },
+		"Key.Get": func() { counter.Get(s) }, "Key.Set": func() { counter.Set(s, 1) },
+		"Key.Update":   func() { counter.Update(s, inc) },
+		"UseFormToken": func() { s.UseFormToken(t.Context(), strings.Repeat("A", 22)) },
+		"SetLifetime":  func() { s.SetLifetime(-1) }, "Remember": func() { s.Remember(0) },
 		"ValidCSRFToken": func() { s.ValidCSRFToken(nil) }, "HasFormToken": func() { s.HasFormToken("") },
 	} {
 		func() {
@@ -510,15 +528,19 @@ func TestEmptyingASessionLosesNothing(t *testing.T) {
 		status            int
 		cart, user        any
 	}{
-		"a set":       {taken, func(s *session2.Session) { s.Set("cart", "book") }, 200, "book", ""},
-		"an update":   {taken, func(s *session2.Session) { counter.Update(s, inc); s.Set("cart", 1) }, 200, 1, ""},
-		"a login":     {taken, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 1) }, 200, 1, "alice"},
-		"a Pop":       {taken, taken, 409, nil, ""},
-		"a delete":    {taken, func(s *session2.Session) { s.Delete("other") }, 200, nil, ""},
-		"nothing":     {taken, func(*session2.Session) {}, 200, nil, ""},
-		"a logout":    {taken, (*session2.Session).Destroy, 200, nil, ""},
-		"ended":       {(*session2.Session).Destroy, func(s *session2.Session) { s.Set("cart", "book") }, 200, nil, ""},
-		"emptied now": {taken, func(s *session2.Session) { s.Set("cart", 1); s.Commit(context.Background()); s.Delete("cart") }, 200, nil, ""},
+		"a set":     {taken, func(s *session2.Session) { s.Set("cart", "book") }, 200, "book", ""},
+		"an update": {taken, func(s *session2.Session) { counter.Update(s, inc); s.Set("cart", 1) }, 200, 1, ""},
+		"a login":   {taken, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", 1) }, 200, 1, "alice"},
+		"a Pop":     {taken, taken, 409, nil, ""},
+		"a delete":  {taken, func(s *session2.Session) { s.Delete("other") }, 200, nil, ""},
+		"nothing":   {taken, func(*session2.Session) {}, 200, nil, ""},
+		"a logout":  {taken, (*session2.Session).Destroy, 200, nil, ""},
+		"ended":     {(*session2.Session).Destroy, func(s *session2.Session) { s.Set("cart", "book") }, 200, nil, ""},
+		"emptied now": {taken, func(s *session2.Session) {
+			s.Set("cart", 1)
+			s.Commit(context.Background())
+			s.Delete("cart")
+		}, 200, nil, ""},
 	} {
 		for _, explicit := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, explicit %t", name, explicit), func(t *testing.T) {
@@ -552,7 +574,8 @@ func TestEmptyingASessionLosesNothing(t *testing.T) {
 					t.Errorf("%d records are left, want %d", n, want)
 				}
 				st.Do(b, func(s *session2.Session) {
-					if s.Get("cart") != c.cart || s.User() != c.user || s.Has("coupon") && c.status == 200 && c.cart != nil {
+					if s.Get("cart") != c.cart || s.User() != c.user ||
+						s.Has("coupon") && c.status == 200 && c.cart != nil {
 						t.Errorf("cart %v, user %q; want %v, %q", s.Get("cart"), s.User(), c.cart, c.user)
 					}
 				})
@@ -673,7 +696,8 @@ func TestRefusedChangesFailTheRequest(t *testing.T) {
 			if n := records(t, store); n != 0 || b.Token() != "" {
 				t.Errorf("%d records, cookie %t", n, b.Token() != "")
 			}
-			if res := st.Do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) }); res.StatusCode != 200 {
+			res := st.Do(b, func(s *session2.Session) { change(s); s.Discard(); s.Set("other", 1) })
+			if res.StatusCode != 200 {
 				t.Errorf("after Discard: status %d", res.StatusCode)
 			}
 		})
@@ -793,13 +817,14 @@ func TestWhatComesAfterAnEmptyingIsFound(t *testing.T) {
 			b.Receive(q.end())
 			b.Receive(a.end())
 		}, "", "bob"},
-		"a login that began before its answer": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
-			a := step(st, b)
-			a.do(empty)
-			a.do(commit)
-			st.Do(b, func(s *session2.Session) { s.SetUser("bob") })
-			b.Receive(a.end())
-		}, "", "bob"},
+		"a login that began before its answer": {
+			func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+				a := step(st, b)
+				a.do(empty)
+				a.do(commit)
+				st.Do(b, func(s *session2.Session) { s.SetUser("bob") })
+				b.Receive(a.end())
+			}, "", "bob"},
 		"the first answer lost": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
 			a, q, r := step(st, b), step(st, b), step(st, b)
 			a.do(empty)
@@ -832,15 +857,16 @@ func TestWhatComesAfterAnEmptyingIsFound(t *testing.T) {
 			a.do(set("a"))
 			b.Receive(a.end())
 		}, "a", ""},
-		"a request that arrives in the midst of it": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
-			late := b.Clone()
-			store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
-				st.Do(late, set("b"))
-				return save()
-			})
-			st.Do(b, empty)
-			b.Cookie = late.Cookie // whose answer comes last
-		}, "b", ""},
+		"a request that arrives in the midst of it": {
+			func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
+				late := b.Clone()
+				store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+					st.Do(late, set("b"))
+					return save()
+				})
+				st.Do(b, empty)
+				b.Cookie = late.Cookie // whose answer comes last
+			}, "b", ""},
 		"nothing": {func(t *testing.T, st *testsite.Site, store *hookStore, b *testsite.Browser) {
 			q := step(st, b)
 			st.Do(b, empty)

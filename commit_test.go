@@ -152,7 +152,8 @@ func TestChangeAfterAnEmptyingIsNotDeletedWithIt(t *testing.T) {
 			st.Do(b, func(s *session2.Session) { s.Delete("k") })
 		}, func(*session2.Session) {})
 		if !errors.Is(dropped, session2.ErrNotFound) {
-			t.Errorf("Err() = %v for a change to a session that was emptied and touched; its Delete would have taken it along", dropped)
+			t.Errorf("Err() = %v for a change to a session that was emptied and touched; "+
+				"its Delete would have taken it along", dropped)
 		}
 	})
 }
@@ -200,7 +201,8 @@ func TestEmptyingThatSomebodyElseMayHaveEndedLeavesTheCookie(t *testing.T) {
 	})
 	res := st.Do(b, func(s *session2.Session) { s.Delete("k") })
 	if res.StatusCode != 200 || len(res.Cookies()) != 0 {
-		t.Errorf("status %d, %d cookies; want 200 and none: the browser may hold a newer one", res.StatusCode, len(res.Cookies()))
+		t.Errorf("status %d, %d cookies; want 200 and none: the browser may hold a newer one",
+			res.StatusCode, len(res.Cookies()))
 	}
 }
 
@@ -272,7 +274,9 @@ func TestARefusalIsSaidAtOnce(t *testing.T) {
 			"save": {func(h *hookStore) {
 				h.onSave = func(session2.Record, session2.Version, func() error) error { return no }
 			}, func(s *session2.Session) { s.Set("k", 1) }, "save"},
-			"delete": {func(h *hookStore) { h.onDel = func(session2.ID) error { return no } }, (*session2.Session).Destroy, "delete"},
+			"delete": {func(h *hookStore) {
+				h.onDel = func(session2.ID) error { return no }
+			}, (*session2.Session).Destroy, "delete"},
 			"reload": {func(h *hookStore) {
 				h.onSave = func(session2.Record, session2.Version, func() error) error {
 					h.set(func() { h.onLoad = func(session2.ID) error { return no } })
@@ -382,8 +386,10 @@ func TestAFailedCommitIsOneEvent(t *testing.T) {
 				if n := len(st.Events.List); n != 1 {
 					t.Fatalf("events %v, want one", st.Events.List)
 				}
-				if e := st.Events.List[0]; e.Kind != session2.EventStoreError || e.ID != id || e.User != "alice" || !errors.Is(e.Err, c.err) {
-					t.Errorf("event %v of session %v, user %q: %v; want a store error of %v", e.Kind, e.ID, e.User, e.Err, id)
+				e := st.Events.List[0]
+				if e.Kind != session2.EventStoreError || e.ID != id || e.User != "alice" || !errors.Is(e.Err, c.err) {
+					t.Errorf("event %v of session %v, user %q: %v; want a store error of %v",
+						e.Kind, e.ID, e.User, e.Err, id)
 				}
 			})
 		})
@@ -402,7 +408,9 @@ func TestRefusedHousekeepingIsNotRepeated(t *testing.T) {
 		store.set(func() {
 			store.onTouch = func() error { touches++; return fs.ErrPermission }
 		})
-		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, s.User()) })
+		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, s.User())
+		})
 		if n := st.Events.Count(session2.EventStoreError); res.StatusCode != 200 || touches != 1 || n != 1 {
 			t.Errorf("status %d, %d touches, %d events; want 200, 1 and 1", res.StatusCode, touches, n)
 		}
@@ -489,7 +497,8 @@ func TestCommitBetweenCommitAndHeader(t *testing.T) {
 		})
 		store.set(func() { store.onSave = nil })
 		if b.Token() == old && st.UserOf(b) != "alice" && cerr == nil && serr == nil {
-			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so: the client is locked out")
+			t.Error("the token was replaced, no cookie was sent, and neither Commit nor Err says so: " +
+				"the client is locked out")
 		}
 	})
 }
@@ -696,27 +705,33 @@ func TestHangingStore(t *testing.T) {
 // A client that is told of a failure can be told, too, whether to repeat what it
 // asked.
 func TestFailureSaysWhetherItIsCertain(t *testing.T) {
+	set := func(s *session2.Session) { s.Set("k", 1) }
 	for _, c := range []struct {
 		name      string
 		uncertain bool
 		fail      func(b *testsite.Brittle) *atomic.Bool
 		ask       func(s *session2.Session)
 	}{
-		{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, func(s *session2.Session) { s.Set("k", 1) }},
-		{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, func(s *session2.Session) { s.Set("k", 1) }},
-		{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, func(s *session2.Session) { s.Destroy() }},
+		{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, set},
+		{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, set},
+		{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, (*session2.Session).Destroy},
 	} {
 		store := testsite.NewBrittle()
 		var failed error
-		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			failed = err
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}})
+		st := testsite.NewSite(t, store, session2.Config{
+			CommitTimeout: testsite.TinyTimeout,
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+				failed = err
+				w.WriteHeader(http.StatusServiceUnavailable)
+			},
+		})
 		b := st.Login("alice")
 		c.fail(store).Store(true)
 		res := st.Do(b, c.ask)
-		if got := errors.Is(failed, session2.ErrUncertain); res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || got != c.uncertain {
-			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t", c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
+		uncertain := errors.Is(failed, session2.ErrUncertain)
+		if res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || uncertain != c.uncertain {
+			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t",
+				c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
 		}
 	}
 }
@@ -727,7 +742,9 @@ func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
 		st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
 		b := st.Login("alice")
 		time.Sleep(11 * time.Minute)
-		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return errors.New("disk on fire") }
+		store.onSave = func(session2.Record, session2.Version, func() error) error {
+			return errors.New("disk on fire")
+		}
 		res := st.Do(b, func(s *session2.Session) { s.User() })
 		if res.StatusCode != 200 || len(res.Cookies()) != 0 || st.Events.Count(session2.EventStoreError) == 0 {
 			t.Errorf("status %d, %d cookies", res.StatusCode, len(res.Cookies()))
@@ -765,13 +782,16 @@ func TestAnUnreachableStoreStoresNothing(t *testing.T) {
 						return ask()
 					}
 					store.set(func() {
-						store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error { return answer(save) }
+						store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+							return answer(save)
+						}
 						store.onDel = func(session2.ID) error { return answer(func() error { return nil }) }
 					})
 					st.Do(b, func(s *session2.Session) {
 						do(s)
 						err := s.Commit(t.Context())
-						if (err == nil) != (down == 3) || errors.Is(err, session2.ErrUncertain) || err != nil && !errors.Is(err, testsite.ErrDown) {
+						if (err == nil) != (down == 3) || errors.Is(err, session2.ErrUncertain) ||
+							err != nil && !errors.Is(err, testsite.ErrDown) {
 							t.Errorf("Commit = %v after %d tries", err, tries)
 						}
 					})

@@ -36,6 +36,7 @@ func setCookieLine(t *testing.T, res *http.Response) string {
 
 func TestSetCookieLines(t *testing.T) {
 	type cookie = session2.CookieConfig
+	const gone = "Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0"
 	tests := []struct {
 		name            string
 		cfg             session2.Config
@@ -43,22 +44,24 @@ func TestSetCookieLines(t *testing.T) {
 	}{
 		{"default", session2.Config{},
 			"__Host-session=TOKEN; Path=/; HttpOnly; Secure; SameSite=Lax",
-			"__Host-session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Lax"},
+			"__Host-session=; Path=/; " + gone + "; HttpOnly; Secure; SameSite=Lax"},
 		{"persistent", session2.Config{Lifetime: time.Hour, Cookie: cookie{Persistent: true}},
 			"__Host-session=TOKEN; Path=/; Max-Age=3600; HttpOnly; Secure; SameSite=Lax",
-			"__Host-session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Lax"},
-		{"longer than browsers keep it", session2.Config{Lifetime: 1000 * 24 * time.Hour, Cookie: cookie{Persistent: true}},
+			"__Host-session=; Path=/; " + gone + "; HttpOnly; Secure; SameSite=Lax"},
+		{"longer than browsers keep it",
+			session2.Config{Lifetime: 1000 * 24 * time.Hour, Cookie: cookie{Persistent: true}},
 			"__Host-session=TOKEN; Path=/; Max-Age=34560000; HttpOnly; Secure; SameSite=Lax",
-			"__Host-session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Lax"},
+			"__Host-session=; Path=/; " + gone + "; HttpOnly; Secure; SameSite=Lax"},
 		{"strict, partitioned", session2.Config{Cookie: cookie{SameSite: http.SameSiteStrictMode, Partitioned: true}},
 			"__Host-session=TOKEN; Path=/; HttpOnly; Secure; SameSite=Strict; Partitioned",
-			"__Host-session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; Secure; SameSite=Strict; Partitioned"},
-		{"none, domain, path", session2.Config{Cookie: cookie{SameSite: http.SameSiteNoneMode, Domain: "example.com", Path: "/app"}},
+			"__Host-session=; Path=/; " + gone + "; HttpOnly; Secure; SameSite=Strict; Partitioned"},
+		{"none, domain, path",
+			session2.Config{Cookie: cookie{SameSite: http.SameSiteNoneMode, Domain: "example.com", Path: "/app"}},
 			"session=TOKEN; Path=/app; Domain=example.com; HttpOnly; Secure; SameSite=None",
-			"session=; Path=/app; Domain=example.com; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; Secure; SameSite=None"},
+			"session=; Path=/app; Domain=example.com; " + gone + "; HttpOnly; Secure; SameSite=None"},
 		{"insecure", session2.Config{Cookie: cookie{Insecure: true}},
 			"session=TOKEN; Path=/; HttpOnly; SameSite=Lax",
-			"session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0; HttpOnly; SameSite=Lax"},
+			"session=; Path=/; " + gone + "; HttpOnly; SameSite=Lax"},
 	}
 	for _, c := range tests {
 		synctest.Test(t, func(t *testing.T) {
@@ -89,7 +92,8 @@ func TestMaxAgeShrinks(t *testing.T) {
 		if line := setCookieLine(t, st.Do(b, (*session2.Session).Renew)); !strings.Contains(line, "; Max-Age=1200;") {
 			t.Errorf("Renew after 40 of 60 minutes: %s", line)
 		}
-		if line := setCookieLine(t, st.Do(b, func(s *session2.Session) { s.SetPersistent(false) })); strings.Contains(line, "Max-Age") {
+		line = setCookieLine(t, st.Do(b, func(s *session2.Session) { s.SetPersistent(false) }))
+		if strings.Contains(line, "Max-Age") {
 			t.Errorf("SetPersistent(false): %s", line)
 		}
 	})
@@ -113,6 +117,8 @@ func TestPresentedCookies(t *testing.T) {
 		return list
 	}
 	unknown := session2.EncodeToken(session2.ID{1}, [32]byte{1})
+	oneMalformed := []session2.EventKind{session2.EventMalformed}
+	oneUnknown := []session2.EventKind{session2.EventUnknown}
 	tests := []struct {
 		name    string
 		cookies []string
@@ -123,28 +129,28 @@ func TestPresentedCookies(t *testing.T) {
 		{"one", []string{name + a}, "alice", 1, nil},
 		{"the same twice", []string{name + a + "; " + name + a}, "alice", 1, nil},
 		{"the same five times", slices.Repeat([]string{name + a}, 5), "alice", 1, nil},
-		{"with garbage before it", []string{name + "garbage; " + name + a}, "alice", 1, []session2.EventKind{session2.EventMalformed}},
-		{"with garbage after it", []string{name + a, name + "garbage"}, "alice", 1, []session2.EventKind{session2.EventMalformed}},
-		{"with an unknown one", []string{name + unknown + "; " + name + a}, "alice", 2, []session2.EventKind{session2.EventUnknown}},
-		{"two valid ones", []string{name + a + "; " + name + b}, "", 2, []session2.EventKind{session2.EventMalformed}},
-		{"behind four made-up ones", append(madeUp(4), name+a), "alice", 5, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 4)},
+		{"with garbage before it", []string{name + "garbage; " + name + a}, "alice", 1, oneMalformed},
+		{"with garbage after it", []string{name + a, name + "garbage"}, "alice", 1, oneMalformed},
+		{"with an unknown one", []string{name + unknown + "; " + name + a}, "alice", 2, oneUnknown},
+		{"two valid ones", []string{name + a + "; " + name + b}, "", 2, oneMalformed},
+		{"behind four made-up ones", append(madeUp(4), name+a), "alice", 5, slices.Repeat(oneUnknown, 4)},
 		{"in front of many", append([]string{name + a}, madeUp(11)...), "alice", 8,
-			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 7)...)},
+			slices.Concat(oneMalformed, slices.Repeat(oneUnknown, 7))},
 		{"behind many", append(madeUp(11), name+a), "alice", 8,
-			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 7)...)},
+			slices.Concat(oneMalformed, slices.Repeat(oneUnknown, 7))},
 		{"amid many", slices.Insert(madeUp(11), 5, name+a), "", 8,
-			append([]session2.EventKind{session2.EventMalformed}, slices.Repeat([]session2.EventKind{session2.EventUnknown}, 8)...)},
-		{"unknown", []string{name + unknown}, "", 1, []session2.EventKind{session2.EventUnknown}},
-		{"the right ID with another secret", []string{name + id + "." + strings.Repeat("A", 43)}, "", 1, []session2.EventKind{session2.EventUnknown}},
-		{"ID in upper case", []string{name + strings.ToUpper(id) + "A." + secret}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"secret in lower case", []string{name + id + "." + strings.ToLower(secret) + "-"}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"space inside", []string{name + id + ". " + secret[1:]}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"too long", []string{name + a + "A"}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"very long", []string{name + strings.Repeat(a, 1000)}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"too short", []string{name + a[:len(a)-1]}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"ID alone", []string{name + id}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"empty", []string{name}, "", 0, []session2.EventKind{session2.EventMalformed}},
-		{"path", []string{name + strings.Repeat("../", 25) + "x"}, "", 0, []session2.EventKind{session2.EventMalformed}},
+			slices.Concat(oneMalformed, slices.Repeat(oneUnknown, 8))},
+		{"unknown", []string{name + unknown}, "", 1, oneUnknown},
+		{"the right ID with another secret", []string{name + id + "." + strings.Repeat("A", 43)}, "", 1, oneUnknown},
+		{"ID in upper case", []string{name + strings.ToUpper(id) + "A." + secret}, "", 0, oneMalformed},
+		{"secret in lower case", []string{name + id + "." + strings.ToLower(secret) + "-"}, "", 0, oneMalformed},
+		{"space inside", []string{name + id + ". " + secret[1:]}, "", 0, oneMalformed},
+		{"too long", []string{name + a + "A"}, "", 0, oneMalformed},
+		{"very long", []string{name + strings.Repeat(a, 1000)}, "", 0, oneMalformed},
+		{"too short", []string{name + a[:len(a)-1]}, "", 0, oneMalformed},
+		{"ID alone", []string{name + id}, "", 0, oneMalformed},
+		{"empty", []string{name}, "", 0, oneMalformed},
+		{"path", []string{name + strings.Repeat("../", 25) + "x"}, "", 0, oneMalformed},
 		{"another cookie's name", []string{"__host-session=" + a + "; session=" + a}, "", 0, nil},
 	}
 	for _, c := range tests {
@@ -269,7 +275,9 @@ func TestSecureCookieOverPlainHTTP(t *testing.T) {
 		known.token(b.Token())
 		serve("/logout")
 		want := map[bool]int{true: 1}[c.warned]
-		if n := strings.Count(book.String(), "level=WARN"); n != want || strings.Count(book.String(), "plain HTTP") != want {
+		text := book.String()
+		n, plain := strings.Count(text, "level=WARN"), strings.Count(text, "plain HTTP")
+		if n != want || plain != want {
 			t.Errorf("%s %s: %d warnings, want %d: %s", c.url, c.header, n, want, book)
 		}
 		known.check(t, "the log", book.String())
@@ -318,7 +326,9 @@ func TestCacheHeaders(t *testing.T) {
 		vary, cache, own string
 	}{
 		{"no look", func(*session2.Session, http.ResponseWriter, *http.Request) {}, "", "", ""},
-		{"created", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("a", 1) }, "Cookie", "no-store", ""},
+		{"created", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			s.Set("a", 1)
+		}, "Cookie", "no-store", ""},
 		{"read", func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Get("a") }, "Cookie", "", ""},
 		{"varied already", func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Vary", "Accept, cookie")
@@ -397,7 +407,8 @@ func TestCookieIsKeptFromSharedCaches(t *testing.T) {
 	replaced := [][]string{
 		{"public, max-age=3600"}, {"max-age=60"}, {"s-maxage=60"}, {"no-cache"}, {""}, {"public", "max-age=1"},
 		{`private="set-cookie"`}, {`private=x`}, {`no-cache="private"`}, {`ext="a, private"`}, {`ext="a, no-store, b"`},
-		{`ext="\", private"`}, {`ext="open, private`}, {`ext="open`, "private"}, {"privately"}, {"x-private"}, {`ext="\`},
+		{`ext="\", private"`}, {`ext="open, private`}, {`ext="open`, "private"}, {`ext="\`},
+		{"privately"}, {"x-private"},
 	}
 	changes := map[string]func(*session2.Session){
 		"set":    func(s *session2.Session) { s.SetUser("alice") },
@@ -420,7 +431,8 @@ func TestCookieIsKeptFromSharedCaches(t *testing.T) {
 				want = []string{"no-store"}
 			}
 			if got := res.Header["Cache-Control"]; !slices.Equal(got, want) || len(res.Cookies()) != 1 {
-				t.Errorf("%s, Cache-Control %q became %q, want %q; %d cookies", change, lines, got, want, len(res.Cookies()))
+				t.Errorf("%s, Cache-Control %q became %q, want %q; %d cookies",
+					change, lines, got, want, len(res.Cookies()))
 			}
 			if got := res.Header.Get("Expires"); (got != "") != (i < len(kept)) {
 				t.Errorf("%s, Cache-Control %q: Expires %q", change, lines, got)
@@ -562,13 +574,17 @@ func TestLoserOfARaceLeavesTheCookieAlone(t *testing.T) {
 		"renewed":   func(s *session2.Session) { s.Renew() },
 	}
 	late := map[string]func(*session2.Session){
-		"sets":                  func(s *session2.Session) { s.Set("k", 1) },
-		"renews":                func(s *session2.Session) { s.Renew() },
-		"empties":               func(s *session2.Session) { s.SetUser("") },
-		"makes it persistent":   func(s *session2.Session) { s.SetPersistent(true) },
-		"commits, then renews":  func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Renew() },
-		"updates":               func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) },
-		"commits in vain twice": func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Set("k", 2) },
+		"sets":                 func(s *session2.Session) { s.Set("k", 1) },
+		"renews":               func(s *session2.Session) { s.Renew() },
+		"empties":              func(s *session2.Session) { s.SetUser("") },
+		"makes it persistent":  func(s *session2.Session) { s.SetPersistent(true) },
+		"commits, then renews": func(s *session2.Session) { s.Set("k", 1); s.Commit(context.Background()); s.Renew() },
+		"updates":              func(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) },
+		"commits in vain twice": func(s *session2.Session) {
+			s.Set("k", 1)
+			s.Commit(context.Background())
+			s.Set("k", 2)
+		},
 	}
 	for how, end := range end {
 		for what, change := range late {

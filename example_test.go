@@ -369,7 +369,8 @@ func ExampleDeleteOldStore() {
 	store := session2.NewMemoryStore()
 	now := time.Now()
 	store.Save(ctx, session2.Record{ID: session2.ID{1}, Version: 1, Accessed: now, Expires: now.Add(time.Hour)}, 0)
-	store.Save(ctx, session2.Record{ID: session2.ID{2}, Version: 1, Accessed: now.Add(-2 * time.Hour), Expires: now.Add(time.Hour)}, 0)
+	old := now.Add(-2 * time.Hour)
+	store.Save(ctx, session2.Record{ID: session2.ID{2}, Version: 1, Accessed: old, Expires: now.Add(time.Hour)}, 0)
 	fmt.Println(store.DeleteOld(ctx, time.Hour))
 	// Output: 1 <nil>
 }

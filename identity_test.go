@@ -21,7 +21,9 @@ import (
 var handlers = map[string]func(w http.ResponseWriter, r *http.Request){
 	"writes nothing": func(http.ResponseWriter, *http.Request) {},
 	"writes a body":  func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") },
-	"redirects":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/next", http.StatusSeeOther) },
+	"redirects": func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/next", http.StatusSeeOther)
+	},
 	"streams": func(w http.ResponseWriter, _ *http.Request) {
 		for range 3 {
 			io.WriteString(w, "part")
@@ -180,7 +182,10 @@ func TestALogoutAlwaysRevokesTheCookie(t *testing.T) {
 	for rec := range store.Iter(t.Context()) {
 		st.M.Revoke(t.Context(), rec.ID)
 	}
-	for name, token := range map[string]string{"of a session that has ended": gone.Token(), "that is no token": "garbage"} {
+	for name, token := range map[string]string{
+		"of a session that has ended": gone.Token(),
+		"that is no token":            "garbage",
+	} {
 		if res := st.Cookies([]string{token}, func(s *session2.Session) { s.User() }); len(res.Cookies()) != 0 {
 			t.Errorf("a read with a cookie %s: cookies %v", name, res.Cookies())
 		}
@@ -338,7 +343,8 @@ func TestACookieThatAnEarlierCommitOwesIsCheckedAgain(t *testing.T) {
 			slow.Receive(res)
 			gone := slow.Clone()
 			slow = gone.Clone()
-			if res = run(func(now *testsite.Browser) { st.Do(now, (*session2.Session).Destroy) }, 1); len(res.Cookies()) != 0 {
+			res = run(func(now *testsite.Browser) { st.Do(now, (*session2.Session).Destroy) }, 1)
+			if len(res.Cookies()) != 0 {
 				t.Errorf("the token of a session that has ended went out: %v", res.Cookies())
 			}
 		})
@@ -406,7 +412,8 @@ func TestACreateThatWasDeletedDoesNotComeBack(t *testing.T) {
 
 func TestALoginBeginsTheSessionsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: 24 * time.Hour, IdleTimeout: -1, RenewEvery: time.Hour})
+		cfg := session2.Config{Lifetime: 24 * time.Hour, IdleTimeout: -1, RenewEvery: time.Hour}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
 		b := &testsite.Browser{}
 		st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
 		time.Sleep(23*time.Hour + 50*time.Minute)
@@ -454,7 +461,8 @@ func TestRemember(t *testing.T) {
 		if user := st.UserOf(b); user != "" {
 			t.Errorf("user %q after 31 days", user)
 		}
-		if res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1); s.Remember(0) }); res.StatusCode != 500 {
+		res = st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1); s.Remember(0) })
+		if res.StatusCode != 500 {
 			t.Errorf("Remember(0): status %d, want 500", res.StatusCode)
 		}
 	})
@@ -518,20 +526,23 @@ func TestPassive(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
+	do := func(f func(*session2.Session)) func(*testsite.Site, *testsite.Browser) {
+		return func(st *testsite.Site, b *testsite.Browser) { st.Do(b, f) }
+	}
 	ends := map[string]struct {
 		do   func(st *testsite.Site, b *testsite.Browser)
 		ends bool
 	}{
-		"nothing":  {func(*testsite.Site, *testsite.Browser) {}, false},
-		"a change": {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, func(s *session2.Session) { s.Set("k", 1) }) }, false},
-		"Renew":    {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, (*session2.Session).Renew) }, false},
-		"a login again": {func(st *testsite.Site, b *testsite.Browser) {
-			st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
-		}, false},
-		"many rotations":     {func(st *testsite.Site, b *testsite.Browser) { rotations(st, b, 50) }, false},
-		"a logout":           {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, (*session2.Session).Destroy) }, true},
-		"RevokeUser":         {func(st *testsite.Site, b *testsite.Browser) { st.M.RevokeUser(context.Background(), "alice") }, true},
-		"somebody else":      {func(st *testsite.Site, b *testsite.Browser) { st.Do(b, func(s *session2.Session) { s.SetUser("bob") }) }, true},
+		"nothing":        {func(*testsite.Site, *testsite.Browser) {}, false},
+		"a change":       {do(func(s *session2.Session) { s.Set("k", 1) }), false},
+		"Renew":          {do((*session2.Session).Renew), false},
+		"a login again":  {do(func(s *session2.Session) { s.SetUser("alice") }), false},
+		"many rotations": {func(st *testsite.Site, b *testsite.Browser) { rotations(st, b, 50) }, false},
+		"a logout":       {do((*session2.Session).Destroy), true},
+		"RevokeUser": {func(st *testsite.Site, _ *testsite.Browser) {
+			st.M.RevokeUser(context.Background(), "alice")
+		}, true},
+		"somebody else":      {do(func(s *session2.Session) { s.SetUser("bob") }), true},
 		"the idle limit":     {func(*testsite.Site, *testsite.Browser) { time.Sleep(31 * time.Minute) }, true},
 		"the absolute limit": {func(st *testsite.Site, b *testsite.Browser) { rotations(st, b, 30*60/11) }, true},
 	}
@@ -634,8 +645,10 @@ func TestATokenThatThisProcessHandedOutIsNoReuse(t *testing.T) {
 		if n := st.Events.Count(session2.EventReuse); n != 0 || st.UserOf(b) != "alice" {
 			t.Errorf("%d reuse events, user %q", n, st.UserOf(b))
 		}
-		if _, err := st.M.Open(t.Context(), token); !errors.Is(err, session2.ErrNotFound) || st.Events.Count(session2.EventReuse) != 1 {
-			t.Errorf("after the handler: %v, %d reuse events; want ErrNotFound and 1", err, st.Events.Count(session2.EventReuse))
+		_, err := st.M.Open(t.Context(), token)
+		if !errors.Is(err, session2.ErrNotFound) || st.Events.Count(session2.EventReuse) != 1 {
+			t.Errorf("after the handler: %v, %d reuse events; want ErrNotFound and 1",
+				err, st.Events.Count(session2.EventReuse))
 		}
 	})
 }
@@ -687,7 +700,8 @@ func TestRealms(t *testing.T) {
 // A user's name that looks like another realm's is not one.
 func TestAUserCannotNameARealm(t *testing.T) {
 	store := session2.NewMemoryStore()
-	site, admin := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{Realm: "admin"})
+	site := testsite.NewSite(t, store, session2.Config{})
+	admin := testsite.NewSite(t, store, session2.Config{Realm: "admin"})
 	b := admin.Login("alice")
 	for rec := range store.Iter(t.Context()) {
 		forged := site.Login(rec.User)
@@ -769,7 +783,8 @@ func TestRetryRevivesExpired(t *testing.T) {
 		wg.Wait()
 		time.Sleep(time.Second)
 		if u := st.UserOf(b.Clone()); u != "" {
-			t.Errorf("status %d; a Save that began %v after the end revived the session of %q", res.StatusCode, late.Sub(deadline), u)
+			t.Errorf("status %d; a Save that began %v after the end revived the session of %q",
+				res.StatusCode, late.Sub(deadline), u)
 		}
 	})
 }
@@ -842,7 +857,10 @@ func TestDiscardAfterALoginThatLost(t *testing.T) {
 		err := s.Commit(r.Context())
 		s.Discard()
 		if u := s.User(); u != "" {
-			t.Errorf("after Commit = %v and Discard, User() = %q and secret = %v, but writes: %v", err, u, s.Get("secret"), func() error { s.Set("x", 1); return s.Commit(r.Context()) }())
+			secret := s.Get("secret")
+			s.Set("x", 1)
+			t.Errorf("after Commit = %v and Discard, User() = %q and secret = %v, but writes: %v",
+				err, u, secret, s.Commit(r.Context()))
 		}
 	})
 }

@@ -425,6 +425,7 @@ func TestDestroyBesideALostAnswer(t *testing.T) {
 // not.
 func TestALogoutBesideARenewal(t *testing.T) {
 	signIn := func(s *session2.Session) { s.SetUser("alice") }
+	set := func(s *session2.Session) { s.Set("k", 1) }
 	for name, c := range map[string]struct {
 		before  func(*session2.Session)
 		changes []func(*session2.Session)
@@ -433,9 +434,10 @@ func TestALogoutBesideARenewal(t *testing.T) {
 		"Renew":              {signIn, []func(*session2.Session){(*session2.Session).Renew}, true},
 		"another login":      {signIn, []func(*session2.Session){signIn}, true},
 		"both":               {signIn, []func(*session2.Session){(*session2.Session).Renew, signIn}, true},
-		"the login":          {func(s *session2.Session) { s.Set("k", 1) }, []func(*session2.Session){signIn}, false},
-		"the login and more": {func(s *session2.Session) { s.Set("k", 1) }, []func(*session2.Session){signIn, signIn, (*session2.Session).Renew}, false},
-		"somebody else":      {func(s *session2.Session) { s.SetUser("bob") }, []func(*session2.Session){signIn}, false},
+		"the login":          {set, []func(*session2.Session){signIn}, false},
+		"the login and more": {set, []func(*session2.Session){signIn, signIn, (*session2.Session).Renew}, false},
+		"somebody else": {func(s *session2.Session) { s.SetUser("bob") },
+			[]func(*session2.Session){signIn}, false},
 	} {
 		store := session2.NewMemoryStore()
 		st := testsite.NewSite(t, store, session2.Config{})
@@ -456,7 +458,8 @@ func TestALogoutBesideARenewal(t *testing.T) {
 			}
 		})
 		if res.StatusCode != 200 || old.Token() != "" || (st.UserOf(b) == "") != c.ends {
-			t.Errorf("%s: status %d, cookie %t, user %q; ended %t wanted", name, res.StatusCode, old.Token() != "", st.UserOf(b), c.ends)
+			t.Errorf("%s: status %d, cookie %t, user %q; ended %t wanted",
+				name, res.StatusCode, old.Token() != "", st.UserOf(b), c.ends)
 		}
 	}
 }

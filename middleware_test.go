@@ -32,7 +32,9 @@ func TestFailedCommit(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/http2=%v", name, http2), func(t *testing.T) {
 				store := testsite.NewBrittle()
 				store.FailSave.Store(true)
-				st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger()})
+				st := testsite.NewSite(t, store, session2.Config{
+					CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
+				})
 				inner := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 					h := w.Header()
 					h.Set("X-Handler", "1")
@@ -73,7 +75,8 @@ func TestFailedCommit(t *testing.T) {
 
 func TestErrorHandlers(t *testing.T) {
 	t.Run("too large is 500", func(t *testing.T) {
-		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{MaxBytes: 500, Logger: (&testsite.Log{}).Logger()})
+		cfg := session2.Config{MaxBytes: 500, Logger: (&testsite.Log{}).Logger()}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
 		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("big", make([]byte, 1000)) })
 		if res.StatusCode != 500 || len(res.Cookies()) != 0 {
 			t.Errorf("status %d, cookies %v", res.StatusCode, res.Cookies())
@@ -82,14 +85,16 @@ func TestErrorHandlers(t *testing.T) {
 	t.Run("custom", func(t *testing.T) {
 		store := testsite.NewBrittle()
 		store.FailSave.Store(true)
-		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
+		st := testsite.NewSite(t, store, session2.Config{
+			CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 				if !errors.Is(err, testsite.ErrDown) {
 					t.Errorf("err = %v", err)
 				}
 				w.Header().Set("Retry-After", "3")
 				w.WriteHeader(599)
-			}})
+			},
+		})
 		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
 		if res.StatusCode != 599 || res.Header.Get("Retry-After") != "3" {
 			t.Errorf("status %d, header %v", res.StatusCode, res.Header)
@@ -109,7 +114,8 @@ func TestErrorHandlerThatWritesNothing(t *testing.T) {
 		409: func(st *testsite.Site, _ *testsite.Brittle) *http.Response {
 			b := st.Login("alice")
 			renew := func() { st.Do(b, (*session2.Session).Renew) }
-			res, _ := st.During(b.Clone(), func(s *session2.Session) { s.Set("x", 1) }, renew, func(*session2.Session) {})
+			set := func(s *session2.Session) { s.Set("x", 1) }
+			res, _ := st.During(b.Clone(), set, renew, func(*session2.Session) {})
 			return res
 		},
 	}
@@ -164,10 +170,11 @@ func TestErrorHandlerWrites(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}})
-		res, body := testsite.Get(t, testsite.Serve(t, st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		h := st.Handler(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 			s.Set("color", "green")
 			io.WriteString(w, "page")
-		}), false), &testsite.Browser{}, "/")
+		})
+		res, body := testsite.Get(t, testsite.Serve(t, h, false), &testsite.Browser{}, "/")
 		hints := name == "Early Hints"
 		if hints != (res.StatusCode == 503) || !hints && (res.StatusCode >= 300 || body != "" && body != "sorry") {
 			t.Errorf("%s: %d %q is not the error handler's response", name, res.StatusCode, body)
@@ -180,7 +187,9 @@ func TestErrorHandlerWrites(t *testing.T) {
 func TestFailedLoadFailsClosed(t *testing.T) {
 	for status, want := range map[int]int{200: 503, 302: 503, 401: 503, 500: 500, 502: 502} {
 		store := testsite.NewBrittle()
-		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger()})
+		st := testsite.NewSite(t, store, session2.Config{
+			CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
+		})
 		b := &testsite.Browser{}
 		st.Begin(b)
 		token := b.Token()
@@ -248,7 +257,8 @@ func TestFailedRequestLeavesNoTrace(t *testing.T) {
 				}()
 				<-done
 				after := testsite.RecordsOf(t, store)
-				if len(after) != 1 || after[0].Version != before.Version || store.Saves.Load() != saves || b.Token() != token {
+				if len(after) != 1 || after[0].Version != before.Version ||
+					store.Saves.Load() != saves || b.Token() != token {
 					t.Errorf("a trace: %d records, %d saves", len(after), store.Saves.Load()-saves)
 				}
 				if got := st.Stored(b, "color"); got != "green" {
@@ -352,7 +362,9 @@ func TestNewSessionInAStream(t *testing.T) {
 
 func TestNestedManagers(t *testing.T) {
 	outer := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-	inner := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Cookie: session2.CookieConfig{Name: "__Host-admin"}})
+	inner := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
+		Cookie: session2.CookieConfig{Name: "__Host-admin"},
+	})
 	h := outer.M.Wrap(inner.M.Wrap(outer.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if session2.FromContext(r.Context()) != inner.M.Session(r) || inner.M.Session(r) == outer.M.Session(r) {
 			t.Error("FromContext is not the innermost manager's session")
@@ -400,7 +412,11 @@ func TestLazy(t *testing.T) {
 	}{
 		{"never looks, no cookie", &testsite.Browser{}, func(*session2.Session) {}, 0},
 		{"never looks, cookie", b, func(*session2.Session) {}, 0},
-		{"asks only whether something went wrong", b, func(s *session2.Session) { s.Err(); s.Dirty(); _ = s.String() }, 0},
+		{"asks only whether something went wrong", b, func(s *session2.Session) {
+			s.Err()
+			s.Dirty()
+			_ = s.String()
+		}, 0},
 		{"reads, no cookie", &testsite.Browser{}, read, 0},
 		{"malformed cookie", bad, read, 0},
 		{"set and taken back", &testsite.Browser{}, func(s *session2.Session) { s.Set("a", 1); s.Delete("a") }, 0},
@@ -474,7 +490,8 @@ func TestLogoutInAStream(t *testing.T) {
 			after(s)
 		})
 		if n := len(testsite.RecordsOf(t, store)); n != 0 || st.Events.Count(session2.EventDestroyed) != 1 {
-			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1", name, n, st.Events.Count(session2.EventDestroyed))
+			t.Errorf("%s: %d records, %d EventDestroyed; want 0 and 1",
+				name, n, st.Events.Count(session2.EventDestroyed))
 		}
 	}
 }
@@ -538,7 +555,9 @@ func TestUploadedFilesAreRemoved(t *testing.T) {
 					reply(w, r)
 				}
 				srv := testsite.Serve(t, recovered(nested(t, i+1, http.HandlerFunc(h))), http2)
-				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error {
+					return http.ErrUseLastResponse
+				}
 				res, err := srv.Client().Post(srv.URL, m.FormDataContentType(), bytes.NewReader(form.Bytes()))
 				if err != nil {
 					t.Fatal(err)
@@ -626,8 +645,8 @@ func TestTrailersStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n"+
-			"1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\n", announced)
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+
+			"Transfer-Encoding: chunked\r\n%s\r\n1\r\nx\r\n0\r\nX-Sum: 7\r\n\r\n", announced)
 		if answer, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) {
 			t.Errorf("%q, %v", answer, err)
 		}
@@ -640,7 +659,10 @@ func TestTrailersStay(t *testing.T) {
 func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
 	outerStore := testsite.NewBrittle()
 	quiet := slog.New(slog.DiscardHandler)
-	outer, err := session2.NewManager(outerStore, session2.Config{Logger: quiet, CommitTimeout: testsite.TinyTimeout, Cookie: session2.CookieConfig{Name: "__Host-outer"}})
+	outer, err := session2.NewManager(outerStore, session2.Config{
+		Logger: quiet, CommitTimeout: testsite.TinyTimeout,
+		Cookie: session2.CookieConfig{Name: "__Host-outer"},
+	})
 	testsite.Must(t, err)
 	inner, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: quiet})
 	testsite.Must(t, err)
@@ -671,7 +693,8 @@ func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
 	var user string
 	ask(func(in, _ *session2.Session) { user = in.User() })
 	if user != "alice" {
-		t.Errorf("status %d: the inner session's token was replaced, and its cookie is lost: user %q", res.StatusCode, user)
+		t.Errorf("status %d: the inner session's token was replaced, and its cookie is lost: user %q",
+			res.StatusCode, user)
 	}
 }
 
@@ -686,7 +709,8 @@ func TestErrorHandlerHasTheSession(t *testing.T) {
 	st := testsite.NewSite(t, store, cfg)
 	broken := errors.New("disk on fire")
 	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
-	if res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) }); res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+	res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) })
+	if res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
 		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
 	}
 }

@@ -65,7 +65,7 @@ func TestStorePanics(t *testing.T) {
 					st.Do(b, func(s *session2.Session) { form = s.FormToken() })
 					time.Sleep(5 * time.Minute)
 					var told []string
-					w := testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 						safe := func(f func()) {
 							defer func() {
 								if p := recover(); p != nil {
@@ -105,7 +105,8 @@ func TestStorePanics(t *testing.T) {
 						store.on = ""
 						safe(func() { s.Err(); s.Get("k"); s.Dirty(); s.Keys(); s.Has("x") })
 						safe(func() { io.WriteString(w, "done") })
-					}), b.Clone())
+					})
+					w := testsite.RecordPanics(h, b.Clone())
 					store.on = ""
 					res := w.Result()
 					b.Receive(res)
@@ -152,8 +153,11 @@ func TestCodecPanics(t *testing.T) {
 	st.Do(b, func(s *session2.Session) { k.Set(s, thing{1}); s.Flash(thing{2}) })
 	for _, mode := range []string{"m", "u"} {
 		for name, f := range map[string]func(s *session2.Session){
-			"set": func(s *session2.Session) { k.Set(s, thing{9}) }, "update": func(s *session2.Session) { k.Update(s, func(t thing) thing { t.N++; return t }) },
-			"flash": func(s *session2.Session) { s.Flash(thing{3}) }, "flashes": func(s *session2.Session) { s.Flashes() }, "pop": func(s *session2.Session) { k.Pop(s) },
+			"set":     func(s *session2.Session) { k.Set(s, thing{9}) },
+			"update":  func(s *session2.Session) { k.Update(s, func(t thing) thing { t.N++; return t }) },
+			"flash":   func(s *session2.Session) { s.Flash(thing{3}) },
+			"flashes": func(s *session2.Session) { s.Flashes() },
+			"pop":     func(s *session2.Session) { k.Pop(s) },
 		} {
 			done := make(chan bool)
 			var wrote int
@@ -223,7 +227,9 @@ func TestReworkPanics(t *testing.T) {
 
 // A goroutine storm on one session, for -race.
 func TestGoroutinesOfOneSession(t *testing.T) {
-	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: time.Millisecond, RenewGrace: 20 * time.Millisecond})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
+		RenewEvery: time.Millisecond, RenewGrace: 20 * time.Millisecond,
+	})
 	b := st.Login("alice")
 	var outer sync.WaitGroup
 	for range 3 {
@@ -296,7 +302,8 @@ func TestGoroutinesOfOneSession(t *testing.T) {
 // A function of the application that panics, uses the session or commits it leaves
 // no lock behind: its request ends, and the next one goes on.
 func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
-	replayed := func(second func(s *session2.Session)) func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
+	type visit = func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder
+	replayed := func(second func(s *session2.Session)) visit {
 		return func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder {
 			return testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 				first := true
@@ -313,7 +320,7 @@ func TestTheApplicationsFunctionsMayDoWhatTheyLike(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		run   func(st *testsite.Site, b *testsite.Browser) *httptest.ResponseRecorder
+		run   visit
 		count int // what the counter is left at
 	}{
 		"panics at the replay":  {replayed(func(*session2.Session) { panic("oh") }), 1},

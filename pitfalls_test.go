@@ -26,8 +26,10 @@ var pitfalls = []struct {
 	tests string
 }{
 	// Lost and revived.
-	{"two requests set different keys, and one key is gone", "TestConcurrentChangesToDifferentKeysMerge Test64Increments"},
-	{"a slow request that only read brings back a session that was logged out", "TestLogoutIsNotUndoneByARunningRequest"},
+	{"two requests set different keys, and one key is gone",
+		"TestConcurrentChangesToDifferentKeysMerge Test64Increments"},
+	{"a slow request that only read brings back a session that was logged out",
+		"TestLogoutIsNotUndoneByARunningRequest"},
 	{"a look whether the record exists guards the write", "TestBrokenStores"},
 	{"a logout that races a rotation deletes nothing", "TestLogoutWinsOverAConcurrentRotation"},
 	{"a session that was logged out comes back under a new ID", "TestLogoutIsNotUndoneByARunningRequest"},
@@ -36,17 +38,22 @@ var pitfalls = []struct {
 	{"the logout of a session without idle limit deletes nothing", "TestLogoutWithoutIdleTimeout"},
 
 	// The response.
-	{"Flush or Hijack before the first Write: stored, and the cookie is not sent", "TestEveryDoorCommitsFirst TestHijack"},
+	{"Flush or Hijack before the first Write: stored, and the cookie is not sent",
+		"TestEveryDoorCommitsFirst TestHijack"},
 	{"Early Hints freeze the session", "TestEarlyHintsDoNotCommit"},
 	{"the commit fails, and the page follows the error", "TestFailedCommit"},
 	{"the client goes away, and its change is lost", "TestClientGone"},
-	{"the cookie is written before the record is, or the record after the body has begun", "TestFailedCommit TestEveryDoorCommitsFirst"},
-	{"sendfile, HTTP/2, deadlines or ResponseController are lost behind a wrapper", "TestSendfile TestResponseController TestInsideOtherWrappers TestWriterWithoutExtras"},
+	{"the cookie is written before the record is, or the record after the body has begun",
+		"TestFailedCommit TestEveryDoorCommitsFirst"},
+	{"sendfile, HTTP/2, deadlines or ResponseController are lost behind a wrapper",
+		"TestSendfile TestResponseController TestInsideOtherWrappers TestWriterWithoutExtras"},
 
 	// Identity.
 	{"an unknown or dead ID is adopted", "TestUnknownIsNotAdopted TestManagerOpen"},
-	{"a rotation makes a new record and deletes the old one, and a concurrent request loses", "TestPeriodicRotation TestLogoutWinsOverAConcurrentRotation"},
-	{"a grace period at login lets in whoever planted the cookie", "TestReplacedTokenReadsAsAnonymousWithinTheGrace TestAPlantedTokenEndsNobodysSession"},
+	{"a rotation makes a new record and deletes the old one, and a concurrent request loses",
+		"TestPeriodicRotation TestLogoutWinsOverAConcurrentRotation"},
+	{"a grace period at login lets in whoever planted the cookie",
+		"TestReplacedTokenReadsAsAnonymousWithinTheGrace TestAPlantedTokenEndsNobodysSession"},
 	{"IDs are compared without regard to case", "TestPresentedCookies"},
 	{"tokens are stored in the clear, or logged", "TestNoSecretIsPrinted TestAStolenTableOpensNothing"},
 	{"a cookie is used as a path", "TestManagerOpen TestFileStoreNames TestPresentedCookies"},
@@ -56,13 +63,15 @@ var pitfalls = []struct {
 	// Cost.
 	{"each read is a write and a Set-Cookie", "TestAccessIsWrittenOncePerResolution TestCacheHeaders"},
 	{"each anonymous hit is a row", "TestLazy"},
-	{"a sweep is one unbounded DELETE, or reads the whole store", "TestMemoryDeleteOld TestFileStoreSweepsByIndex TestBoltSweepsManyInBatches"},
+	{"a sweep is one unbounded DELETE, or reads the whole store",
+		"TestMemoryDeleteOld TestFileStoreSweepsByIndex TestBoltSweepsManyInBatches"},
 	{"a touch churns an index", "TestBoltTouchLeavesDataAndIndexesAlone TestFileStoreTouchesInPlace"},
 
 	// Stores.
 	{"mapped memory is used after its transaction", "TestBoltConformance"},
 	{"a file is truncated, then written in place", "TestFileStoreCrash TestFileStoreKill"},
-	{"one unreadable record is an error for ever, or an outage a fresh session", "TestUnreadableRecord TestFailedLoadFailsClosed"},
+	{"one unreadable record is an error for ever, or an outage a fresh session",
+		"TestUnreadableRecord TestFailedLoadFailsClosed"},
 	{"Setup drops data", "TestBrokenStores"},
 	{"half a session is deleted, by an index written in another step", "TestFileStoreCrash TestBoltDamagedIndexes"},
 
@@ -77,9 +86,12 @@ var pitfalls = []struct {
 	{"a poll keeps a session alive for ever", "TestPassive"},
 	{"to be remembered for 30 days ends after 30 idle minutes", "TestRemember"},
 	{"a change that looks like nothing is not applied to what others did", "TestAChangeThatLooksLikeNothingIsReplayed"},
-	{"two cookies of one name lock users out, or make thieves of them", "TestARetiredTokenBesideTheCurrentOneIsNoTheft TestALoginOrLogoutEndsAllThatWerePresented TestPresentedCookies"},
+	{"two cookies of one name lock users out, or make thieves of them",
+		"TestARetiredTokenBesideTheCurrentOneIsNoTheft TestALoginOrLogoutEndsAllThatWerePresented " +
+			"TestPresentedCookies"},
 	{"a cookie decided early and sent late replaces a newer one", "TestACookieThatAnEarlierCommitOwesIsCheckedAgain"},
-	{"application code panics under a lock, and the request never ends", "TestTheApplicationsFunctionsMayDoWhatTheyLike TestALoadThatPanickedIsNoSession"},
+	{"application code panics under a lock, and the request never ends",
+		"TestTheApplicationsFunctionsMayDoWhatTheyLike TestALoadThatPanickedIsNoSession"},
 	{"one manager's cookie opens another's session", "TestRealms TestAUserCannotNameARealm"},
 	{"a value whose type changed is an error until the session ends", "TestUpdateOfAValueThatCannotBeRead"},
 	{"a request that its outer timeout has answered is committed", "TestARequestWhoseTimeIsOverStoresNothing"},

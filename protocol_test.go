@@ -161,7 +161,8 @@ func TestLogoutIsNotUndoneByARunningRequest(t *testing.T) {
 				t.Errorf("%d records after the logout, want none", n)
 			}
 			if res.StatusCode != 200 || len(res.Cookies()) != 0 {
-				t.Errorf("status %d, cookies %v; want 200 and none: the browser may hold a newer one", res.StatusCode, res.Cookies())
+				t.Errorf("status %d, cookies %v; want 200 and none: the browser may hold a newer one",
+					res.StatusCode, res.Cookies())
 			}
 			if dirty != errors.Is(err, session2.ErrNotFound) {
 				t.Errorf("Err() = %v for a request that changed something: %v", err, dirty)
@@ -252,7 +253,8 @@ func TestReplacedTokenReadsAsAnonymousWithinTheGrace(t *testing.T) {
 				t.Errorf("Err() = %v, want ErrStale", s.Err())
 			}
 		}, func() {}, func(s *session2.Session) { s.Set("x", 1) })
-		if res.StatusCode != 200 || len(res.Cookies()) != 0 || !errors.Is(err, session2.ErrStale) || records(t, store) != 1 {
+		if res.StatusCode != 200 || len(res.Cookies()) != 0 ||
+			!errors.Is(err, session2.ErrStale) || records(t, store) != 1 {
 			t.Errorf("status %d, cookies %v, Err %v, %d records", res.StatusCode, res.Cookies(), err, records(t, store))
 		}
 		// A logout takes the cookie from the browser that asks for it, and no more.
@@ -284,7 +286,8 @@ func TestPeriodicRotation(t *testing.T) {
 		time.Sleep(11 * time.Minute)
 		// Two at once, and one whose answer is lost: the same successor for all.
 		one, two, lost := first.Clone(), first.Clone(), first.Clone()
-		st.During(one, func(s *session2.Session) { s.User() }, func() { st.UserOf(two) }, func(s *session2.Session) { s.Set("k", 1) })
+		st.During(one, func(s *session2.Session) { s.User() }, func() { st.UserOf(two) },
+			func(s *session2.Session) { s.Set("k", 1) })
 		st.UserOf(lost)
 		if one.Token() == first.Token() || one.Token() != two.Token() || one.Token() != lost.Token() {
 			t.Fatal("the requests were not given the same successor")
@@ -307,7 +310,8 @@ func TestPeriodicRotation(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if user := st.UserOf(first.Clone()); user != "" || st.Events.Count(session2.EventReuse) != 1 {
-			t.Errorf("after the grace the old token is %q, with %d reuse events", user, st.Events.Count(session2.EventReuse))
+			t.Errorf("after the grace the old token is %q, with %d reuse events",
+				user, st.Events.Count(session2.EventReuse))
 		}
 		if user := st.UserOf(one); user != "" {
 			t.Errorf("the session goes on as %q though somebody else holds its cookie", user)
@@ -363,7 +367,8 @@ func TestSlowRequestIsNoThief(t *testing.T) {
 
 func TestKeepOnReuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{RenewEvery: 10 * time.Minute, KeepOnReuse: true})
+		cfg := session2.Config{RenewEvery: 10 * time.Minute, KeepOnReuse: true}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
 		b := st.Login("alice")
 		old := b.Clone()
 		time.Sleep(11 * time.Minute)
@@ -514,7 +519,8 @@ func TestFailingStoreFailsClosed(t *testing.T) {
 		}
 		store.onSave = nil
 		store.onDel = func(session2.ID) error { return broken }
-		if res := st.Do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") }); res.StatusCode != 503 || len(res.Cookies()) != 0 {
+		res = st.Do(b, func(s *session2.Session) { s.Destroy(); s.Flash("bye") })
+		if res.StatusCode != 503 || len(res.Cookies()) != 0 {
 			t.Errorf("a logout that failed: status %d, cookies %v", res.StatusCode, res.Cookies())
 		}
 		store.onDel = nil
@@ -670,7 +676,8 @@ func TestCleanupThatCannotRun(t *testing.T) {
 	} {
 		log := &testsite.Log{}
 		st := testsite.NewSite(t, c.store, session2.Config{Logger: log.Logger()})
-		if err := st.M.Cleanup(t.Context(), c.every); err == nil || !strings.Contains(log.String(), "nothing is swept") {
+		err := st.M.Cleanup(t.Context(), c.every)
+		if err == nil || !strings.Contains(log.String(), "nothing is swept") {
 			t.Errorf("%s: Cleanup = %v, the log says %q", name, err, log)
 		}
 	}

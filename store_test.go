@@ -110,9 +110,10 @@ func TestStoresFailAlike(t *testing.T) {
 		}
 		check := func(ctx context.Context, when string, want error) {
 			for what, err := range h.calls(ctx) {
+				prefix := "session2: " + strings.TrimSuffix(what, ": ") + ": "
 				if !errors.Is(err, want) {
 					t.Errorf("%s, %s: got %v, want %v", what, when, err, want)
-				} else if text := err.Error(); !strings.HasPrefix(text, "session2: "+strings.TrimSuffix(what, ": ")+": ") ||
+				} else if text := err.Error(); !strings.HasPrefix(text, prefix) ||
 					strings.Count(text, "session2: ") != 1 {
 					t.Errorf("%s, %s: got the text %q", what, when, text)
 				}
@@ -246,7 +247,8 @@ func TestStoresRefuseWrongPlaces(t *testing.T) {
 				s.Close()
 				t.Fatal("the wrong kind of file was opened")
 			}
-			if text := err.Error(); !strings.HasPrefix(text, "session2: open "+name+" store") || !strings.Contains(text, wrong) {
+			text := err.Error()
+			if !strings.HasPrefix(text, "session2: open "+name+" store") || !strings.Contains(text, wrong) {
 				t.Errorf("got the error %q, want it to name the store and the path", text)
 			}
 			if b, err := os.ReadFile(wrong); name == "file" && (err != nil || string(b) != "keep me") {
@@ -318,8 +320,10 @@ func (m *mix) store() houseStore { return m.stores[m.rnd.IntN(len(m.stores))] }
 func (m *mix) record() session2.Record {
 	n := m.rnd.IntN(1000)
 	rec := session2.Record{
-		ID: session2.ID{byte(n), byte(n >> 8), 15: byte(n)}, Version: session2.Version(1 + m.rnd.Uint64N(math.MaxUint64)),
-		Created: m.now.Add(-24 * time.Hour), Data: make([]byte, m.rnd.IntN(1000)),
+		ID:       session2.ID{byte(n), byte(n >> 8), 15: byte(n)},
+		Version:  session2.Version(1 + m.rnd.Uint64N(math.MaxUint64)),
+		Data:     make([]byte, m.rnd.IntN(1000)),
+		Created:  m.now.Add(-24 * time.Hour),
 		Accessed: m.now.Add(-time.Duration(m.rnd.IntN(7200)) * time.Second),
 		Expires:  m.now.Add(time.Duration(m.rnd.IntN(7200)-600) * time.Second),
 	}
@@ -507,7 +511,9 @@ func TestDeletionsCalledOffCountExactly(t *testing.T) {
 			testsite.Must(t, err)
 			defer s.Close()
 			callOff(t, s, "DeleteUser", func(ctx context.Context) (int, error) { return s.DeleteUser(ctx, "alice") })
-			callOff(t, s, "DeleteOld", func(ctx context.Context) (int, error) { return s.DeleteOld(ctx, math.MaxInt64) })
+			callOff(t, s, "DeleteOld", func(ctx context.Context) (int, error) {
+				return s.DeleteOld(ctx, math.MaxInt64)
+			})
 		})
 	}
 }
@@ -530,7 +536,8 @@ func callOff(t *testing.T, s houseStore, name string, call func(ctx context.Cont
 		left++
 	}
 	if !errors.Is(err, context.Canceled) || n == 0 || n != all-left {
-		t.Errorf("%s of %d: got %d, %v, with %d left; want their exact number and %v", name, all, n, err, left, context.Canceled)
+		t.Errorf("%s of %d: got %d, %v, with %d left; want their exact number and %v",
+			name, all, n, err, left, context.Canceled)
 	}
 	_, err = s.DeleteUser(t.Context(), "alice")
 	testsite.Must(t, err)

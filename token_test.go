@@ -130,7 +130,9 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			known.token(s.Token())
 			var dump strings.Builder
 			s.Dump(&dump)
-			for where, v := range map[string]any{"the session": s, "the context": r.Context(), "the writer": w, "Err": s.Err()} {
+			for where, v := range map[string]any{
+				"the session": s, "the context": r.Context(), "the writer": w, "Err": s.Err(),
+			} {
 				known.check(t, where, printed(book, v))
 			}
 			known.check(t, "Dump", dump.String())
@@ -165,7 +167,9 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			visit(b, func(*session2.Session, http.ResponseWriter, *http.Request) { panic("handler's own") })
 		},
 		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("n", json.Number(secretText)) })
+			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+				s.Set("n", json.Number(secretText))
+			})
 		},
 		func() {
 			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
@@ -174,14 +178,22 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		},
 		func() { visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { readAs[int](s) }) },
 		func() {
-			visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200); s.Renew() })
+			visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(200)
+				s.Renew()
+			})
 		},
 		func() { down(set) },
 		func() { down(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Destroy() }) },
 		func() { store.FailLoad.Store(true); visit(b, set); store.FailLoad.Store(false) },
 		func() {
 			id, secret, _ := strings.Cut(b.Token(), ".")
-			for _, bad := range []string{id + "." + strings.Repeat("Q", 43), strings.Repeat("0", 32) + "." + secret, secret, b.Token() + "x"} {
+			for _, bad := range []string{
+				id + "." + strings.Repeat("Q", 43),
+				strings.Repeat("0", 32) + "." + secret,
+				secret,
+				b.Token() + "x",
+			} {
 				visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: bad}}, set)
 			}
 		},
@@ -198,7 +210,10 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			known.check(t, "Open", printed(book, []any{s, err}))
 		},
 		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.SetUser("bob"); s.Destroy() })
+			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+				s.SetUser("bob")
+				s.Destroy()
+			})
 		},
 	}
 	for _, step := range steps {
@@ -208,7 +223,8 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		known.check(t, "an event", printed(book, e)+fmt.Sprint(e.Err))
 	}
 	if len(known) < 20 || len(st.Events.List) < 10 || len(book.String()) < 1000 {
-		t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen", len(known), len(st.Events.List), len(book.String()))
+		t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen",
+			len(known), len(st.Events.List), len(book.String()))
 	}
 	known.check(t, "the log", book.String())
 }
@@ -509,7 +525,8 @@ func TestNoTokenInACopyOfASession(t *testing.T) {
 	s, err := st.M.Open(t.Context(), b.Token())
 	testsite.Must(t, err)
 	_, secret, _ := strings.Cut(b.Token(), ".")
-	if text := fmt.Sprintf("%+v %#v", reflect.ValueOf(s).Elem(), reflect.ValueOf(s).Elem()); strings.Contains(text, secret) {
+	v := reflect.ValueOf(s).Elem()
+	if text := fmt.Sprintf("%+v %#v", v, v); strings.Contains(text, secret) {
 		t.Errorf("printed: %s", text)
 	}
 }

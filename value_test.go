@@ -55,10 +55,13 @@ func roundTrip(t *testing.T, c session2.Codec, v any) any {
 
 func TestBasicKindsKeepTheirType(t *testing.T) {
 	values := []any{nil, true, false, "", "text\x00\xff", []byte{}, []byte("bytes"),
-		int(math.MinInt), int(math.MaxInt), int8(math.MinInt8), int8(math.MaxInt8), int16(math.MinInt16), int16(math.MaxInt16),
-		int32(math.MinInt32), int32(math.MaxInt32), int64(math.MinInt64), int64(math.MaxInt64), int(0), int64(-1),
-		uint(0), uint(math.MaxUint), uint8(math.MaxUint8), uint16(math.MaxUint16), uint32(math.MaxUint32), uint64(math.MaxUint64),
-		float32(math.SmallestNonzeroFloat32), float32(math.MaxFloat32), math.Inf(-1), math.MaxFloat64, math.Copysign(0, -1),
+		int(math.MinInt), int(math.MaxInt), int(0), int8(math.MinInt8), int8(math.MaxInt8),
+		int16(math.MinInt16), int16(math.MaxInt16), int32(math.MinInt32), int32(math.MaxInt32),
+		int64(math.MinInt64), int64(math.MaxInt64), int64(-1),
+		uint(0), uint(math.MaxUint), uint8(math.MaxUint8), uint16(math.MaxUint16),
+		uint32(math.MaxUint32), uint64(math.MaxUint64),
+		float32(math.SmallestNonzeroFloat32), float32(math.MaxFloat32),
+		math.Inf(-1), math.MaxFloat64, math.Copysign(0, -1),
 		time.Duration(math.MinInt64), time.Duration(math.MaxInt64), time.Second,
 		time.Date(2024, 2, 29, 23, 59, 59, 999999999, time.UTC), time.Time{}}
 	for name, c := range codecs {
@@ -166,17 +169,19 @@ func (l loud) MarshalText() ([]byte, error) { return nil, errors.New("cannot enc
 // What cannot be encoded is known at once, and nobody is told of a success.
 func TestUnencodable(t *testing.T) {
 	key := session2.NewKey[chan int]("chan")
+	set := func(v any) func(*session2.Session) { return func(s *session2.Session) { s.Set("k", v) } }
 	tests := map[string]struct {
 		codec session2.Codec
 		set   func(*session2.Session)
 		says  string
 	}{
-		"unregistered":     {session2.Gob{}, func(s *session2.Session) { s.Set("k", unregistered{1}) }, "session2_test.unregistered cannot be encoded: gob.Register"},
-		"nil in interface": {session2.Gob{}, func(s *session2.Session) { s.Set("k", (*profile)(nil)) }, "*session2_test.profile"},
+		"unregistered": {session2.Gob{}, set(unregistered{1}),
+			"session2_test.unregistered cannot be encoded: gob.Register"},
+		"nil in interface": {session2.Gob{}, set((*profile)(nil)), "*session2_test.profile"},
 		"channel":          {session2.Gob{}, func(s *session2.Session) { key.Set(s, make(chan int)) }, "chan int"},
-		"json channel":     {session2.JSON{}, func(s *session2.Session) { s.Set("k", make(chan int)) }, "chan int"},
-		"json number":      {session2.JSON{}, func(s *session2.Session) { s.Set("k", json.Number(secretText)) }, "json.Number"},
-		"marshaler":        {session2.JSON{}, func(s *session2.Session) { s.Set("k", loud{secretText}) }, "loud"},
+		"json channel":     {session2.JSON{}, set(make(chan int)), "chan int"},
+		"json number":      {session2.JSON{}, set(json.Number(secretText)), "json.Number"},
+		"marshaler":        {session2.JSON{}, set(loud{secretText}), "loud"},
 		"flash":            {session2.JSON{}, func(s *session2.Session) { s.Flash(loud{secretText}) }, "loud"},
 		"update": {session2.JSON{}, func(s *session2.Session) {
 			session2.NewKey[loud]("k").Update(s, func(loud) loud { return loud{secretText} })
@@ -188,12 +193,15 @@ func TestUnencodable(t *testing.T) {
 		res := st.Do(&testsite.Browser{}, func(s *session2.Session) {
 			s.Set("color", "green")
 			c.set(s)
-			if err := s.Err(); err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(fmt.Sprintf("%v%+v%#v", err, err, err), secretText) {
+			err := s.Err()
+			leaks := strings.Contains(fmt.Sprintf("%v%+v%#v", err, err, err), secretText)
+			if err == nil || !strings.Contains(err.Error(), c.says) || leaks {
 				t.Errorf("%s: Err = %v, want %q in it and no value", name, err, c.says)
 			}
 		})
 		if res.StatusCode != 500 || len(testsite.RecordsOf(t, store)) != 0 || len(res.Cookies()) != 0 {
-			t.Errorf("%s: status %d, %d records, cookies %v", name, res.StatusCode, len(testsite.RecordsOf(t, store)), res.Cookies())
+			t.Errorf("%s: status %d, %d records, cookies %v",
+				name, res.StatusCode, len(testsite.RecordsOf(t, store)), res.Cookies())
 		}
 		if strings.Contains(book.String(), secretText) {
 			t.Errorf("%s: the log shows the value", name)
@@ -207,8 +215,10 @@ func TestUndecodable(t *testing.T) {
 		wrote, reads session2.Codec
 		set, get     func(*session2.Session)
 	}{
-		"another type": {session2.Gob{}, session2.Gob{}, func(s *session2.Session) { s.Set("k", secretText) }, readAs[int]},
-		"nil as int":   {session2.Gob{}, session2.Gob{}, func(s *session2.Session) { s.Set("k", nil) }, readAs[int]},
+		"another type": {session2.Gob{}, session2.Gob{}, func(s *session2.Session) {
+			s.Set("k", secretText)
+		}, readAs[int]},
+		"nil as int": {session2.Gob{}, session2.Gob{}, func(s *session2.Session) { s.Set("k", nil) }, readAs[int]},
 		"another struct": {session2.JSON{}, session2.JSON{}, func(s *session2.Session) {
 			session2.NewKey[map[string]any]("k").Set(s, map[string]any{"X": secretText})
 		}, readAs[unregistered]},
@@ -236,7 +246,8 @@ func TestUndecodable(t *testing.T) {
 	}
 	for name, c := range tests {
 		store, book, b := testsite.NewBrittle(), &testsite.Log{}, &testsite.Browser{}
-		testsite.NewSite(t, store, session2.Config{Codec: c.wrote}).Do(b, func(s *session2.Session) { c.set(s); s.Set("color", "green") })
+		site := testsite.NewSite(t, store, session2.Config{Codec: c.wrote})
+		site.Do(b, func(s *session2.Session) { c.set(s); s.Set("color", "green") })
 		st := testsite.NewSite(t, store, session2.Config{Codec: c.reads, Logger: book.Logger()})
 		res := st.Do(b, func(s *session2.Session) {
 			c.get(s)
@@ -331,8 +342,10 @@ func TestReadingAllocates(t *testing.T) {
 // encodes to one that decodes to the same.
 func FuzzDecodeValue(f *testing.F) {
 	for _, c := range codecs {
-		for _, v := range []any{nil, true, "text", []byte("b"), 1, int8(-1), uint64(1 << 63), 1.5, float32(2), time.Second,
-			time.Unix(1, 2).UTC(), profile{Name: "n", Tags: []string{"t"}}} {
+		for _, v := range []any{
+			nil, true, "text", []byte("b"), 1, int8(-1), uint64(1 << 63), 1.5, float32(2), time.Second,
+			time.Unix(1, 2).UTC(), profile{Name: "n", Tags: []string{"t"}},
+		} {
 			if b, err := session2.EncodeValue(c, v); err == nil {
 				f.Add(b)
 			}
@@ -449,7 +462,8 @@ func TestUpdateOfAValueThatCannotBeRead(t *testing.T) {
 		counter.Update(s, func(n int) int { return n + 1 })
 	})
 	if res.StatusCode != 200 || st.Events.Count(session2.EventCorrupt) == 0 {
-		t.Errorf("status %d, %d corrupt events; want 200 and one at least", res.StatusCode, st.Events.Count(session2.EventCorrupt))
+		t.Errorf("status %d, %d corrupt events; want 200 and one at least",
+			res.StatusCode, st.Events.Count(session2.EventCorrupt))
 	}
 	if got := st.Stored(b, "counter"); got != 1 {
 		t.Errorf("counter = %v, want 1: Update starts from zero", got)
@@ -478,10 +492,12 @@ func TestInspect(t *testing.T) {
 
 			c, err := session2.Inspect(rec)
 			testsite.Must(t, err)
-			if len(c.Flashes) != 1 || len(c.Values) != 3 || c.FormTokens != 1 || c.Versions[len(c.Versions)-1] != rec.Version {
+			if len(c.Flashes) != 1 || len(c.Values) != 3 || c.FormTokens != 1 ||
+				c.Versions[len(c.Versions)-1] != rec.Version {
 				t.Errorf("got %+v, want one flash, three values, one form token and the version %v", c, rec.Version)
 			}
-			if shown := fmt.Sprintf("%v %+v %#v", c, c, c); strings.Contains(shown, "the color") || strings.Contains(shown, "the flash") {
+			shown := fmt.Sprintf("%v %+v %#v", c, c, c)
+			if strings.Contains(shown, "the color") || strings.Contains(shown, "the flash") {
 				t.Errorf("printing the contents shows values: %s", shown)
 			}
 			wantItem(t, c.Values[0], "age", 3*time.Second)
@@ -506,7 +522,8 @@ func TestInspectCorrupt(t *testing.T) {
 	rec := houseRecord(1, "alice")
 	rec.Data = []byte("scrambled")
 	_, err := session2.Inspect(rec)
-	if !errors.Is(err, session2.ErrCorrupt) || !strings.Contains(err.Error(), rec.ID.String()) || strings.Contains(err.Error(), "scrambled") {
+	if !errors.Is(err, session2.ErrCorrupt) ||
+		!strings.Contains(err.Error(), rec.ID.String()) || strings.Contains(err.Error(), "scrambled") {
 		t.Errorf("got %v, want %v with the ID and no data", err, session2.ErrCorrupt)
 	}
 }

@@ -197,8 +197,14 @@ func TestMaxBytesReader(t *testing.T) {
 var doors = map[string]func(w http.ResponseWriter, r *http.Request) error{
 	"end of the handler": func(http.ResponseWriter, *http.Request) error { return nil },
 	"WriteHeader":        func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(200); return nil },
-	"Write":              func(w http.ResponseWriter, _ *http.Request) error { _, err := w.Write([]byte("x")); return err },
-	"WriteString":        func(w http.ResponseWriter, _ *http.Request) error { _, err := io.WriteString(w, "x"); return err },
+	"Write": func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := w.Write([]byte("x"))
+		return err
+	},
+	"WriteString": func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, "x")
+		return err
+	},
 	"ReadFrom": func(w http.ResponseWriter, _ *http.Request) error {
 		_, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("x"))
 		return err
@@ -234,7 +240,9 @@ func TestEveryDoorCommitsFirst(t *testing.T) {
 						t.Errorf("%d saves once the first byte has left, want 1; error %v", saves, err)
 					}
 				}), http2)
-				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+				srv.Client().CheckRedirect = func(*http.Request, []*http.Request) error {
+					return http.ErrUseLastResponse
+				}
 				b := &testsite.Browser{}
 				res, _ := testsite.Get(t, srv, b, "/")
 				if want := map[bool]int{false: 1, true: 2}[http2]; res.ProtoMajor != want {
@@ -271,7 +279,7 @@ func TestEarlyHintsDoNotCommit(t *testing.T) {
 			}
 		}), http2)
 		hints := 0
-		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints++; return nil }}
+		trace := &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error { hints++; return nil }}
 		r, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", srv.URL, nil)
 		res, err := srv.Client().Do(r)
 		if err != nil {
@@ -346,7 +354,7 @@ func TestSendfile(t *testing.T) {
 	}
 	for way, send := range ways {
 		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
-		srv := httptest.NewUnstartedServer(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			s.Set("color", "green")
 			f, err := os.Open(name)
 			if err != nil {
@@ -357,7 +365,8 @@ func TestSendfile(t *testing.T) {
 			if err := send(w, r, f); err != nil {
 				t.Error(err)
 			}
-		}))
+		})
+		srv := httptest.NewUnstartedServer(h)
 		l := &sendfileListener{Listener: srv.Listener}
 		srv.Listener = l
 		srv.Start()
@@ -428,7 +437,8 @@ func TestHijack(t *testing.T) {
 
 	res, body := testsite.Get(t, srv, &testsite.Browser{}, "/")
 	if res.StatusCode != 500 || strings.Contains(body, "own") || len(res.Cookies()) != 0 || store.Saves.Load() != 0 {
-		t.Errorf("Hijack of a new session: %d %q, cookies %v, %d saves", res.StatusCode, body, res.Cookies(), store.Saves.Load())
+		t.Errorf("Hijack of a new session: %d %q, cookies %v, %d saves",
+			res.StatusCode, body, res.Cookies(), store.Saves.Load())
 	}
 	if err, _ := sessionErr.Load().(error); err == nil || !strings.Contains(book.String(), "changes lost") {
 		t.Errorf("Err() = %v, log %q", err, book.String())
@@ -454,7 +464,9 @@ func TestResponseController(t *testing.T) {
 			c := http.NewResponseController(w)
 			s.Set("color", "green")
 			deadline := time.Now().Add(time.Minute)
-			if err := errors.Join(c.SetReadDeadline(deadline), c.SetWriteDeadline(deadline), c.EnableFullDuplex(), c.Flush()); err != nil {
+			err := errors.Join(c.SetReadDeadline(deadline), c.SetWriteDeadline(deadline),
+				c.EnableFullDuplex(), c.Flush())
+			if err != nil {
 				t.Error(err)
 			}
 			_, hijacker := w.(http.Hijacker)

@@ -141,7 +141,9 @@ func owning(owns func(owner, user string) bool) func(*broken, *reference) {
 }
 
 // yielding makes a breakage of Iter out of the sequence that is right.
-func yielding(f func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool)) func(*broken, *reference) {
+func yielding(
+	f func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool),
+) func(*broken, *reference) {
 	return func(s *broken, r *reference) {
 		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
 			return func(yield func(session2.Record, error) bool) { f(r.Iter(ctx), yield) }
@@ -150,30 +152,33 @@ func yielding(f func(seq iter.Seq2[session2.Record, error], yield func(session2.
 }
 
 var breakages = []breakage{
-	{"ignores prev", "Save over another version than the stored one is ErrConflict and changes nothing", func(s *broken, r *reference) {
-		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
-			return r.locked(ctx, func() error { return r.keep.put(rec) })
-		}
-	}},
-	{"creates over a record", "Save with a zero prev over a record is ErrConflict and changes nothing", func(s *broken, r *reference) {
-		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
-			if old, err := r.Load(ctx, rec.ID); err == nil && prev == 0 {
-				prev = old.Version
+	{"ignores prev", "Save over another version than the stored one is ErrConflict and changes nothing",
+		func(s *broken, r *reference) {
+			s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
+				return r.locked(ctx, func() error { return r.keep.put(rec) })
 			}
-			return r.Save(ctx, rec, prev)
-		}
-	}},
+		}},
+	{"creates over a record", "Save with a zero prev over a record is ErrConflict and changes nothing",
+		func(s *broken, r *reference) {
+			s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
+				if old, err := r.Load(ctx, rec.ID); err == nil && prev == 0 {
+					prev = old.Version
+				}
+				return r.Save(ctx, rec, prev)
+			}
+		}},
 	{"checks and then writes", "Counting by load and conditional save in 8 goroutines comes out exact", checkThenWrite},
 	{"creates by Has and then Save", "Of several creations of one ID at once exactly one wins", checkThenWrite},
-	{"revives by Save", "Save over a deleted record is ErrNotFound and does not revive it", func(s *broken, r *reference) {
-		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
-			err := r.Save(ctx, rec, prev)
-			if errors.Is(err, session2.ErrNotFound) {
-				err = r.Save(ctx, rec, 0)
+	{"revives by Save", "Save over a deleted record is ErrNotFound and does not revive it",
+		func(s *broken, r *reference) {
+			s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
+				err := r.Save(ctx, rec, prev)
+				if errors.Is(err, session2.ErrNotFound) {
+					err = r.Save(ctx, rec, 0)
+				}
+				return err
 			}
-			return err
-		}
-	}},
+		}},
 	{"forgets to delete", "Delete removes the record whatever its version", func(s *broken, r *reference) {
 		s.remove = func(ctx context.Context, id session2.ID) error { return ctx.Err() }
 	}},
@@ -185,8 +190,11 @@ var breakages = []breakage{
 			return r.Delete(ctx, id)
 		}
 	}},
-	{"reports a conflict as absence", "Save over another version than the stored one is ErrConflict and changes nothing", answering(session2.ErrConflict, session2.ErrNotFound)},
-	{"reports absence as a conflict", "Save over an absent record is ErrNotFound and creates nothing", answering(session2.ErrNotFound, session2.ErrConflict)},
+	{"reports a conflict as absence",
+		"Save over another version than the stored one is ErrConflict and changes nothing",
+		answering(session2.ErrConflict, session2.ErrNotFound)},
+	{"reports absence as a conflict", "Save over an absent record is ErrNotFound and creates nothing",
+		answering(session2.ErrNotFound, session2.ErrConflict)},
 	{"is not idempotent", "Save asked again answers nil and changes nothing", func(s *broken, r *reference) {
 		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
 			if old, err := r.Load(ctx, rec.ID); err == nil && old.Version != prev {
@@ -212,7 +220,8 @@ var breakages = []breakage{
 			return r.Save(ctx, rec, prev)
 		}
 	}},
-	{"keeps versions in 63 bits", "Every version but zero is good, the largest too", saving(func(_ *reference, rec *session2.Record) { rec.Version &= 1<<63 - 1 })},
+	{"keeps versions in 63 bits", "Every version but zero is good, the largest too",
+		saving(func(_ *reference, rec *session2.Record) { rec.Version &= 1<<63 - 1 })},
 	{"keeps a slice it was given", "Save copies the Data that it is given", func(s *broken, r *reference) {
 		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
 			err := r.Save(ctx, rec, prev)
@@ -229,22 +238,25 @@ var breakages = []breakage{
 			return rec, err
 		}
 	}},
-	{"hands out its own slices in Iter", "Iter hands out Data that the caller may change and keep", func(s *broken, r *reference) {
-		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
-			return func(yield func(session2.Record, error) bool) {
-				for rec, err := range r.Iter(ctx) {
-					r.change(rec.ID, func(old *session2.Record) { rec.Data = old.Data })
-					if !yield(rec, err) {
-						return
+	{"hands out its own slices in Iter", "Iter hands out Data that the caller may change and keep",
+		func(s *broken, r *reference) {
+			s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
+				return func(yield func(session2.Record, error) bool) {
+					for rec, err := range r.Iter(ctx) {
+						r.change(rec.ID, func(old *session2.Record) { rec.Data = old.Data })
+						if !yield(rec, err) {
+							return
+						}
 					}
 				}
 			}
-		}
-	}},
-	{"truncates times to seconds", "Times are kept to the microsecond and come back in UTC", saving(func(_ *reference, rec *session2.Record) { rec.Created = rec.Created.Truncate(time.Second) })},
-	{"keeps 32 bits of seconds", "The zero time and times before 1970 and in the far future are kept", saving(func(_ *reference, rec *session2.Record) {
-		rec.Expires = time.Unix(int64(uint32(rec.Expires.Unix())), int64(rec.Expires.Nanosecond()))
-	})},
+		}},
+	{"truncates times to seconds", "Times are kept to the microsecond and come back in UTC",
+		saving(func(_ *reference, rec *session2.Record) { rec.Created = rec.Created.Truncate(time.Second) })},
+	{"keeps 32 bits of seconds", "The zero time and times before 1970 and in the far future are kept", saving(
+		func(_ *reference, rec *session2.Record) {
+			rec.Expires = time.Unix(int64(uint32(rec.Expires.Unix())), int64(rec.Expires.Nanosecond()))
+		})},
 	{"answers in local time", "Times are kept to the microsecond and come back in UTC", func(s *broken, r *reference) {
 		s.load = func(ctx context.Context, id session2.ID) (session2.Record, error) {
 			rec, err := r.Load(ctx, id)
@@ -252,10 +264,14 @@ var breakages = []breakage{
 			return rec, err
 		}
 	}},
-	{"loses the user", "A user of any bytes is kept up to 255 of them", saving(func(_ *reference, rec *session2.Record) { rec.User = "" })},
-	{"repairs UTF-8", "A user of any bytes is kept up to 255 of them", saving(func(_ *reference, rec *session2.Record) { rec.User = strings.ToValidUTF8(rec.User, "?") })},
-	{"cuts data at 64 KiB", "Data of 1 MiB come back whole", saving(func(_ *reference, rec *session2.Record) { rec.Data = rec.Data[:min(len(rec.Data), 1<<16)] })},
-	{"trims zero bytes", "Data come back byte for byte whatever the bytes", saving(func(_ *reference, rec *session2.Record) { rec.Data = bytes.TrimRight(rec.Data, "\x00") })},
+	{"loses the user", "A user of any bytes is kept up to 255 of them",
+		saving(func(_ *reference, rec *session2.Record) { rec.User = "" })},
+	{"repairs UTF-8", "A user of any bytes is kept up to 255 of them",
+		saving(func(_ *reference, rec *session2.Record) { rec.User = strings.ToValidUTF8(rec.User, "?") })},
+	{"cuts data at 64 KiB", "Data of 1 MiB come back whole",
+		saving(func(_ *reference, rec *session2.Record) { rec.Data = rec.Data[:min(len(rec.Data), 1<<16)] })},
+	{"trims zero bytes", "Data come back byte for byte whatever the bytes",
+		saving(func(_ *reference, rec *session2.Record) { rec.Data = bytes.TrimRight(rec.Data, "\x00") })},
 	{"hides expired records", "Expired records are shown by Load and Has", func(s *broken, r *reference) {
 		s.load = func(ctx context.Context, id session2.ID) (session2.Record, error) {
 			rec, err := r.Load(ctx, id)
@@ -265,11 +281,12 @@ var breakages = []breakage{
 			return rec, err
 		}
 	}},
-	{"ignores contexts", "A call whose context is done on entry answers the context's error and changes nothing", func(s *broken, r *reference) {
-		s.save = func(_ context.Context, rec session2.Record, prev session2.Version) error {
-			return r.Save(context.Background(), rec, prev)
-		}
-	}},
+	{"ignores contexts", "A call whose context is done on entry answers the context's error and changes nothing",
+		func(s *broken, r *reference) {
+			s.save = func(_ context.Context, rec session2.Record, prev session2.Version) error {
+				return r.Save(context.Background(), rec, prev)
+			}
+		}},
 	{"prints data in its errors", "An error of Save repeats nothing of the data", func(s *broken, r *reference) {
 		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
 			if err := r.Save(ctx, rec, prev); err != nil {
@@ -278,52 +295,60 @@ var breakages = []breakage{
 			return nil
 		}
 	}},
-	{"panics after Close", "A call after Close is an error that does not pass for an absent record", func(s *broken, r *reference) {
-		s.close = func() error { s.load = nil; return r.Close() }
-	}},
-	{"shows nothing after Close", "A call after Close is an error that does not pass for an absent record", func(s *broken, r *reference) {
-		s.close = func() error {
-			return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
-		}
-	}},
-	{"returns what it has when its time is up", "DeleteUser whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
-		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
-			if err := ctx.Err(); err != nil {
-				return 0, err
+	{"panics after Close", "A call after Close is an error that does not pass for an absent record",
+		func(s *broken, r *reference) {
+			s.close = func() error { s.load = nil; return r.Close() }
+		}},
+	{"shows nothing after Close", "A call after Close is an error that does not pass for an absent record",
+		func(s *broken, r *reference) {
+			s.close = func() error {
+				return r.locked(context.Background(), func() error { clear(r.keep.(inMemory)); return nil })
 			}
-			for rec := range r.IterUser(context.WithoutCancel(ctx), user) {
-				if ctx.Err() != nil {
-					break
+		}},
+	{"returns what it has when its time is up",
+		"DeleteUser whose context ends in its midst answers the context's error or a number that is exact",
+		func(s *broken, r *reference) {
+			s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
+				if err := ctx.Err(); err != nil {
+					return 0, err
 				}
-				if r.Delete(context.WithoutCancel(ctx), rec.ID) == nil {
-					n++
+				for rec := range r.IterUser(context.WithoutCancel(ctx), user) {
+					if ctx.Err() != nil {
+						break
+					}
+					if r.Delete(context.WithoutCancel(ctx), rec.ID) == nil {
+						n++
+					}
 				}
+				return n, nil
 			}
-			return n, nil
-		}
-	}},
-	{"calls the deadline a cancellation", "DeleteOld whose context ends in its midst answers the context's error or a number that is exact", func(s *broken, r *reference) {
-		s.deleteOld = func(ctx context.Context, age time.Duration) (int, error) {
-			n, err := r.DeleteOld(ctx, age)
-			if errors.Is(err, context.DeadlineExceeded) {
-				err = context.Canceled
+		}},
+	{"calls the deadline a cancellation",
+		"DeleteOld whose context ends in its midst answers the context's error or a number that is exact",
+		func(s *broken, r *reference) {
+			s.deleteOld = func(ctx context.Context, age time.Duration) (int, error) {
+				n, err := r.DeleteOld(ctx, age)
+				if errors.Is(err, context.DeadlineExceeded) {
+					err = context.Canceled
+				}
+				return n, err
 			}
-			return n, err
-		}
-	}},
-	{"deletes what it is told to keep", "DeleteUser leaves the records that it is told to keep, and their user", func(s *broken, r *reference) {
-		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
-			return r.DeleteUser(ctx, user)
-		}
-	}},
-	{"finds nobody's records after Close", "A call after Close is an error that does not pass for an absent record", func(s *broken, r *reference) {
-		s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
-			if user == "" {
-				return 0, ctx.Err()
+		}},
+	{"deletes what it is told to keep", "DeleteUser leaves the records that it is told to keep, and their user",
+		func(s *broken, r *reference) {
+			s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+				return r.DeleteUser(ctx, user)
 			}
-			return r.DeleteUser(ctx, user, keep...)
-		}
-	}},
+		}},
+	{"finds nobody's records after Close", "A call after Close is an error that does not pass for an absent record",
+		func(s *broken, r *reference) {
+			s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+				if user == "" {
+					return 0, ctx.Err()
+				}
+				return r.DeleteUser(ctx, user, keep...)
+			}
+		}},
 	{"sorts times as unsigned numbers", "DeleteOld tells times before 1970 and in the far future apart", sweeping(
 		func(rec session2.Record, now time.Time, age time.Duration) bool {
 			accessed, cutoff := uint64(rec.Accessed.UnixMicro()), uint64(now.Add(-age).UnixMicro())
@@ -337,99 +362,115 @@ var breakages = []breakage{
 			return r.Close()
 		}
 	}},
-	{"drops data in Setup", "Setup may be called any number of times and never drops data", func(s *broken, r *reference) {
-		s.setup = func(ctx context.Context) error {
-			return r.locked(ctx, func() error { clear(r.keep.(inMemory)); return nil })
-		}
-	}},
+	{"drops data in Setup", "Setup may be called any number of times and never drops data",
+		func(s *broken, r *reference) {
+			s.setup = func(ctx context.Context) error {
+				return r.locked(ctx, func() error { clear(r.keep.(inMemory)); return nil })
+			}
+		}},
 	{"creates by Touch", "Touch of an absent record creates nothing and is no error", func(s *broken, r *reference) {
 		s.touch = func(ctx context.Context, id session2.ID, accessed, expires time.Time) error {
 			r.Save(ctx, session2.Record{ID: id, Version: 1, Accessed: accessed, Expires: expires}, 0)
 			return r.Touch(ctx, id, accessed, expires)
 		}
 	}},
-	{"moves Accessed back", "Touch moves Accessed by itself and never back", touching(func(rec *session2.Record, accessed, expires time.Time) {
-		rec.Accessed, rec.Expires = accessed, later(rec.Expires, expires)
-	})},
-	{"moves Expires back", "Touch moves Expires by itself and never back", touching(func(rec *session2.Record, accessed, expires time.Time) {
-		rec.Accessed, rec.Expires = later(rec.Accessed, accessed), expires
-	})},
-	{"moves Expires with Accessed only", "Touch moves Expires by itself and never back", touching(func(rec *session2.Record, accessed, expires time.Time) {
-		if accessed.After(rec.Accessed) {
+	{"moves Accessed back", "Touch moves Accessed by itself and never back", touching(
+		func(rec *session2.Record, accessed, expires time.Time) {
 			rec.Accessed, rec.Expires = accessed, later(rec.Expires, expires)
-		}
-	})},
-	{"changes Version in Touch", "Touch moves Accessed and Expires forward and keeps all else, Version and Data too", touching(func(rec *session2.Record, accessed, expires time.Time) {
-		rec.Accessed, rec.Expires, rec.Version = later(rec.Accessed, accessed), later(rec.Expires, expires), rec.Version+1
-	})},
-	{"writes old data back in Touch", "A Touch beside a Save neither loses the Save nor stops it", func(s *broken, r *reference) {
-		s.touch = func(ctx context.Context, id session2.ID, accessed, expires time.Time) error {
-			old, err := r.Load(ctx, id)
-			if err != nil {
-				return err
+		})},
+	{"moves Expires back", "Touch moves Expires by itself and never back", touching(
+		func(rec *session2.Record, accessed, expires time.Time) {
+			rec.Accessed, rec.Expires = later(rec.Accessed, accessed), expires
+		})},
+	{"moves Expires with Accessed only", "Touch moves Expires by itself and never back", touching(
+		func(rec *session2.Record, accessed, expires time.Time) {
+			if accessed.After(rec.Accessed) {
+				rec.Accessed, rec.Expires = accessed, later(rec.Expires, expires)
 			}
-			time.Sleep(time.Microsecond) // hands the processor over, as a query would
-			r.change(id, func(rec *session2.Record) {
-				*rec = old
-				rec.Accessed, rec.Expires = later(rec.Accessed, accessed), later(rec.Expires, expires)
-			})
-			return nil
-		}
-	}},
-	{"deletes fresh sessions by age", "DeleteOld removes what was not accessed for that long and counts it", sweeping(func(rec session2.Record, now time.Time, age time.Duration) bool {
-		return !rec.Created.After(now.Add(-age)) || !rec.Expires.After(now)
-	})},
-	{"ignores the expiry", "DeleteOld removes what has expired whatever its age", sweeping(func(rec session2.Record, now time.Time, age time.Duration) bool {
-		return !rec.Accessed.After(now.Add(-age))
-	})},
-	{"takes a negative age", "DeleteOld of a negative age is an error and removes nothing", sweeping(func(rec session2.Record, now time.Time, age time.Duration) bool {
-		return !rec.Accessed.After(now.Add(-age)) || !rec.Expires.After(now)
-	})},
-	{"sweeps without a second look", "A record saved beside DeleteOld survives or the Save is told", sweepBlindly},
-	{"yields twice", "Iter yields every record exactly once and whole", yielding(func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
-		for rec, err := range seq {
-			if !yield(rec, err) || rec.User == "alice" && !yield(rec, err) {
-				return
-			}
-		}
-	})},
-	{"skips one", "Iter yields every record exactly once and whole", yielding(func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
-		first := true
-		for rec, err := range seq {
-			if !first && !yield(rec, err) {
-				return
-			}
-			first = false
-		}
-	})},
-	{"iterates without its context", "Iter yields the context's error and ends when that is done between two records", func(s *broken, r *reference) {
-		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
-			if ctx.Err() != nil {
-				return r.Iter(ctx)
-			}
-			return r.Iter(context.WithoutCancel(ctx))
-		}
-	}},
-	{"ignores break", "Iter stops when it is told to", yielding(func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
-		for rec, err := range seq {
-			yield(rec, err)
-		}
-	})},
-	{"iterates over a copy of everything", "Iter streams and does not hold all records in memory", func(s *broken, r *reference) {
-		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
-			return func(yield func(session2.Record, error) bool) {
-				var all []session2.Record
-				for rec := range r.Iter(ctx) {
-					all = append(all, rec)
+		})},
+	{"changes Version in Touch",
+		"Touch moves Accessed and Expires forward and keeps all else, Version and Data too",
+		touching(func(rec *session2.Record, accessed, expires time.Time) {
+			rec.Accessed, rec.Expires = later(rec.Accessed, accessed), later(rec.Expires, expires)
+			rec.Version++
+		})},
+	{"writes old data back in Touch", "A Touch beside a Save neither loses the Save nor stops it",
+		func(s *broken, r *reference) {
+			s.touch = func(ctx context.Context, id session2.ID, accessed, expires time.Time) error {
+				old, err := r.Load(ctx, id)
+				if err != nil {
+					return err
 				}
-				for i := range all {
-					if !yield(all[i], nil) {
-						return
+				time.Sleep(time.Microsecond) // hands the processor over, as a query would
+				r.change(id, func(rec *session2.Record) {
+					*rec = old
+					rec.Accessed, rec.Expires = later(rec.Accessed, accessed), later(rec.Expires, expires)
+				})
+				return nil
+			}
+		}},
+	{"deletes fresh sessions by age", "DeleteOld removes what was not accessed for that long and counts it", sweeping(
+		func(rec session2.Record, now time.Time, age time.Duration) bool {
+			return !rec.Created.After(now.Add(-age)) || !rec.Expires.After(now)
+		})},
+	{"ignores the expiry", "DeleteOld removes what has expired whatever its age", sweeping(
+		func(rec session2.Record, now time.Time, age time.Duration) bool {
+			return !rec.Accessed.After(now.Add(-age))
+		})},
+	{"takes a negative age", "DeleteOld of a negative age is an error and removes nothing", sweeping(
+		func(rec session2.Record, now time.Time, age time.Duration) bool {
+			return !rec.Accessed.After(now.Add(-age)) || !rec.Expires.After(now)
+		})},
+	{"sweeps without a second look", "A record saved beside DeleteOld survives or the Save is told", sweepBlindly},
+	{"yields twice", "Iter yields every record exactly once and whole", yielding(
+		func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
+			for rec, err := range seq {
+				if !yield(rec, err) || rec.User == "alice" && !yield(rec, err) {
+					return
+				}
+			}
+		})},
+	{"skips one", "Iter yields every record exactly once and whole", yielding(
+		func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
+			first := true
+			for rec, err := range seq {
+				if !first && !yield(rec, err) {
+					return
+				}
+				first = false
+			}
+		})},
+	{"iterates without its context", "Iter yields the context's error and ends when that is done between two records",
+		func(s *broken, r *reference) {
+			s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
+				if ctx.Err() != nil {
+					return r.Iter(ctx)
+				}
+				return r.Iter(context.WithoutCancel(ctx))
+			}
+		}},
+	{"ignores break", "Iter stops when it is told to", yielding(
+		func(seq iter.Seq2[session2.Record, error], yield func(session2.Record, error) bool) {
+			for rec, err := range seq {
+				yield(rec, err)
+			}
+		})},
+	{"iterates over a copy of everything", "Iter streams and does not hold all records in memory",
+		func(s *broken, r *reference) {
+			s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
+				return func(yield func(session2.Record, error) bool) {
+					var all []session2.Record
+					for rec := range r.Iter(ctx) {
+						all = append(all, rec)
+					}
+					for i := range all {
+						if !yield(all[i], nil) {
+							return
+						}
 					}
 				}
 			}
-		}
-	}},
+		}},
 	{"keeps its lock over the yield", "The body of an Iter loop may call the store", func(s *broken, r *reference) {
 		s.iter = func(ctx context.Context) iter.Seq2[session2.Record, error] {
 			return func(yield func(session2.Record, error) bool) {
@@ -443,10 +484,14 @@ var breakages = []breakage{
 			}
 		}
 	}},
-	{"matches users by prefix", "Users are told apart byte by byte", owning(func(owner, user string) bool { return user != "" && strings.HasPrefix(owner, user) })},
-	{"folds the case of users", "Users are told apart byte by byte", owning(func(owner, user string) bool { return user != "" && strings.EqualFold(owner, user) })},
-	{"takes nobody for a user", "The empty user has no records", owning(func(owner, user string) bool { return owner == user })},
-	{"keeps the user of the creation", "A Save with another user moves the record from the one to the other", firstUser},
+	{"matches users by prefix", "Users are told apart byte by byte",
+		owning(func(owner, user string) bool { return user != "" && strings.HasPrefix(owner, user) })},
+	{"folds the case of users", "Users are told apart byte by byte",
+		owning(func(owner, user string) bool { return user != "" && strings.EqualFold(owner, user) })},
+	{"takes nobody for a user", "The empty user has no records",
+		owning(func(owner, user string) bool { return owner == user })},
+	{"keeps the user of the creation", "A Save with another user moves the record from the one to the other",
+		firstUser},
 }
 
 // checkThenWrite is "does it exist? Then write": two steps, and others between.
@@ -544,11 +589,13 @@ func TestClaimsDurable(t *testing.T) {
 }
 
 func TestClaimsMultihost(t *testing.T) {
-	failsIn(t, "A store that machines may share can be shared by processes too", liar(session2.Capabilities{MultihostSafe: true}), nil)
+	failsIn(t, "A store that machines may share can be shared by processes too",
+		liar(session2.Capabilities{MultihostSafe: true}), nil)
 }
 
 func TestClaimsMultiprocess(t *testing.T) {
-	failsIn(t, "What one store does another over the same data shows at once", liar(session2.Capabilities{MultiprocessSafe: true}), nil)
+	failsIn(t, "What one store does another over the same data shows at once",
+		liar(session2.Capabilities{MultiprocessSafe: true}), nil)
 }
 
 // A writeBehind keeps what it acknowledged until it is closed.
@@ -602,11 +649,12 @@ type unlocked struct{ inFolder }
 func (unlocked) lock() (func(), error) { return func() {}, nil }
 
 func TestLocksNoProcesses(t *testing.T) {
-	failsIn(t, "Counting by load and conditional save in 4 processes comes out exact", func(_ testing.TB, dir string) session2.Store {
+	open := func(_ testing.TB, dir string) session2.Store {
 		s := openReference(dir)
 		s.keep = unlocked{inFolder(dir)}
 		return s
-	}, nil)
+	}
+	failsIn(t, "Counting by load and conditional save in 4 processes comes out exact", open, nil)
 }
 
 // stale is a directory of which each store remembers what it has read.
@@ -632,11 +680,13 @@ func (s stale) put(rec session2.Record) error {
 }
 
 func TestRemembersWhatOthersReplaced(t *testing.T) {
-	failsIn(t, "Two stores over the same data may save and load at once, and each shows what the other saved", func(_ testing.TB, dir string) session2.Store {
+	open := func(_ testing.TB, dir string) session2.Store {
 		s := openReference(dir)
 		s.keep = stale{inFolder(dir), inMemory{}}
 		return s
-	}, nil)
+	}
+	failsIn(t, "Two stores over the same data may save and load at once, and each shows what the other saved",
+		open, nil)
 }
 
 // losing is a directory in which a damaged record passes for none.
@@ -651,11 +701,13 @@ func (l losing) get(id session2.ID) (session2.Record, bool, error) {
 }
 
 func TestHidesDamage(t *testing.T) {
-	failsIn(t, "A corrupt record is ErrCorrupt with its ID and no other record is lost", func(_ testing.TB, dir string) session2.Store {
+	open := func(_ testing.TB, dir string) session2.Store {
 		s := openReference(dir)
 		s.keep = losing{inFolder(dir)}
 		return s
-	}, &storetest.Options{Corrupt: corrupt})
+	}
+	failsIn(t, "A corrupt record is ErrCorrupt with its ID and no other record is lost",
+		open, &storetest.Options{Corrupt: corrupt})
 }
 
 // TestRunFails proves that what fails a clause fails Run: it runs the whole

@@ -10,9 +10,12 @@ import (
 
 // damaging holds the clauses on a record that cannot be read.
 var damaging = []clause{
-	{says: "A corrupt record is ErrCorrupt with its ID and no other record is lost", needs: damage | reopens, check: corruptLoad},
-	{says: "Iter yields a corrupt record as ErrCorrupt and goes on", needs: damage | reopens | lists, check: corruptIter},
-	{says: "A corrupt record stops neither IterUser nor DeleteUser of another user", needs: damage | reopens | users, check: corruptUser},
+	{says: "A corrupt record is ErrCorrupt with its ID and no other record is lost",
+		needs: damage | reopens, check: corruptLoad},
+	{says: "Iter yields a corrupt record as ErrCorrupt and goes on",
+		needs: damage | reopens | lists, check: corruptIter},
+	{says: "A corrupt record stops neither IterUser nor DeleteUser of another user",
+		needs: damage | reopens | users, check: corruptUser},
 	{says: "A corrupt record does not stop DeleteOld", needs: damage | reopens | sweeps, check: corruptSweep},
 	{says: "Delete removes a corrupt record", needs: damage | reopens, check: corruptDelete},
 }

@@ -173,7 +173,9 @@ func (e *exam) answers(what string, err, want error) {
 	if !errors.Is(err, want) {
 		e.Fatalf("%s: got %v, want %v", what, err, want)
 	}
-	for _, other := range []error{session2.ErrNotFound, session2.ErrConflict, session2.ErrUncertain, session2.ErrCorrupt} {
+	for _, other := range []error{
+		session2.ErrNotFound, session2.ErrConflict, session2.ErrUncertain, session2.ErrCorrupt,
+	} {
 		if other != want && errors.Is(err, other) {
 			e.Fatalf("%s: got %v, which matches %v as well as %v", what, err, other, want)
 		}

@@ -33,7 +33,10 @@ func (r *recorder) Fatal(args ...any) { r.Fatalf("%s", fmt.Sprint(args...)) }
 // Failures checks the one clause that says so, as Run does, and returns its
 // failures instead of reporting them. It reports to t a clause that there is
 // not, or that does not apply to the store.
-func Failures(t testing.TB, says string, limit time.Duration, open func(t testing.TB, dir string) session2.Store, opts *Options) []string {
+func Failures(
+	t testing.TB, says string, limit time.Duration,
+	open func(t testing.TB, dir string) session2.Store, opts *Options,
+) []string {
 	t.Helper()
 	s := newSuite(t.Name(), open, opts)
 	s.limit = limit

@@ -31,7 +31,8 @@ func anyBytes(e *exam) {
 	}
 	var prev session2.Version
 	for _, data := range [][]byte{
-		all[:], {0}, {'\n'}, {0xff, 0xfe}, []byte("'\";--\\"), []byte("\r\n\x1a"), bytes.Repeat([]byte{0}, 5000), e.data(70_000),
+		all[:], {0}, {'\n'}, {0xff, 0xfe}, []byte("'\";--\\"), []byte("\r\n\x1a"),
+		bytes.Repeat([]byte{0}, 5000), e.data(70_000),
 	} {
 		rec.Version, rec.Data = e.version(), data
 		e.save(rec, prev)

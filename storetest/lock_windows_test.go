@@ -16,7 +16,8 @@ func lockFile(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		h, err := syscall.CreateFile(name, syscall.GENERIC_READ, 0, nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+		h, err := syscall.CreateFile(name, syscall.GENERIC_READ, 0, nil,
+			syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 		if err == nil {
 			return func() { syscall.CloseHandle(h) }, nil
 		}

@@ -16,8 +16,10 @@ var owning = []clause{
 	{says: "IterUser stops when it is told to", needs: users, check: iterUserStops},
 	{says: "The body of an IterUser loop may call the store", needs: users, check: iterUserBodyCalls},
 	{says: "IterUser hands out Data that the caller may change and keep", needs: users, check: iterUserCopies},
-	{says: "DeleteUser removes the user's records and counts them and leaves all others", needs: users, check: deleteUser},
-	{says: "DeleteUser leaves the records that it is told to keep, and their user", needs: users, check: deleteUserKeeps},
+	{says: "DeleteUser removes the user's records and counts them and leaves all others",
+		needs: users, check: deleteUser},
+	{says: "DeleteUser leaves the records that it is told to keep, and their user",
+		needs: users, check: deleteUserKeeps},
 	{says: "Users are told apart byte by byte", needs: users, check: usersApart},
 	{says: "The empty user has no records", needs: users, check: emptyUser},
 	{says: "A Save with another user moves the record from the one to the other", needs: users, check: userChanges},
@@ -25,15 +27,18 @@ var owning = []clause{
 	{says: "A record that a sweep removed is the user's no more", needs: users | sweeps, check: userSwept},
 	{says: "A record that was touched stays the user's", needs: users | touches, check: userTouched},
 	{says: "Opened again the store knows whose the records are", needs: users | reopens, check: userReopened},
-	{says: "A Save of another user beside DeleteUser is kept or told that it was too late", needs: users | threads, check: saveBesideDeleteUser},
-	{says: "IterUser yields the user's records exactly once while others change the store", needs: users | threads, check: iterUserBesideOthers},
+	{says: "A Save of another user beside DeleteUser is kept or told that it was too late",
+		needs: users | threads, check: saveBesideDeleteUser},
+	{says: "IterUser yields the user's records exactly once while others change the store",
+		needs: users | threads, check: iterUserBesideOthers},
 }
 
 // oddUsers differ by case, blanks, what databases fold, trim or match, and are
 // prefixes of one another.
 var oddUsers = []string{
 	"alice", "Alice", "ALICE", "alic", "alice2", "alice ", " alice", "alice\x00", "alice\x00bob", "alice/bob",
-	"al%", "al_ce", "*", "?", ".", "..", "../alice", "a/../b", "/", "\\", "\x00", "\x00\x00", "\xff", "\xff\xfe", "alice\xff",
+	"al%", "al_ce", "*", "?", ".", "..", "../alice", "a/../b", "/", "\\",
+	"\x00", "\x00\x00", "\xff", "\xff\xfe", "alice\xff",
 	"ä", "a\u0308", "Ä", "ß", "ss", "ı", "i", "日本", "\n", "'; DROP TABLE sessions; --",
 	strings.Repeat("u", 254), strings.Repeat("u", 255), strings.Repeat("u", 254) + "v", strings.Repeat("\xfe", 255),
 }

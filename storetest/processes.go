@@ -14,15 +14,22 @@ import (
 // process and in several, and on processes that die.
 var processing = []clause{
 	{says: "What one store does another over the same data shows at once", needs: processes, check: twoStores},
-	{says: "What one store touches, sweeps and lists by user another over the same data does too", needs: processes | touches | sweeps | users | lists, check: twoStoresOptional},
-	{says: "Counting by load and conditional save in two stores over the same data comes out exact", needs: processes | threads, check: countInTwo},
-	{says: "Two stores over the same data may save and load at once, and each shows what the other saved", needs: processes | threads, check: saveAndLoadInTwo},
-	{says: "Counting by load and conditional save in 4 processes comes out exact", needs: processes, check: countInProcesses},
-	{says: "Of several processes that create one ID at once exactly one wins", needs: processes, check: createInProcesses},
-	{says: "Setup may be called by several processes at once and never drops data", needs: processes | setsUp, check: setupInProcesses},
+	{says: "What one store touches, sweeps and lists by user another over the same data does too",
+		needs: processes | touches | sweeps | users | lists, check: twoStoresOptional},
+	{says: "Counting by load and conditional save in two stores over the same data comes out exact",
+		needs: processes | threads, check: countInTwo},
+	{says: "Two stores over the same data may save and load at once, and each shows what the other saved",
+		needs: processes | threads, check: saveAndLoadInTwo},
+	{says: "Counting by load and conditional save in 4 processes comes out exact",
+		needs: processes, check: countInProcesses},
+	{says: "Of several processes that create one ID at once exactly one wins",
+		needs: processes, check: createInProcesses},
+	{says: "Setup may be called by several processes at once and never drops data",
+		needs: processes | setsUp, check: setupInProcesses},
 	{says: "Readers beside a writing process see whole records only", needs: processes, check: readBesideProcess},
 	{says: "A process that is killed while it writes holds nobody up", needs: processes, check: killHoldsNobodyUp},
-	{says: "After kill -9 every acknowledged change is there and nothing is half done", needs: durable, check: killLosesNothing},
+	{says: "After kill -9 every acknowledged change is there and nothing is half done",
+		needs: durable, check: killLosesNothing},
 }
 
 // through runs f with another store in the place of the one examined.
@@ -241,7 +248,11 @@ func writeJob(e *exam, j job) error {
 		main = pattern(main)
 		own := main
 		own.ID = step(j.ID, i)
-		err := errors.Join(e.store.Save(e.ctx(), own, 0), e.store.Save(e.ctx(), main, prev), e.store.Delete(e.ctx(), step(j.ID, i-2)))
+		err := errors.Join(
+			e.store.Save(e.ctx(), own, 0),
+			e.store.Save(e.ctx(), main, prev),
+			e.store.Delete(e.ctx(), step(j.ID, i-2)),
+		)
 		if err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
 		}

@@ -302,11 +302,13 @@ func parse(id session2.ID, text []byte) (session2.Record, error) {
 	rec := session2.Record{ID: id}
 	head, data, _ := bytes.Cut(text, []byte("\n"))
 	var created, accessed, expires int64
-	if _, err := fmt.Sscanf(string(head), "%d %d %d %d %q", &rec.Version, &created, &accessed, &expires, &rec.User); err != nil {
+	_, err := fmt.Sscanf(string(head), "%d %d %d %d %q",
+		&rec.Version, &created, &accessed, &expires, &rec.User)
+	if err != nil {
 		return session2.Record{}, fmt.Errorf("%w: %v", session2.ErrCorrupt, id)
 	}
-	rec.Created, rec.Accessed, rec.Expires = time.UnixMicro(created).UTC(), time.UnixMicro(accessed).UTC(), time.UnixMicro(expires).UTC()
-	rec.Data = data
+	rec.Created, rec.Accessed = time.UnixMicro(created).UTC(), time.UnixMicro(accessed).UTC()
+	rec.Expires, rec.Data = time.UnixMicro(expires).UTC(), data
 	return rec, nil
 }
 

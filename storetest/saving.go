@@ -142,7 +142,9 @@ func saveZeroVersion(e *exam) {
 func allVersions(e *exam) {
 	rec := e.record()
 	var prev session2.Version
-	for _, v := range []session2.Version{1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64, math.MaxUint32, 1<<53 + 1, 2} {
+	for _, v := range []session2.Version{
+		1, math.MaxInt64, math.MaxInt64 + 1, math.MaxUint64, math.MaxUint32, 1<<53 + 1, 2,
+	} {
 		rec.Version = v
 		e.save(rec, prev)
 		e.holds(rec)

@@ -32,7 +32,8 @@ func capsAreOrdered(e *exam) {
 // settingUp holds the clauses on Setup.
 var settingUp = []clause{
 	{says: "Setup may be called any number of times and never drops data", needs: setsUp, check: setupKeepsData},
-	{says: "Setup may be called by several goroutines at once and never drops data", needs: setsUp | threads, check: setupAtOnce},
+	{says: "Setup may be called by several goroutines at once and never drops data",
+		needs: setsUp | threads, check: setupAtOnce},
 	{says: "Setup after a new opening never drops data", needs: setsUp | reopens, check: setupReopened},
 }
 

@@ -12,7 +12,8 @@ import (
 // sharing holds the clauses on goroutines that share a store. They do not apply
 // to a store without ThreadSafe, whose calls the manager serialises.
 var sharing = []clause{
-	{says: "Counting by load and conditional save in 8 goroutines comes out exact", needs: threads, check: countTogether},
+	{says: "Counting by load and conditional save in 8 goroutines comes out exact",
+		needs: threads, check: countTogether},
 	{says: "Of several creations of one ID at once exactly one wins", needs: threads, check: createTogether},
 	{says: "Of several saves over one version at once exactly one wins", needs: threads, check: replaceTogether},
 	{says: "One Save asked twice at once answers nil both times", needs: threads, check: askTogether},

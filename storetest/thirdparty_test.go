@@ -54,7 +54,9 @@ func (s plainStore) Has(ctx context.Context, id session2.ID) (bool, error) {
 // copied returns the record as the contract wants it to be kept.
 func copied(rec session2.Record) session2.Record {
 	rec.Data = append([]byte(nil), rec.Data...)
-	rec.Created, rec.Accessed, rec.Expires = rec.Created.UTC().Truncate(time.Microsecond), rec.Accessed.UTC().Truncate(time.Microsecond), rec.Expires.UTC().Truncate(time.Microsecond)
+	rec.Created = rec.Created.UTC().Truncate(time.Microsecond)
+	rec.Accessed = rec.Accessed.UTC().Truncate(time.Microsecond)
+	rec.Expires = rec.Expires.UTC().Truncate(time.Microsecond)
 	return rec
 }
 

@@ -12,17 +12,21 @@ import (
 
 // touching holds the clauses on Touch.
 var touching = []clause{
-	{says: "Touch moves Accessed and Expires forward and keeps all else, Version and Data too", needs: touches, check: touchMoves},
+	{says: "Touch moves Accessed and Expires forward and keeps all else, Version and Data too",
+		needs: touches, check: touchMoves},
 	{says: "Touch moves Accessed by itself and never back", needs: touches, check: touchMovesAccessed},
 	{says: "Touch moves Expires by itself and never back", needs: touches, check: touchMovesExpires},
 	{says: "Touch of an absent record creates nothing and is no error", needs: touches, check: touchAbsent},
 	{says: "Touch of a deleted record does not revive it", needs: touches, check: touchDeleted},
-	{says: "A Save after a Touch finds its version and replaces the times as well", needs: touches, check: saveAfterTouch},
-	{says: "A record created anew shows nothing of the touches of the one before", needs: touches, check: touchForgotten},
+	{says: "A Save after a Touch finds its version and replaces the times as well",
+		needs: touches, check: saveAfterTouch},
+	{says: "A record created anew shows nothing of the touches of the one before",
+		needs: touches, check: touchForgotten},
 	{says: "Touch keeps times to the microsecond", needs: touches, check: touchMicroseconds},
 	{says: "Opened again the store shows what was touched", needs: touches | reopens, check: touchReopened},
 	{says: "Of several touches at once the latest times win", needs: touches | threads, check: touchAtOnce},
-	{says: "A Touch beside a Save neither loses the Save nor stops it", needs: touches | threads, check: touchBesideSave},
+	{says: "A Touch beside a Save neither loses the Save nor stops it",
+		needs: touches | threads, check: touchBesideSave},
 	{says: "A Touch beside a Delete does not revive the record", needs: touches | threads, check: touchBesideDelete},
 }
 
@@ -197,7 +201,8 @@ func (e *exam) touchUntil(done <-chan struct{}, rec session2.Record, touched *at
 			return nil
 		default:
 		}
-		if err := e.touchIn(e.store, rec.ID, rec.Accessed.Add(i*time.Second), rec.Expires.Add(i*time.Second)); err != nil {
+		err := e.touchIn(e.store, rec.ID, rec.Accessed.Add(i*time.Second), rec.Expires.Add(i*time.Second))
+		if err != nil {
 			return fmt.Errorf("touch %d: %w", i, err)
 		}
 		touched.Add(1)

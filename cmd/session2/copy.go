@@ -152,7 +152,9 @@ func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Rec
 }
 
 // one does it with one record. An interruption waits for its end.
-func (c *copying) one(ctx context.Context, rec session2.Record, f func(context.Context, session2.Record) (outcome, error)) {
+func (c *copying) one(
+	ctx context.Context, rec session2.Record, f func(context.Context, session2.Record) (outcome, error),
+) {
 	if !rec.Expires.After(c.began) {
 		if !c.verifying {
 			c.count(expired, nil)
@@ -198,7 +200,8 @@ func (c *copying) copy(ctx context.Context, rec session2.Record) (outcome, error
 			return o, err
 		}
 		err = c.to.Save(ctx, rec, prev)
-		moved := errors.Is(err, session2.ErrConflict) || errors.Is(err, session2.ErrNotFound) || errors.Is(err, session2.ErrUncertain)
+		moved := errors.Is(err, session2.ErrConflict) || errors.Is(err, session2.ErrNotFound) ||
+			errors.Is(err, session2.ErrUncertain)
 		if !moved || tries == 0 {
 			return o, err
 		}
@@ -348,16 +351,19 @@ func (c *copying) report(took time.Duration) error {
 	}
 	t := c.tally
 	return c.out.result(f, "%s %d, replaced %d; already there %d, newer there %d; "+
-		"left out: expired %d, corrupt %d, failed %d; copied and corrupt %d; verified %d, changed meanwhile %d, missing %d; deleted %d; %v",
-		c.did("copied"), t[copied], t[replaced], t[present], t[newer], t[expired], len(c.found.corrupt)-t[unread], t[failed],
-		t[unread], t[verified], t[gone], t[missing], t[deleted], took.Round(time.Millisecond))
+		"left out: expired %d, corrupt %d, failed %d; copied and corrupt %d; "+
+		"verified %d, changed meanwhile %d, missing %d; deleted %d; %v",
+		c.did("copied"), t[copied], t[replaced], t[present], t[newer],
+		t[expired], len(c.found.corrupt)-t[unread], t[failed], t[unread],
+		t[verified], t[gone], t[missing], t[deleted], took.Round(time.Millisecond))
 }
 
 // verdict is the error of a copy that is not complete.
 func (c *copying) verdict() error {
 	err := c.found.verdict()
 	if n := c.tally[missing]; n > 0 {
-		err = errors.Join(&exitError{exitCorrupt, fmt.Errorf("%d records are not in the target as they should be", n)}, err)
+		incomplete := fmt.Errorf("%d records are not in the target as they should be", n)
+		err = errors.Join(&exitError{exitCorrupt, incomplete}, err)
 	}
 	if n := c.tally[failed]; n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d records failed", n))

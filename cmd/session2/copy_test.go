@@ -20,7 +20,8 @@ func records(t testing.TB, url string) (list []string) {
 	with(t, url, func(store session2.Store) {
 		for rec, err := range store.(session2.IterStore).Iter(t.Context()) {
 			must(t, err)
-			list = append(list, fmt.Sprintf("%v %v %q %v %v %v %x", rec.ID, rec.Version, rec.User, rec.Created, rec.Accessed, rec.Expires, rec.Data))
+			list = append(list, fmt.Sprintf("%v %v %q %v %v %v %x",
+				rec.ID, rec.Version, rec.User, rec.Created, rec.Accessed, rec.Expires, rec.Data))
 		}
 	})
 	slices.Sort(list)
@@ -47,8 +48,10 @@ func TestCopyRound(t *testing.T) {
 		if i == 0 {
 			left = 1
 		}
-		session(t, "copy", "-json", from, to).want(0).number("copied", 100).number("verified", 100).number("expired", left)
-		session(t, "copy", "-json", from, to, "-workers", "1").want(0).number("copied", 0).number("present", 100).number("verified", 100)
+		session(t, "copy", "-json", from, to).want(0).
+			number("copied", 100).number("verified", 100).number("expired", left)
+		session(t, "copy", "-json", from, to, "-workers", "1").want(0).
+			number("copied", 0).number("present", 100).number("verified", 100)
 		if got := records(t, to); !slices.Equal(got, want) {
 			t.Fatalf("copy to %s: got %d records, want the %d of the source", kind.name, len(got), len(want))
 		}
@@ -79,7 +82,8 @@ func TestCopyAgain(t *testing.T) {
 	change(to, list[2])
 
 	session(t, "copy", "-n", "-json", from, to).want(0).number("replaced", 1).number("newer", 2).number("present", 1)
-	session(t, "copy", "-json", from, to).want(0).number("replaced", 1).number("newer", 2).number("present", 1).number("verified", 4)
+	session(t, "copy", "-json", from, to).want(0).
+		number("replaced", 1).number("newer", 2).number("present", 1).number("verified", 4)
 	with(t, to, func(store session2.Store) {
 		m, err := session2.NewManager(store, session2.Config{})
 		must(t, err)
@@ -144,7 +148,8 @@ func TestCopyInterrupted(t *testing.T) {
 		t.Fatalf("got %d records after the interruption, want some and not all", done)
 	}
 	session(t, "check", to).want(0)
-	session(t, "copy", "-json", from, to).want(0).number("present", done).number("copied", total-done).number("verified", total)
+	session(t, "copy", "-json", from, to).want(0).
+		number("present", done).number("copied", total-done).number("verified", total)
 }
 
 // TestCopyDelete moves an application: who logged out of the source after the
@@ -167,7 +172,12 @@ func TestCopyDelete(t *testing.T) {
 // TestCopyVerifyCopiesWhatCame finds that what the source has by the second look
 // is copied, too.
 func TestCopyVerifyCopiesWhatCame(t *testing.T) {
-	c := &copying{job: &job{bar: newProgress(io.Discard, "copy")}, from: session2.NewMemoryStore(), to: session2.NewMemoryStore(), tally: make(map[outcome]int)}
+	c := &copying{
+		job:   &job{bar: newProgress(io.Discard, "copy")},
+		from:  session2.NewMemoryStore(),
+		to:    session2.NewMemoryStore(),
+		tally: make(map[outcome]int),
+	}
 	rec, err := c.from.Load(t.Context(), raw(t, c.from, 1, time.Now().Add(time.Hour), "").ID)
 	must(t, err)
 	if o, err := c.verify(t.Context(), rec); o != verified || err != nil || c.tally[copied] != 1 {

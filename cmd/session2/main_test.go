@@ -184,7 +184,10 @@ func seed(t testing.TB, store session2.Store, user string, n int) (list []seeded
 func raw(t testing.TB, store session2.Store, id byte, expires time.Time, data string) session2.Record {
 	t.Helper()
 	now := time.Now()
-	rec := session2.Record{ID: session2.ID{id, 15: id}, Version: 1, Created: now, Accessed: now, Expires: expires, Data: []byte(data)}
+	rec := session2.Record{
+		ID: session2.ID{id, 15: id}, Version: 1,
+		Created: now, Accessed: now, Expires: expires, Data: []byte(data),
+	}
 	must(t, store.Save(t.Context(), rec, 0))
 	return rec
 }
@@ -230,7 +233,9 @@ func testLooking(t *testing.T, url string, alice []seeded, hidden []string) {
 	if got := strings.Count(list.stdout, "\n"); got != 6 {
 		t.Errorf("list: got %d lines, want a head and 5", got)
 	}
-	for _, args := range [][]string{{"list", "-json", url}, {"-json", "-store", url, "list"}, {"list", url, "-json", "-values"}} {
+	for _, args := range [][]string{
+		{"list", "-json", url}, {"-json", "-store", url, "list"}, {"list", url, "-json", "-values"},
+	} {
 		if got := len(session(t, args...).want(0).hides(hidden...).objects()); got != 5 {
 			t.Errorf("%q: got %d objects, want 5", args, got)
 		}
@@ -296,12 +301,14 @@ func TestCommandLine(t *testing.T) {
 	session(t, "setup", url).want(0)
 	for _, args := range [][]string{
 		{}, {"frobnicate", url}, {"list"}, {"list", url, "extra"}, {"list", "-age", "3d", url}, {"show", url},
-		{"list", "-nonsense", url}, {"list", "-store", url, url}, {"copy", url}, {"copy", url, url}, {"list", "sessions.db"},
-		{"copy", "-workers", "0", url, stores[2].url(t)}, {"delete-old", "-age", "soon", url}, {"delete", url, "short"},
+		{"list", "-nonsense", url}, {"list", "-store", url, url}, {"list", "sessions.db"},
+		{"copy", url}, {"copy", url, url}, {"copy", "-workers", "0", url, stores[2].url(t)},
+		{"delete-old", "-age", "soon", url}, {"delete", url, "short"},
 	} {
 		r := session(t, args...)
 		if r.status != exitUsage || r.stderr == "" || r.stdout != "" {
-			t.Errorf("session2 %q: got status %d, %q, %q; want %d and an explanation", args, r.status, r.stdout, r.stderr, exitUsage)
+			t.Errorf("session2 %q: got status %d, %q, %q; want %d and an explanation",
+				args, r.status, r.stdout, r.stderr, exitUsage)
 		}
 	}
 	for _, args := range [][]string{{"help"}, {"-h"}, {"list", "-help"}} {
@@ -312,8 +319,9 @@ func TestCommandLine(t *testing.T) {
 	session(t, "delete-user", "alice").want(exitUsage).says("no store is named")
 	sessionEnv(t, []string{"SESSION2_STORE=" + url}, "delete-user", "file:alice").want(0)
 	for age, says := range map[string]string{
-		"106752d": "too large: at most 106751d", "1e400d": "too large", "9999999h": "too large", "0s": "positive", "-3d": "positive",
-		"-infd": "positive", "nand": "not a duration", "soon": "not a duration", "d": "not a duration", "h": "not a duration",
+		"106752d": "too large: at most 106751d", "1e400d": "too large", "9999999h": "too large",
+		"0s": "positive", "-3d": "positive", "-infd": "positive",
+		"nand": "not a duration", "soon": "not a duration", "d": "not a duration", "h": "not a duration",
 	} {
 		session(t, "delete-old", "-n", "-age", age, url).want(exitUsage).says(says)
 	}
@@ -336,7 +344,8 @@ func TestPassword(t *testing.T) {
 
 			session(t, "setup", without).want(exitFailed)
 			session(t, "setup", without, "-password-file", file).want(0).hides(password)
-			sessionEnv(t, []string{"SESSION2_PASSWORD=" + password, "SESSION2_STORE=" + without}, "list").want(0).hides(password)
+			env := []string{"SESSION2_PASSWORD=" + password, "SESSION2_STORE=" + without}
+			sessionEnv(t, env, "list").want(0).hides(password)
 			session(t, "list", "-store", "@"+urlFile).want(0).hides(password)
 			session(t, "list", strings.Replace(whole, "?", "%zz?", 1)).want(exitUsage).hides(password)
 			session(t, "list", whole+"&timeout=never").want(exitFailed).hides(password)
@@ -348,10 +357,13 @@ func TestPassword(t *testing.T) {
 // TestNoOutputRepeatsAPassword gives URLs with the password where it does not
 // belong.
 func TestNoOutputRepeatsAPassword(t *testing.T) {
-	for _, url := range []string{"app:hunter2@tcp(h)/db", "postgres:u:hunter2@h/db", "postgres:/u:hunter2@h/db", "mysql:u:hunter2@h/db",
-		"mysql://u:12?hunter2=x@h/db", "mysql://u:hunter2@h:port/db", "file://u:hunter2@h/x"} {
+	for _, url := range []string{
+		"app:hunter2@tcp(h)/db", "postgres:u:hunter2@h/db", "postgres:/u:hunter2@h/db", "mysql:u:hunter2@h/db",
+		"mysql://u:12?hunter2=x@h/db", "mysql://u:hunter2@h:port/db", "file://u:hunter2@h/x",
+	} {
 		for _, args := range [][]string{{"list", url}, {"setup", "-n", url}, {"copy", url, "memory:"}} {
-			if r := session(t, args...); r.status == 0 && args[0] != "setup" || strings.Contains(r.stdout+r.stderr, "hunter2") {
+			r := session(t, args...)
+			if r.status == 0 && args[0] != "setup" || strings.Contains(r.stdout+r.stderr, "hunter2") {
 				t.Errorf("session2 %s: got status %d and %q", args[0], r.status, r.stdout+r.stderr)
 			}
 		}
@@ -381,8 +393,10 @@ func TestOddRecords(t *testing.T) {
 	session(t, "setup", store).want(0)
 	with(t, store, func(s session2.Store) {
 		for i, user := range []string{"\u009b31m", "\u202e", "\x7f", "\U000e0001"} {
-			rec := session2.Record{ID: session2.ID{byte(i)}, Version: 1, User: user, Created: time.Now(), Accessed: time.Now(),
-				Expires: time.Date(12345, 1, 2, 3, 4, 5, 0, time.UTC)}
+			rec := session2.Record{
+				ID: session2.ID{byte(i)}, Version: 1, User: user,
+				Created: time.Now(), Accessed: time.Now(), Expires: time.Date(12345, 1, 2, 3, 4, 5, 0, time.UTC),
+			}
 			must(t, s.Save(t.Context(), rec, 0))
 		}
 	})
@@ -427,7 +441,8 @@ func TestInterruptedWhileOpening(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 		var stderr bytes.Buffer
 		start := time.Now()
-		if status := run(ctx, []string{"list", store + "?timeout=1m"}, io.Discard, &stderr); status != exitInterrupted || time.Since(start) > 10*time.Second {
+		status := run(ctx, []string{"list", store + "?timeout=1m"}, io.Discard, &stderr)
+		if status != exitInterrupted || time.Since(start) > 10*time.Second {
 			t.Errorf("got status %d after %v, %s", status, time.Since(start), stderr.String())
 		}
 	})

@@ -113,8 +113,10 @@ func newEntry(rec session2.Record, values bool) (entry, error) {
 	c, err := session2.Inspect(rec)
 	e.Realm, e.User = owner(rec, c, err)
 	if err == nil {
-		e.details = &details{RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
-			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values)}
+		e.details = &details{
+			RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
+			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values),
+		}
 	}
 	return e, err
 }
@@ -183,8 +185,10 @@ func (p *printer) page(e entry) error {
 	if e.Expired {
 		expired = " (expired)"
 	}
-	_, err := fmt.Fprintf(p.w, "id        %s\nrealm     %v\nuser      %s\ncreated   %s\naccessed  %s\nexpires   %s%s\nbytes     %d\n",
-		e.ID, e.Realm, plain(e.User), stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired, e.Bytes)
+	_, err := fmt.Fprintf(p.w, "id        %s\nrealm     %v\nuser      %s\n"+
+		"created   %s\naccessed  %s\nexpires   %s%s\nbytes     %d\n",
+		e.ID, e.Realm, plain(e.User),
+		stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired, e.Bytes)
 	if d := e.details; d != nil {
 		fmt.Fprintf(p.w, "lifetime  %s\nidle      %s\nremote    %s\nagent     %s\nforms     %d\n",
 			plain(d.Lifetime), plain(d.Idle), plain(d.RemoteAddr), plain(d.UserAgent), d.FormTokens)

@@ -103,7 +103,9 @@ func TestProgressOfADeletion(t *testing.T) {
 			tally.Add(ctx, 100)
 		}
 		p.stop()
-		for _, want := range []string{"\rdelete-old: at work\x1b[K", "\rdelete-old: 1000 records, 100/s\x1b[K", "\r\x1b[K"} {
+		for _, want := range []string{
+			"\rdelete-old: at work\x1b[K", "\rdelete-old: 1000 records, 100/s\x1b[K", "\r\x1b[K",
+		} {
 			if !strings.Contains(b.String(), want) {
 				t.Errorf("got %q, want it to have %q", b.String(), want)
 			}

@@ -35,7 +35,8 @@ func realms(t testing.TB, url string) (alice, bob, stranger string) {
 	with(t, url, func(store session2.Store) {
 		signIn(t, store, "", "alice")
 		signIn(t, store, "", "alice")
-		alice, bob, stranger = signIn(t, store, "shop", "alice"), signIn(t, store, "shop", "bob"), signIn(t, store, "shop", "")
+		alice, bob = signIn(t, store, "shop", "alice"), signIn(t, store, "shop", "bob")
+		stranger = signIn(t, store, "shop", "")
 	})
 	return alice, bob, stranger
 }
@@ -105,14 +106,16 @@ func testRealmsListed(t *testing.T, url string) {
 		f := strings.Fields(line)
 		counts[f[4]+" "+f[len(f)-1]]++
 	}
-	if want := map[string]int{"USER REALM": 1, "alice -": 2, "alice shop": 1, "bob shop": 1, "- shop": 1}; fmt.Sprint(counts) != fmt.Sprint(want) {
+	want := map[string]int{"USER REALM": 1, "alice -": 2, "alice shop": 1, "bob shop": 1, "- shop": 1}
+	if fmt.Sprint(counts) != fmt.Sprint(want) {
 		t.Errorf("list: got %v, want %v", counts, want)
 	}
 }
 
 func testRealmsShown(t *testing.T, url, alice, stranger string) {
 	t.Helper()
-	session(t, "show", url, alice).want(0).hides("\x1f", `x1f`).says("realm     shop\nuser      alice\n").says("idle      none\n")
+	session(t, "show", url, alice).want(0).hides("\x1f", `x1f`).
+		says("realm     shop\nuser      alice\n").says("idle      none\n")
 	shown := session(t, "show", "-json", url, alice).want(0).object()
 	if shown["realm"] != "shop" || shown["user"] != "alice" || shown["idle_timeout"] != "none" {
 		t.Errorf("show -json: got %v", shown)
@@ -122,7 +125,8 @@ func testRealmsShown(t *testing.T, url, alice, stranger string) {
 
 func testRealmsCounted(t *testing.T, url string) {
 	t.Helper()
-	session(t, "stats", url).want(0).says("realm      -: 2 records, 2 signed in\nrealm      shop: 3 records, 2 signed in\n")
+	session(t, "stats", url).want(0).
+		says("realm      -: 2 records, 2 signed in\nrealm      shop: 3 records, 2 signed in\n")
 	all := session(t, "stats", "-json", url).want(0).number("records", 5).number("signed_in", 4).object()
 	want := "[map[realm: records:2 signed_in:2] map[realm:shop records:3 signed_in:2]]"
 	if got := fmt.Sprint(all["realms"]); got != want {
@@ -138,7 +142,8 @@ func testRealmsDeleted(t *testing.T, url, bob string) {
 	session(t, "delete-user", "-n", "-realm", "shop", url, "alice").want(0).warns(false).says("would have deleted 1")
 	session(t, "delete-user", url, "alice").want(0).warns(true).says("deleted 2")
 	session(t, "list", "-json", url).want(0).ownedBy("shop/ shop/alice shop/bob")
-	deleted := session(t, "delete-user", "-json", "-realm", "shop", url, "alice").want(0).warns(false).number("deleted", 1).object()
+	deleted := session(t, "delete-user", "-json", "-realm", "shop", url, "alice").want(0).
+		warns(false).number("deleted", 1).object()
 	if deleted["realm"] != "shop" || deleted["user"] != "alice" {
 		t.Errorf("delete-user -json: got %v", deleted)
 	}
@@ -157,8 +162,10 @@ func TestRealmsOfTheUnreadable(t *testing.T) {
 			var ids []string
 			with(t, url, func(store session2.Store) {
 				for i, user := range []string{"\x1fshop\x1fcarol", "dave", ""} {
-					rec := session2.Record{ID: session2.ID{byte(i)}, Version: 1, User: user, Created: time.Now(), Accessed: time.Now(),
-						Expires: time.Now().Add(time.Hour), Data: []byte("scrambled")}
+					rec := session2.Record{
+						ID: session2.ID{byte(i)}, Version: 1, User: user, Data: []byte("scrambled"),
+						Created: time.Now(), Accessed: time.Now(), Expires: time.Now().Add(time.Hour),
+					}
 					must(t, store.Save(t.Context(), rec, 0))
 					ids = append(ids, rec.ID.String())
 				}
@@ -166,13 +173,17 @@ func TestRealmsOfTheUnreadable(t *testing.T) {
 			all := "/alice /alice /dave <nil>/ shop/ shop/alice shop/bob shop/carol"
 			session(t, "list", "-json", url).want(exitCorrupt).names(ids).ownedBy(all)
 			session(t, "list", "-json", "-values", url).want(exitCorrupt).names(ids).ownedBy(all)
-			session(t, "list", "-json", "-realm", "shop", url).want(exitCorrupt).names(ids).ownedBy("shop/ shop/alice shop/bob shop/carol")
+			session(t, "list", "-json", "-realm", "shop", url).want(exitCorrupt).names(ids).
+				ownedBy("shop/ shop/alice shop/bob shop/carol")
 			session(t, "list", "-json", "-user", "carol", url).want(0).warns(true).ownedBy("")
-			session(t, "list", "-json", "-user", "carol", "-realm", "shop", url).want(exitCorrupt).says(ids[0]).ownedBy("shop/carol")
-			session(t, "show", url, ids[0]).want(exitCorrupt).says("realm     shop\nuser      carol\n").hides("\x1f", "scrambled")
+			session(t, "list", "-json", "-user", "carol", "-realm", "shop", url).want(exitCorrupt).
+				says(ids[0]).ownedBy("shop/carol")
+			session(t, "show", url, ids[0]).want(exitCorrupt).
+				says("realm     shop\nuser      carol\n").hides("\x1f", "scrambled")
 			session(t, "show", url, ids[2]).want(exitCorrupt).says("realm     ?\nuser      -\n").hides("scrambled")
 			session(t, "stats", url).want(exitCorrupt).says("realm      ?: 1 records, 0 signed in\n")
-			session(t, "stats", "-json", "-realm", "shop", url).want(exitCorrupt).number("records", 4).number("corrupt", 3)
+			session(t, "stats", "-json", "-realm", "shop", url).want(exitCorrupt).
+				number("records", 4).number("corrupt", 3)
 			session(t, "delete-user", "-realm", "shop", url, "carol").want(0).says("deleted 1")
 		})
 	}
@@ -199,7 +210,8 @@ func TestRealmsWithOddNames(t *testing.T) {
 		signIn(t, store, "\u202eback", "alice")
 		signIn(t, store, "shop", "b\x1falice")
 	})
-	list := session(t, "list", url).want(0).says(`  "?"`).says(`  "-"`).says(`  "\u202eback"`).hides("\u202e", "\x1f", "shop\\x1f")
+	list := session(t, "list", url).want(0).
+		says(`  "?"`).says(`  "-"`).says(`  "\u202eback"`).hides("\u202e", "\x1f", "shop\\x1f")
 	if got := strings.Count(list.stdout, "\n"); got != 5 {
 		t.Errorf("list: got %d lines, want 5", got)
 	}

@@ -44,7 +44,8 @@ func (o options) locate(text string) (location, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" {
-		return location{}, usageError("the store is not a URL such as bolt:sessions.db") // no more: it may hold a password
+		// It says no more: the text may hold a password.
+		return location{}, usageError("the store is not a URL such as bolt:sessions.db")
 	}
 	l := location{u}
 	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" {
@@ -53,7 +54,8 @@ func (o options) locate(text string) (location, error) {
 	password, err := o.password()
 	switch {
 	case err != nil || password == "":
-	case u.Host == "" && strings.HasPrefix(u.Scheme, "postgres") && !u.Query().Has("password"): // the host is an option, too
+	case u.Host == "" && strings.HasPrefix(u.Scheme, "postgres") && !u.Query().Has("password"):
+		// The host is an option, too.
 		q := u.Query()
 		q.Set("password", password)
 		u.RawQuery = q.Encode()
@@ -184,7 +186,8 @@ func setup(ctx context.Context, j *job) (err error) {
 	}
 	defer func() { err = errors.Join(err, session2.Close(store)) }()
 	if s, ok := store.(interface{ Schema() []string }); ok && j.dry {
-		return j.out.result(fields{"store": j.where.String(), "schema": s.Schema()}, "%s;", strings.Join(s.Schema(), ";\n"))
+		f := fields{"store": j.where.String(), "schema": s.Schema()}
+		return j.out.result(f, "%s;", strings.Join(s.Schema(), ";\n"))
 	}
 	if j.dry {
 		return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)

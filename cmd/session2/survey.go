@@ -121,7 +121,8 @@ func (t *totals) print(j *job) error {
 		name  string
 		value any
 	}{
-		{"records", t.Records}, {"expired", t.Expired}, {"signed in", t.SignedIn}, {"anonymous", t.Records - t.SignedIn},
+		{"records", t.Records}, {"expired", t.Expired},
+		{"signed in", t.SignedIn}, {"anonymous", t.Records - t.SignedIn},
 		{"corrupt", t.Corrupt}, {"set aside", t.SetAside}, {"damaged", t.Damaged},
 		{"bytes", t.Bytes}, {"mean", mean}, {"largest", t.Largest}, {"oldest", oldest}, {"latest", latest},
 	} {
@@ -129,7 +130,8 @@ func (t *totals) print(j *job) error {
 	}
 	for _, r := range t.Realms {
 		if len(t.Realms) > 1 || r.Realm != (origin{"", true}) { // where there are none, nobody need know of them
-			_, err = fmt.Fprintf(j.out.w, "%-10s %v: %d records, %d signed in\n", "realm", r.Realm, r.Records, r.SignedIn)
+			_, err = fmt.Fprintf(j.out.w, "%-10s %v: %d records, %d signed in\n",
+				"realm", r.Realm, r.Records, r.SignedIn)
 		}
 	}
 	return err // of a bufio.Writer, which keeps its first one

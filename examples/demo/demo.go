@@ -88,7 +88,8 @@ func (d *demo) routes() http.Handler {
 func secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; "+
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
@@ -119,7 +120,8 @@ func (d *demo) post(do action) http.HandlerFunc {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		s := d.m.Session(r)
 		if !s.IsNew() && !s.ValidCSRFToken(r) {
-			d.fail(w, r, &problem{http.StatusForbidden, "That page was older than your session, or not ours: its CSRF token is not valid. Nothing was changed."})
+			d.fail(w, r, &problem{http.StatusForbidden, "That page was older than your session, or not ours: " +
+				"its CSRF token is not valid. Nothing was changed."})
 			return
 		}
 		if err := do(s, r); err != nil {
@@ -138,7 +140,8 @@ func (d *demo) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.As(err, &p) {
 		slog.ErrorContext(r.Context(), "demo", "path", r.URL.Path, "error", err.Error())
 	}
-	render(w, p.status, "problem", map[string]any{"Status": p.status, "Title": http.StatusText(p.status), "Text": p.text})
+	page := map[string]any{"Status": p.status, "Title": http.StatusText(p.status), "Text": p.text}
+	render(w, p.status, "problem", page)
 }
 
 func login(s *session2.Session, r *http.Request) error {
@@ -158,7 +161,8 @@ func logout(s *session2.Session, _ *http.Request) error {
 
 func logoutFail(s *session2.Session, _ *http.Request) error {
 	s.Destroy()
-	return &problem{http.StatusInternalServerError, "You were logged out, then the request failed. So it left no trace: you are still logged in."}
+	return &problem{http.StatusInternalServerError,
+		"You were logged out, then the request failed. So it left no trace: you are still logged in."}
 }
 
 func (d *demo) logoutEverywhere(s *session2.Session, r *http.Request) error {
@@ -186,7 +190,8 @@ func increment(s *session2.Session, _ *http.Request) error {
 
 func incrementFail(s *session2.Session, r *http.Request) error {
 	increment(s, r)
-	return &problem{http.StatusInternalServerError, "The counter was incremented, then the request failed. So it left no trace: the count is what it was."}
+	return &problem{http.StatusInternalServerError,
+		"The counter was incremented, then the request failed. So it left no trace: the count is what it was."}
 }
 
 func flash(s *session2.Session, _ *http.Request) error {
@@ -323,7 +328,9 @@ func (d *demo) list(ctx context.Context, now time.Time, mine string) (rows []row
 			rows = append(rows, newRow(rec, c.User, cmp.Or(err, unread), now, mine))
 		}
 	}
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(b.accessed.Compare(a.accessed), strings.Compare(a.ID, b.ID)) })
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(b.accessed.Compare(a.accessed), strings.Compare(a.ID, b.ID))
+	})
 	return rows, more, nil
 }
 

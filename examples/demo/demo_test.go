@@ -251,7 +251,8 @@ func storeURL(t testing.TB, scheme string) string {
 	case "mysql":
 		return testdb.MySQLURL(t, testdb.MySQL(t)) + "table=" + table
 	}
-	u := url.URL{Scheme: scheme, Opaque: (&url.URL{Path: filepath.ToSlash(filepath.Join(t.TempDir(), "sessions"))}).EscapedPath()}
+	dir := filepath.ToSlash(filepath.Join(t.TempDir(), "sessions"))
+	u := url.URL{Scheme: scheme, Opaque: (&url.URL{Path: dir}).EscapedPath()}
 	return u.String()
 }
 
@@ -300,7 +301,8 @@ func checkRealm(t *testing.T, st *site, b *browser) {
 	}
 	b.post("/login", "user", "alice")
 	mine := b.id().String()
-	if !strings.Contains(b.body, `data-row="`+mine) || strings.Contains(b.body, "carol") || strings.Contains(b.body, "\x1f") {
+	if !strings.Contains(b.body, `data-row="`+mine) ||
+		strings.Contains(b.body, "carol") || strings.Contains(b.body, "\x1f") {
 		t.Errorf("the list is not of %s alone:\n%s", mine, b.body)
 	}
 }

@@ -51,9 +51,11 @@ func main() {
 // run serves the demo until ctx ends.
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	addr := flags.String("addr", defaultAddr, "`host:port` to listen on; whoever can reach it can end sessions, so keep it on loopback")
-	url := flags.String("store", "", "`URL` of the store: memory:, file:DIR, bolt:FILE, gob:FILE, postgres://… or mysql://…"+
-		" (default $"+envStore+", or else file:"+defaultDir+")")
+	addr := flags.String("addr", defaultAddr,
+		"`host:port` to listen on; whoever can reach it can end sessions, so keep it on loopback")
+	url := flags.String("store", "",
+		"`URL` of the store: memory:, file:DIR, bolt:FILE, gob:FILE, postgres://… or mysql://…"+
+			" (default $"+envStore+", or else file:"+defaultDir+")")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -73,7 +75,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "session2 demo: open http://%v/\nSessions are kept in %s. Ctrl-C ends the demo.\n", l.Addr(), where)
+	fmt.Fprintf(out, "session2 demo: open http://%v/\nSessions are kept in %s. Ctrl-C ends the demo.\n",
+		l.Addr(), where)
 	return serve(ctx, l, d)
 }
 

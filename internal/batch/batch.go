@@ -52,7 +52,9 @@ func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
 // long as enter waits, items can join the batch and be withdrawn from it. An
 // error of enter is the answer to the one item of who called it; the next in the
 // queue then leads.
-func NewWithin[T any](limit int, enter func(context.Context) (leave func(), err error), commit func(items []T) []error) *Batcher[T] {
+func NewWithin[T any](
+	limit int, enter func(context.Context) (leave func(), err error), commit func(items []T) []error,
+) *Batcher[T] {
 	return &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit}
 }
 

@@ -85,7 +85,8 @@ func TestRoundTrips(t *testing.T) {
 	for name, noPrepare := range map[string]bool{"prepared": false, "exec mode": true} {
 		t.Run(name, func(t *testing.T) {
 			var trips testdb.Trips
-			store := open(t, testdb.Postgres(t), session2.SQLOptions{Table: table(t.Name()), NoPrepare: noPrepare}, func(cfg *pgx.ConnConfig) {
+			opts := session2.SQLOptions{Table: table(t.Name()), NoPrepare: noPrepare}
+			store := open(t, testdb.Postgres(t), opts, func(cfg *pgx.ConnConfig) {
 				if noPrepare {
 					execMode(cfg)
 				}

@@ -120,7 +120,8 @@ func newSweepBench(b *testing.B, sys sqlSystem) *sweepBench {
 	db := openSQL(b, sys.driver, dsn)
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(16)
-	s := &sweepBench{sys: sys, dsn: dsn, db: db, store: sys.store(b, db, session2.SQLOptions{Table: "t"}), live: n, last: n}
+	s := &sweepBench{sys: sys, dsn: dsn, db: db, live: n, last: n}
+	s.store = sys.store(b, db, session2.SQLOptions{Table: "t"})
 	testsite.Must(b, s.store.Setup(b.Context()))
 	sys.fill(b, db, "t", sqlRows{from: 1, to: n})
 	s.add(b, n/10, sqlRows{expires: "{now}-i"}) // warms up

@@ -15,8 +15,9 @@ import (
 func TestMySQLCharacterSets(t *testing.T) {
 	gbk := testdb.NewMySQL(t, "character-set-server = gbk", "skip-character-set-client-handshake").DSN()
 	for _, set := range []string{
-		"", "charset=gbk", "set.character_set_client=gbk", "set.character_set_client=big5", "set.character_set_client=latin1",
-		"set.character_set_connection=latin1", "set.collation_connection=ascii_bin", "set.sql_mode=EMPTY_STRING_IS_NULL",
+		"", "charset=gbk", "set.character_set_client=gbk", "set.character_set_client=big5",
+		"set.character_set_client=latin1", "set.character_set_connection=latin1",
+		"set.collation_connection=ascii_bin", "set.sql_mode=EMPTY_STRING_IS_NULL",
 		"set.sql_mode=ORACLE", "set.sql_mode=NO_BACKSLASH_ESCAPES",
 	} {
 		for _, prepare := range []string{"", "&noprepare=true"} {
@@ -28,7 +29,8 @@ func TestMySQLCharacterSets(t *testing.T) {
 		}
 	}
 	t.Run("gbk, a pool of the caller's", func(t *testing.T) {
-		store := openMySQL(t, gbk+"?interpolateParams=true", session2.SQLOptions{NoPrepare: true, Table: sqlTable(t.TempDir())})
+		opts := session2.SQLOptions{NoPrepare: true, Table: sqlTable(t.TempDir())}
+		store := openMySQL(t, gbk+"?interpolateParams=true", opts)
 		keepsBytes(t, store)
 	})
 }

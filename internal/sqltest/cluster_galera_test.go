@@ -53,7 +53,8 @@ func (g galera) stores(t testing.TB, options string) []session2.Store {
 	for _, dsn := range g.dsns {
 		cfg, err := mysql.ParseDSN(dsn)
 		testsite.Must(t, err)
-		u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: "/" + cfg.DBName}
+		u := url.URL{Scheme: "mysql", Host: cfg.Addr, Path: "/" + cfg.DBName}
+		u.User = url.UserPassword(cfg.User, cfg.Passwd)
 		u.RawQuery = "table=" + table + "&" + options
 		store, err := session2.Open(t.Context(), u.String())
 		testsite.Must(t, err)
@@ -74,7 +75,9 @@ func TestClusterGalera(t *testing.T) {
 	t.Run("a logout holds of a session that began on another node", func(t *testing.T) { galeraLogoutOfNew(t, g) })
 	t.Run("without wsrep_sync_wait it does not", func(t *testing.T) { galeraStale(t, g) })
 	t.Run("a stale node overwrites nothing", func(t *testing.T) { galeraStaleSave(t, g) })
-	t.Run("a node that is behind takes a change of what it does not know yet", func(t *testing.T) { galeraSaveAhead(t, g) })
+	t.Run("a node that is behind takes a change of what it does not know yet", func(t *testing.T) {
+		galeraSaveAhead(t, g)
+	})
 	t.Run("a change that is too large for the cluster is refused", func(t *testing.T) { galeraTooLarge(t, g) })
 	t.Run("nothing is lost when a node hangs and returns", func(t *testing.T) { galeraHang(t, g) })
 	t.Run("nothing is lost when a node dies and returns", func(t *testing.T) { galeraKill(t, g) })
@@ -104,9 +107,10 @@ func (g galera) conflicts(t testing.TB) (total int) {
 	t.Helper()
 	for _, dsn := range g.dsns {
 		var failures, aborts int
-		testsite.Must(t, openSQL(t, "mysql", dsn).QueryRow(`SELECT
+		row := openSQL(t, "mysql", dsn).QueryRow(`SELECT
 (SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_local_cert_failures'),
-(SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_local_bf_aborts')`).Scan(&failures, &aborts))
+(SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'wsrep_local_bf_aborts')`)
+		testsite.Must(t, row.Scan(&failures, &aborts))
 		total += failures + aborts
 	}
 	return total
@@ -191,7 +195,9 @@ func (g galera) stall(t *testing.T) (resume func()) {
 
 // galeraPair returns a store on node 0, and one on node 1 over the same table, which
 // does not apply what node 0 commits until resume is called.
-func galeraPair(t *testing.T, g galera, params string, recs ...session2.Record) (far, near session2.Store, resume func()) {
+func galeraPair(
+	t *testing.T, g galera, params string, recs ...session2.Record,
+) (far, near session2.Store, resume func()) {
 	t.Helper()
 	stores := g.stores(t, params)
 	for _, rec := range recs {

@@ -21,8 +21,10 @@ func TestClusterPartitions(t *testing.T) {
 		partition []string       // what takes their place, and what follows
 	}{
 		{sqlSystems[0], regexp.MustCompile(`\) WITH \(fillfactor = \d+\)$`), []string{`) PARTITION BY HASH (id)`,
-			`CREATE TABLE IF NOT EXISTS "{t}_0" PARTITION OF "{t}" FOR VALUES WITH (MODULUS 2, REMAINDER 0) WITH (fillfactor = 75)`,
-			`CREATE TABLE IF NOT EXISTS "{t}_1" PARTITION OF "{t}" FOR VALUES WITH (MODULUS 2, REMAINDER 1) WITH (fillfactor = 75)`}},
+			`CREATE TABLE IF NOT EXISTS "{t}_0" PARTITION OF "{t}"` +
+				` FOR VALUES WITH (MODULUS 2, REMAINDER 0) WITH (fillfactor = 75)`,
+			`CREATE TABLE IF NOT EXISTS "{t}_1" PARTITION OF "{t}"` +
+				` FOR VALUES WITH (MODULUS 2, REMAINDER 1) WITH (fillfactor = 75)`}},
 		{sqlSystems[1], regexp.MustCompile(`$`), []string{` PARTITION BY KEY (id) PARTITIONS 2`}},
 	} {
 		t.Run(p.sys.name, func(t *testing.T) {
@@ -35,7 +37,9 @@ func TestClusterPartitions(t *testing.T) {
 	}
 }
 
-func partitioned(t testing.TB, sys sqlSystem, dsn, table string, options *regexp.Regexp, partition []string) session2.Store {
+func partitioned(
+	t testing.TB, sys sqlSystem, dsn, table string, options *regexp.Regexp, partition []string,
+) session2.Store {
 	t.Helper()
 	db := openSQL(t, sys.driver, dsn)
 	store := sys.store(t, db, session2.SQLOptions{Table: table})

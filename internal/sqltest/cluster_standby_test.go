@@ -34,7 +34,8 @@ func openPair(t *testing.T, options string, servers ...*testdb.Server) sqlStore 
 	testsite.Must(t, err)
 	store := opened.(sqlStore)
 	t.Cleanup(func() { store.Close() })
-	testsite.Must(t, until(func() (bool, error) { return store.Setup(t.Context()) == nil, nil })) // its timeout may be short
+	// The store's timeout may be short.
+	testsite.Must(t, until(func() (bool, error) { return store.Setup(t.Context()) == nil, nil }))
 	return store
 }
 
@@ -43,7 +44,10 @@ func TestClusterFailover(t *testing.T) {
 	t.Parallel()
 	primary := testdb.NewPostgres(t, waits)
 	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
-	stores := []session2.Store{openPair(t, "", primary, standby.Server), openPair(t, "&noprepare=true", primary, standby.Server)}
+	stores := []session2.Store{
+		openPair(t, "", primary, standby.Server),
+		openPair(t, "&noprepare=true", primary, standby.Server),
+	}
 	l := newLedger(t, 3, stores...)
 	stop := l.run(t, 3)
 	l.await(t, 300)
@@ -61,7 +65,10 @@ func TestClusterPrimaryHangs(t *testing.T) {
 	primary := testdb.NewPostgres(t, waits)
 	standby := testdb.NewStandby(t, primary, "synchronous_standby_names = ''")
 	options := "&timeout=2s"
-	stores := []session2.Store{openPair(t, options, primary, standby.Server), openPair(t, options+"&noprepare=true&connect_timeout=1", primary, standby.Server)}
+	stores := []session2.Store{
+		openPair(t, options, primary, standby.Server),
+		openPair(t, options+"&noprepare=true&connect_timeout=1", primary, standby.Server),
+	}
 	l := newLedger(t, 3, stores...)
 	stop := l.run(t, 3)
 	l.await(t, 300)

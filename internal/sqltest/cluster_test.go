@@ -41,7 +41,8 @@ func newLedger(t testing.TB, records int, stores ...session2.Store) *ledger {
 	for i := range records {
 		rec := sqlRecord(byte(i + 1))
 		rec.Data = nil
-		testsite.Must(t, until(func() (bool, error) { return stores[0].Save(t.Context(), rec, 0) == nil, nil })) // its timeout may be short
+		// The store's timeout may be short.
+		testsite.Must(t, until(func() (bool, error) { return stores[0].Save(t.Context(), rec, 0) == nil, nil }))
 		l.ids = append(l.ids, rec.ID)
 	}
 	return l
@@ -167,7 +168,8 @@ func (l *ledger) check(t testing.TB, stores ...session2.Store) {
 			rec, err := store.Load(t.Context(), id)
 			testsite.Must(t, err)
 			if got := slices.Sorted(slices.Values(entries(rec.Data))); !slices.Equal(got, want) {
-				t.Errorf("store %d, record %v: got %d entries, want the %d that were acknowledged", i, id, len(got), len(want))
+				t.Errorf("store %d, record %v: got %d entries, want the %d that were acknowledged",
+					i, id, len(got), len(want))
 			}
 		}
 	}

@@ -107,7 +107,8 @@ func waitForLocks(t *testing.T, sys sqlSystem, db *sql.DB, table string, want in
 	t.Helper()
 	query := map[string]string{
 		"postgres": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1",
-		"mysql":    "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE ?",
+		"mysql": "SELECT count(*) FROM information_schema.innodb_trx" +
+			" WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE ?",
 	}[sys.name]
 	// InnoDB shows news only to those who have not asked for a tenth of a second.
 	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(120 * time.Millisecond) {

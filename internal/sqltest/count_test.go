@@ -216,7 +216,9 @@ func TestSQLCalledOffUnderWay(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		answers := map[string]error{
 			"success": nil, "context's": context.Canceled, "connection's": driver.ErrBadConn, "none": errHeld,
-			"unclear": map[string]error{"postgres": &pq.Error{Code: "XX000"}, "mysql": &mysql.MySQLError{Number: 1105}}[sys.name],
+			"unclear": map[string]error{
+				"postgres": &pq.Error{Code: "XX000"}, "mysql": &mysql.MySQLError{Number: 1105},
+			}[sys.name],
 		}
 		for name, answer := range answers {
 			for what, del := range deletions {
@@ -240,10 +242,12 @@ func TestSQLCalledOffUnderWay(t *testing.T) {
 					t.Errorf("%s, %s: got %v, want %v", what, name, err, context.Canceled)
 				}
 				if !errors.Is(err, session2.ErrUncertain) || n+left() > rows {
-					t.Errorf("%s, %s: got %d, %v, and %d of %d are left; want %v", what, name, n, err, left(), rows, session2.ErrUncertain)
+					t.Errorf("%s, %s: got %d, %v, and %d of %d are left; want %v",
+						what, name, n, err, left(), rows, session2.ErrUncertain)
 				}
 				if answer == nil && n+left() != rows {
-					t.Errorf("%s: got %d, and %d of %d are left, although the server said how many", what, n, left(), rows)
+					t.Errorf("%s: got %d, and %d of %d are left, although the server said how many",
+						what, n, left(), rows)
 				}
 			}
 		}
@@ -275,7 +279,8 @@ func TestSQLCalledOffBefore(t *testing.T) {
 					ctx = progress.With(ctx, func(int) { end() })
 				}
 				n, err := del(ctx, store)
-				if !errors.Is(err, context.Canceled) || errors.Is(err, session2.ErrUncertain) || n == 0 || n+left() != rows {
+				if !errors.Is(err, context.Canceled) || errors.Is(err, session2.ErrUncertain) ||
+					n == 0 || n+left() != rows {
 					t.Errorf("%s, sent %v: got %d, %v, and %d of %d are left; want their number and %v",
 						what, sent, n, err, left(), rows, context.Canceled)
 				}
@@ -301,8 +306,10 @@ func TestSQLUncertainThenRefused(t *testing.T) {
 				return nil
 			}, once("DELETE", driver.ErrBadConn))
 			n, err := del(t.Context(), store)
-			if n != 0 || left() == rows || !errors.Is(err, session2.ErrUncertain) || !strings.Contains(err.Error(), "more may have been deleted") {
-				t.Errorf("%s: got %d, %v, and %d of %d are left; want %v", what, n, err, left(), rows, session2.ErrUncertain)
+			if n != 0 || left() == rows || !errors.Is(err, session2.ErrUncertain) ||
+				!strings.Contains(err.Error(), "more may have been deleted") {
+				t.Errorf("%s: got %d, %v, and %d of %d are left; want %v",
+					what, n, err, left(), rows, session2.ErrUncertain)
 			}
 		}
 	})
@@ -343,7 +350,8 @@ func TestSQLCalledOffOnTheWire(t *testing.T) {
 			var left int
 			testsite.Must(t, db.QueryRow("SELECT count(*) FROM "+table).Scan(&left))
 			if what != "Touch" && n+left >= rows {
-				t.Errorf("%s: got %d, and %d of %d are left: the server had done what it was asked", what, n, left, rows)
+				t.Errorf("%s: got %d, and %d of %d are left: the server had done what it was asked",
+					what, n, left, rows)
 			}
 		}
 	})
@@ -414,9 +422,15 @@ func TestSQLDeleteUserBesideLogins(t *testing.T) {
 func TestSQLPages(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, db, table := sys.filled(t, dsn, sqlRows{from: 1, to: 1300, user: "alice"})
-		query := fmt.Sprintf("UPDATE %s SET data = %s WHERE %s", table, map[string]string{
-			"postgres": "decode(repeat('61', 300000), 'hex')", "mysql": "repeat('a', 300000)"}[sys.name],
-			map[string]string{"postgres": `id > '\x40' AND id < '\x44'`, "mysql": "id > x'40' AND id < x'44'"}[sys.name])
+		data := map[string]string{
+			"postgres": "decode(repeat('61', 300000), 'hex')",
+			"mysql":    "repeat('a', 300000)",
+		}[sys.name]
+		some := map[string]string{
+			"postgres": `id > '\x40' AND id < '\x44'`,
+			"mysql":    "id > x'40' AND id < x'44'",
+		}[sys.name]
+		query := fmt.Sprintf("UPDATE %s SET data = %s WHERE %s", table, data, some)
 		_, err := db.Exec(query)
 		testsite.Must(t, err)
 		var sizes int

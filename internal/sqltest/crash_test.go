@@ -137,7 +137,8 @@ func (sum *tally) check(t *testing.T, n int, done []int) {
 		}
 	}
 	if want := crashTotal + landed; n != want || len(done) != want || len(sum.Acknowledged) != crashTotal {
-		t.Errorf("%d counted, %d there; want %d acknowledged and %d that were uncertain", n, len(done), crashTotal, landed)
+		t.Errorf("%d counted, %d there; want %d acknowledged and %d that were uncertain",
+			n, len(done), crashTotal, landed)
 	}
 	if len(sum.Uncertain) > crashTotal {
 		t.Errorf("%d requests were uncertain, the last by %q", len(sum.Uncertain), sum.Causes[len(sum.Causes)-1])

@@ -105,7 +105,9 @@ func TestSQLRoundTrips(t *testing.T) {
 			{"create", "map[exec:1]", func() error { return store.Save(ctx, rec, 0) }},
 			{"load", "map[query:1]", func() error { _, err := store.Load(ctx, rec.ID); return err }},
 			{"has", "map[query:1]", func() error { _, err := store.Has(ctx, rec.ID); return err }},
-			{"touch", "map[exec:1]", func() error { return store.Touch(ctx, rec.ID, rec.Accessed.Add(1e9), rec.Expires) }},
+			{"touch", "map[exec:1]", func() error {
+				return store.Touch(ctx, rec.ID, rec.Accessed.Add(1e9), rec.Expires)
+			}},
 			{"replace", "map[exec:1]", func() error { return store.Save(ctx, next, rec.Version) }},
 			{"delete", "map[exec:1]", func() error { return store.Delete(ctx, rec.ID) }},
 		}
@@ -135,7 +137,11 @@ func once(word string, err error) func(string) error {
 }
 
 // lostAnswers are the errors that drivers answer after a statement went out.
-var lostAnswers = map[string]error{"ErrBadConn": driver.ErrBadConn, "EOF": io.ErrUnexpectedEOF, "network": &net.OpError{Op: "read", Err: io.EOF}}
+var lostAnswers = map[string]error{
+	"ErrBadConn": driver.ErrBadConn,
+	"EOF":        io.ErrUnexpectedEOF,
+	"network":    &net.OpError{Op: "read", Err: io.EOF},
+}
 
 func TestSQLLostAnswer(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
@@ -298,7 +304,8 @@ func TestSQLTimeout(t *testing.T) {
 		testsite.Must(t, err)
 		defer conn.Close()
 		_, err = store.Load(t.Context(), session2.ID{})
-		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 1 connections of the pool are in use") {
+		if !errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "all 1 connections of the pool are in use") {
 			t.Errorf("got %v, want %v and why", err, context.DeadlineExceeded)
 		}
 	})

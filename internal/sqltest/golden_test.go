@@ -286,7 +286,8 @@ func TestGoldenSweep(t *testing.T) {
 			return ids
 		}
 		slices.Sort(want)
-		if got := ids(testsite.RecordsOf(t, g.store.(session2.IterStore))); !slices.Equal(slices.Sorted(slices.Values(got)), want) {
+		got := ids(testsite.RecordsOf(t, g.store.(session2.IterStore)))
+		if !slices.Equal(slices.Sorted(slices.Values(got)), want) {
 			t.Errorf("Iter: got %q, want %q", got, want)
 		}
 		keep, err := session2.ParseID(alice[0])
@@ -299,7 +300,8 @@ func TestGoldenSweep(t *testing.T) {
 			{"DeleteOld, the expired one", func() (int, error) { return old.DeleteOld(ctx, 2*goldenCentury) }, 1},
 			{"DeleteUser but one", func() (int, error) { return user.DeleteUser(ctx, "alice", keep) }, len(alice) - 1},
 			{"DeleteUser", func() (int, error) { return user.DeleteUser(ctx, "alice") }, 1},
-			{"DeleteOld, all", func() (int, error) { return old.DeleteOld(ctx, time.Hour) }, len(want) - 1 - len(alice)},
+			{"DeleteOld, all", func() (int, error) { return old.DeleteOld(ctx, time.Hour) },
+				len(want) - 1 - len(alice)},
 		} {
 			if n, err := step.do(); n != step.want || err != nil {
 				t.Errorf("%s: got %d, %v, want %d", step.what, n, err, step.want)

@@ -124,7 +124,10 @@ func TestOpenSQLHungServer(t *testing.T) {
 		store := sys.opened(t, proxied, "&conns=1&timeout=300ms&table="+table)
 		recovers(t, store, rec) // it has its connection
 		p.Hang(true)
-		bounded(t, "load", context.DeadlineExceeded, func() error { _, err := store.Load(t.Context(), rec.ID); return err })
+		bounded(t, "load", context.DeadlineExceeded, func() error {
+			_, err := store.Load(t.Context(), rec.ID)
+			return err
+		})
 		if err := store.Setup(t.Context()); err == nil {
 			t.Error("set up: got no error, and the server hangs")
 		}
@@ -151,7 +154,8 @@ func TestSQLHeldRow(t *testing.T) {
 		save := func(s sqlStore) error { return s.Save(t.Context(), next, rec.Version) }
 		bounded(t, "save", context.DeadlineExceeded, func() error {
 			err := save(hasty)
-			if !strings.Contains(err.Error(), "no answer from the database") && !strings.Contains(err.Error(), "statement") {
+			text := err.Error()
+			if !strings.Contains(text, "no answer from the database") && !strings.Contains(text, "statement") {
 				t.Errorf("got %v, want it to say who did not answer, or what the server said", err)
 			}
 			return err
@@ -210,7 +214,8 @@ func BenchmarkSQLBounded(b *testing.B) {
 func bareLoad(b *testing.B, db *sql.DB, sys sqlSystem, table string) func(session2.ID) {
 	b.Helper()
 	arg := map[string]string{"postgres": "$1", "mysql": "?"}[sys.name]
-	stmt, err := db.Prepare("SELECT version, username, created, accessed, expires, data FROM " + table + " WHERE id = " + arg)
+	stmt, err := db.Prepare("SELECT version, username, created, accessed, expires, data" +
+		" FROM " + table + " WHERE id = " + arg)
 	testsite.Must(b, err)
 	b.Cleanup(func() { stmt.Close() })
 	return func(id session2.ID) {
@@ -218,7 +223,8 @@ func bareLoad(b *testing.B, db *sql.DB, sys sqlSystem, table string) func(sessio
 		var user, data []byte
 		ctx, cancel := context.WithTimeout(b.Context(), 5*time.Second)
 		defer cancel()
-		if err := stmt.QueryRowContext(ctx, id[:]).Scan(&version, &user, &created, &accessed, &expires, &data); err != nil {
+		row := stmt.QueryRowContext(ctx, id[:])
+		if err := row.Scan(&version, &user, &created, &accessed, &expires, &data); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -64,7 +64,8 @@ func TestOpenMySQLDriverIsQuiet(t *testing.T) {
 	testsite.Must(t, store.Delete(t.Context(), sqlRecord(1).ID))
 	<-dropped
 	text := book.String()
-	if !strings.Contains(text, "DEBUG") || !strings.Contains(text, "MySQL driver") || strings.Contains(text, "session2:session2") {
+	if !strings.Contains(text, "DEBUG") || !strings.Contains(text, "MySQL driver") ||
+		strings.Contains(text, "session2:session2") {
 		t.Errorf("got the log %q, want what the driver said, at debug level", text)
 	}
 }
@@ -121,7 +122,8 @@ func TestOpenMySQLGivesUpInTheServer(t *testing.T) {
 	bounded(t, "delete", context.DeadlineExceeded, func() error { return store.Delete(t.Context(), rec.ID) })
 	testsite.Must(t, until(func() (bool, error) {
 		var n int
-		err := db.QueryRow("SELECT count(*) FROM information_schema.processlist WHERE info LIKE ?", "DELETE FROM `"+table+"%").Scan(&n)
+		const query = "SELECT count(*) FROM information_schema.processlist WHERE info LIKE ?"
+		err := db.QueryRow(query, "DELETE FROM `"+table+"%").Scan(&n)
 		return n == 0, err
 	}))
 }
@@ -130,7 +132,10 @@ func TestOpenMySQLGivesUpInTheServer(t *testing.T) {
 func TestOpenSQLSettings(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		bad := map[string]string{"postgres": "set.default_transaction_read_only=on", "mysql": "set.sql_mode=%27%5C"}
-		good := map[string]string{"postgres": "set.timezone=Asia/Tokyo&set.synchronous_commit=on", "mysql": "set.sql_mode=ANSI&set.innodb_lock_wait_timeout=3"}
+		good := map[string]string{
+			"postgres": "set.timezone=Asia/Tokyo&set.synchronous_commit=on",
+			"mysql":    "set.sql_mode=ANSI&set.innodb_lock_wait_timeout=3",
+		}
 		for set, want := range map[string]bool{bad[sys.name]: false, good[sys.name]: true} {
 			u := sqlURL(t, sys.name, dsn)
 			u.RawQuery += "&" + set + "&table=" + sqlTable(t.TempDir())

@@ -169,7 +169,8 @@ func TestSQLFailover(t *testing.T) {
 				},
 				"touch": func() error {
 					later := rec.Accessed.Add(time.Second)
-					return errors.Join(store.Save(t.Context(), rec, 0), store.Touch(t.Context(), rec.ID, later, rec.Expires))
+					err := store.Save(t.Context(), rec, 0)
+					return errors.Join(err, store.Touch(t.Context(), rec.ID, later, rec.Expires))
 				},
 				"delete old":  func() error { _, err := store.DeleteOld(t.Context(), 0); return err },
 				"delete user": func() error { _, err := store.DeleteUser(t.Context(), "alice"); return err },
@@ -194,8 +195,14 @@ func TestSQLReadOnlyServer(t *testing.T) {
 		"mysql": {{"SET GLOBAL read_only = 1"}, {"SET GLOBAL read_only = 0"}},
 	}
 	grants := map[string][]string{
-		"postgres": {`CREATE ROLE {u} LOGIN PASSWORD 'pw'`, `GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}`},
-		"mysql":    {`CREATE USER {u}@'%' IDENTIFIED BY 'pw'`, `GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}@'%'`},
+		"postgres": {
+			`CREATE ROLE {u} LOGIN PASSWORD 'pw'`,
+			`GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}`,
+		},
+		"mysql": {
+			`CREATE USER {u}@'%' IDENTIFIED BY 'pw'`,
+			`GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}@'%'`,
+		},
 	}
 	for _, sys := range sqlSystems {
 		t.Run(sys.name, func(t *testing.T) {
@@ -298,9 +305,11 @@ var sqlAnswers = map[string][]struct {
 		{&mysql.MySQLError{Number: 8004}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1153}, session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1118}, session2.ErrTooLarge},
-		{&mysql.MySQLError{Number: 1105, Message: "grpc: trying to send message larger than max"}, session2.ErrTooLarge},
+		{&mysql.MySQLError{Number: 1105, Message: "grpc: trying to send message larger than max"},
+			session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1105, Message: "Maximum writeset size exceeded"}, session2.ErrTooLarge},
-		{&mysql.MySQLError{Number: 1180, Message: `Got error 90 "Message too long" during COMMIT`}, session2.ErrTooLarge},
+		{&mysql.MySQLError{Number: 1180, Message: `Got error 90 "Message too long" during COMMIT`},
+			session2.ErrTooLarge},
 		{&mysql.MySQLError{Number: 1205}, nil},
 		{&mysql.MySQLError{Number: 1020}, nil},
 		{&mysql.MySQLError{Number: 8028}, nil},

@@ -37,7 +37,8 @@ var sqlSettings = []sqlSetting{{
 }, {
 	name: "PG_BEHIND", ahead: -time.Hour, noPrepare: true,
 	encoding: "LATIN1",
-	client:   "timezone=Asia%2FTokyo&default_transaction_isolation=serializable&standard_conforming_strings=off&backslash_quote=on",
+	client: "timezone=Asia%2FTokyo&default_transaction_isolation=serializable" +
+		"&standard_conforming_strings=off&backslash_quote=on",
 	shows: []string{
 		"SELECT current_setting('server_encoding') = 'LATIN1'",
 		"SELECT current_setting('transaction_isolation') = 'serializable'",
@@ -54,7 +55,10 @@ var sqlSettings = []sqlSetting{{
 	},
 }, {
 	name: "MY_BEHIND", system: 1, ahead: -time.Hour, noPrepare: true,
-	conf:   []string{"character-set-server = utf8mb4", "collation-server = utf8mb4_general_ci", "default-time-zone = '-11:00'"},
+	conf: []string{
+		"character-set-server = utf8mb4", "collation-server = utf8mb4_general_ci",
+		"default-time-zone = '-11:00'",
+	},
 	client: "interpolateParams=true&charset=latin1&sql_mode=%27STRICT_ALL_TABLES%27",
 	shows: []string{
 		"SELECT @@character_set_client = 'latin1'",
@@ -63,8 +67,9 @@ var sqlSettings = []sqlSetting{{
 	},
 }, {
 	name: "MY_LAX", system: 1, noPrepare: true,
-	conf:   []string{"innodb-strict-mode = OFF"},
-	client: "interpolateParams=true&parseTime=true&loc=Local&time_zone=%27%2B09%3A00%27&sql_mode=%27NO_BACKSLASH_ESCAPES%27&tx_isolation=%27SERIALIZABLE%27&timestamp=1000000000",
+	conf: []string{"innodb-strict-mode = OFF"},
+	client: "interpolateParams=true&parseTime=true&loc=Local&time_zone=%27%2B09%3A00%27" +
+		"&sql_mode=%27NO_BACKSLASH_ESCAPES%27&tx_isolation=%27SERIALIZABLE%27&timestamp=1000000000",
 	shows: []string{
 		"SELECT @@sql_mode = 'NO_BACKSLASH_ESCAPES'",
 		"SELECT @@tx_isolation = 'SERIALIZABLE'",
@@ -81,7 +86,8 @@ func TestSQLSettings(t *testing.T) {
 			dsn := withSettings(testdb.Inherited(t, set.name, func() string { return set.server(t) }), set.client)
 			set.inForce(t, dsn)
 			storetest.Run(t, func(t testing.TB, dir string) session2.Store {
-				store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: sqlTable(dir), NoPrepare: set.noPrepare})
+				opts := session2.SQLOptions{Table: sqlTable(dir), NoPrepare: set.noPrepare}
+				store := sys.store(t, openSQL(t, sys.driver, dsn), opts)
 				testsite.Must(t, store.Setup(t.Context()))
 				return store
 			}, nil)

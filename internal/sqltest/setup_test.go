@@ -41,7 +41,8 @@ func TestSQLBeforeSetup(t *testing.T) {
 		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{})
 		_, loadErr := store.Load(t.Context(), session2.ID{})
 		for _, err := range []error{loadErr, store.Save(t.Context(), sqlRecord(1), 0)} {
-			if !errors.Is(err, session2.ErrNotSetUp) || !strings.Contains(err.Error(), "the table does not exist, call Setup first") {
+			if !errors.Is(err, session2.ErrNotSetUp) ||
+				!strings.Contains(err.Error(), "the table does not exist, call Setup first") {
 				t.Errorf("got %v, want it to say that Setup is missing", err)
 			}
 		}
@@ -142,12 +143,14 @@ func TestPostgresTouchIsHeapOnly(t *testing.T) {
 	}
 	for i := range 1000 {
 		rec := sqlRecord(byte(i%50 + 1))
-		testsite.Must(t, store.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Duration(i)*time.Hour), rec.Expires.Add(time.Duration(i)*time.Hour)))
+		later := time.Duration(i) * time.Hour
+		testsite.Must(t, store.Touch(t.Context(), rec.ID, rec.Accessed.Add(later), rec.Expires.Add(later)))
 	}
 	var all, hot int
 	_, err := db.Exec(`SELECT pg_stat_force_next_flush()`)
 	testsite.Must(t, err)
-	testsite.Must(t, db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot))
+	row := db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table)
+	testsite.Must(t, row.Scan(&all, &hot))
 	if all != 1000 || hot*10 < all*9 {
 		t.Errorf("got %d heap-only of %d updates, want 9 in 10 of 1000", hot, all)
 	}
@@ -157,8 +160,12 @@ func TestPostgresTouchIsHeapOnly(t *testing.T) {
 func TestSQLTableNames(t *testing.T) {
 	db := unconnected(t)
 	for _, sys := range sqlSystems {
-		for _, name := range []string{"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", "a_meta", "s.a_idx", strings.Repeat("a", 41)} {
-			if _, err := sys.open(db, &session2.SQLOptions{Table: name}); err == nil || !strings.Contains(err.Error(), "name") {
+		for _, name := range []string{
+			"a b", `a"b`, "a`b", "1a", "a.b.c", ".", "a.", "ä", "a;b", "a_meta", "s.a_idx",
+			strings.Repeat("a", 41),
+		} {
+			_, err := sys.open(db, &session2.SQLOptions{Table: name})
+			if err == nil || !strings.Contains(err.Error(), "name") {
 				t.Errorf("%s: table %q: got %v, want it refused", sys.name, name, err)
 			}
 		}
@@ -193,7 +200,8 @@ func TestSQLForeignTable(t *testing.T) {
 		store := sys.store(t, db, session2.SQLOptions{Table: table})
 		for range 2 {
 			err := store.Setup(t.Context())
-			if err == nil || strings.Count(err.Error(), "not one of this store's") != 1 || !errors.Is(err, fs.ErrPermission) {
+			if err == nil || strings.Count(err.Error(), "not one of this store's") != 1 ||
+				!errors.Is(err, fs.ErrPermission) {
 				t.Errorf("got %v, want it to say once whose table it is not, and to match %v", err, fs.ErrPermission)
 			}
 		}

@@ -80,7 +80,8 @@ func (sys sqlSystem) fill(t testing.TB, db *sql.DB, table string, rows sqlRows) 
 	if rows.filedExpires == "" {
 		rows.filedExpires = rows.expires
 	}
-	query := strings.NewReplacer("{t}", table, "{user}", rows.user, "{from}", strconv.Itoa(rows.from), "{to}", strconv.Itoa(rows.to), "{data}", strconv.Itoa(rows.data),
+	query := strings.NewReplacer("{t}", table, "{user}", rows.user, "{data}", strconv.Itoa(rows.data),
+		"{from}", strconv.Itoa(rows.from), "{to}", strconv.Itoa(rows.to),
 		"{accessed}", rows.accessed, "{expires}", rows.expires,
 		"{filedAccessed}", rows.filedAccessed, "{filedExpires}", rows.filedExpires).Replace(sqlFillers[sys.name])
 	_, err := db.Exec(strings.ReplaceAll(query, "{now}", strconv.FormatInt(time.Now().UnixMicro(), 10)))
@@ -114,13 +115,15 @@ func (sys sqlSystem) filled(t testing.TB, dsn string, rows ...sqlRows) (store sq
 // counters returns what this connection read and wrote in the table.
 func (sys sqlSystem) counters(t testing.TB, db *sql.DB, table string) map[string]int {
 	t.Helper()
-	query := `SHOW SESSION STATUS WHERE Variable_name IN ('Handler_read_key', 'Handler_read_next', 'Handler_read_rnd_next',
+	query := `SHOW SESSION STATUS WHERE Variable_name IN (
+'Handler_read_key', 'Handler_read_next', 'Handler_read_rnd_next',
 'Handler_icp_attempts', 'Handler_delete', 'Handler_update')`
 	if sys.name == "postgres" {
 		_, err := db.Exec(`SELECT pg_stat_force_next_flush()`)
 		testsite.Must(t, err)
-		query = fmt.Sprintf(`SELECT k, v FROM pg_stat_user_tables, LATERAL (VALUES ('seq_scan', seq_scan), ('fetch', idx_tup_fetch),
-('delete', n_tup_del), ('update', n_tup_upd)) x (k, v) WHERE relname = '%[1]s'
+		query = fmt.Sprintf(`SELECT k, v FROM pg_stat_user_tables, LATERAL (VALUES
+('seq_scan', seq_scan), ('fetch', idx_tup_fetch), ('delete', n_tup_del), ('update', n_tup_upd)) x (k, v)
+WHERE relname = '%[1]s'
 UNION ALL SELECT 'read', sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = '%[1]s'`, table)
 	}
 	rows, err := db.Query(query)
@@ -224,7 +227,8 @@ func TestSQLSweepsAtOnce(t *testing.T) {
 			t.Errorf("got %d deleted, want %d", deleted, old)
 		}
 		var left, filed int
-		testsite.Must(t, db.QueryRow("SELECT count(*), sum(CASE WHEN by_expires = expires THEN 1 ELSE 0 END) FROM "+table).Scan(&left, &filed))
+		const query = "SELECT count(*), sum(CASE WHEN by_expires = expires THEN 1 ELSE 0 END) FROM "
+		testsite.Must(t, db.QueryRow(query+table).Scan(&left, &filed))
 		if left != early || filed != early {
 			t.Errorf("got %d rows left, %d of them filed right, want %d", left, filed, early)
 		}
@@ -300,7 +304,8 @@ func TestSQLSweepSparesWhatMoved(t *testing.T) {
 			}
 			later := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
 			testsite.Must(t, other.Touch(t.Context(), touched, later, later))
-			testsite.Must(t, other.Save(t.Context(), session2.Record{ID: saved, Version: 7, Created: later, Accessed: later, Expires: later}, 1))
+			rec := session2.Record{ID: saved, Version: 7, Created: later, Accessed: later, Expires: later}
+			testsite.Must(t, other.Save(t.Context(), rec, 1))
 			tx, err = db.Begin()
 			testsite.Must(t, err)
 			_, err = tx.Exec("SELECT id FROM " + table + " WHERE " + sys.hasID(locked) + " FOR UPDATE")
@@ -338,7 +343,8 @@ func TestSQLSweepWithoutSkipLocked(t *testing.T) {
 	unknown := map[string]error{"postgres": &pq.Error{Code: "42601"}, "mysql": &mysql.MySQLError{Number: 1064}}
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		_, db, table := sys.filled(t, dsn,
-			sqlRows{from: 1, to: 250, expires: "{now}-i"}, sqlRows{from: 251, to: 400, filedAccessed: "{now}-7200000000"})
+			sqlRows{from: 1, to: 250, expires: "{now}-i"},
+			sqlRows{from: 251, to: 400, filedAccessed: "{now}-7200000000"})
 		tapped, tap := tap(t, sys.driver, dsn)
 		store := sys.store(t, tapped, session2.SQLOptions{Table: table})
 		asked := 0
@@ -411,8 +417,9 @@ func TestSQLRefiling(t *testing.T) {
 			return n
 		}
 		pass := func(d time.Duration) { // all that is stored becomes older
-			_, err := db.Exec(strings.NewReplacer("{t}", table, "{d}", fmt.Sprint(d.Microseconds())).Replace(
-				"UPDATE {t} SET accessed = accessed-{d}, expires = expires-{d}, by_accessed = by_accessed-{d}, by_expires = by_expires-{d}"))
+			older := strings.NewReplacer("{t}", table, "{d}", fmt.Sprint(d.Microseconds()))
+			_, err := db.Exec(older.Replace("UPDATE {t} SET accessed = accessed-{d}, expires = expires-{d}," +
+				" by_accessed = by_accessed-{d}, by_expires = by_expires-{d}"))
 			testsite.Must(t, err)
 		}
 		for i := range sessions { // begun at different times
@@ -424,7 +431,8 @@ func TestSQLRefiling(t *testing.T) {
 		refiled := 0
 		for range minutes {
 			now := time.Now()
-			_, err := db.Exec(fmt.Sprintf("UPDATE %s SET accessed = %d, expires = %d", table, now.UnixMicro(), now.Add(idle*time.Minute).UnixMicro()))
+			_, err := db.Exec(fmt.Sprintf("UPDATE %s SET accessed = %d, expires = %d",
+				table, now.UnixMicro(), now.Add(idle*time.Minute).UnixMicro()))
 			testsite.Must(t, err)
 			before := sys.filedAt(t, db, table)
 			if n := sweep(); n != 0 {
@@ -498,7 +506,8 @@ func TestPostgresUpdatesAreHeapOnly(t *testing.T) {
 	testsite.Must(t, updater.Close())
 	var all, hot int
 	err := until(func() (bool, error) { // connections report as they end
-		err := db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table).Scan(&all, &hot)
+		row := db.QueryRow(`SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1`, table)
+		err := row.Scan(&all, &hot)
 		return all >= n*2/goroutines*goroutines, err
 	})
 	testsite.Must(t, err)

@@ -131,7 +131,9 @@ func TestPostgresCountsStatements(t *testing.T) {
 	for _, c := range sqlCalls(t.Context(), store) {
 		testsite.Must(t, c.make())
 		var n int
-		testsite.Must(t, db.QueryRow("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query NOT LIKE '%pg_stat_statements%'").Scan(&n))
+		row := db.QueryRow("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements" +
+			" WHERE query NOT LIKE '%pg_stat_statements%'")
+		testsite.Must(t, row.Scan(&n))
 		if n != 1 {
 			t.Errorf("%s: got %d statements, want 1", c.name, n)
 		}
@@ -152,7 +154,9 @@ func TestMySQLCountsStatements(t *testing.T) {
 		before := mysqlStatus(t, db)
 		testsite.Must(t, c.make())
 		after := mysqlStatus(t, db)
-		for name, want := range map[string]int{"Com_stmt_execute": 1, "Com_stmt_prepare": 0, "Com_begin": 0, "Com_commit": 0} {
+		for name, want := range map[string]int{
+			"Com_stmt_execute": 1, "Com_stmt_prepare": 0, "Com_begin": 0, "Com_commit": 0,
+		} {
 			if got := after[name] - before[name]; got != want {
 				t.Errorf("%s: got %d %s, want %d", c.name, got, name, want)
 			}
@@ -166,7 +170,8 @@ func TestMySQLCountsStatements(t *testing.T) {
 // mysqlStatus returns the server's counters.
 func mysqlStatus(t *testing.T, db *sql.DB) map[string]int {
 	t.Helper()
-	rows, err := db.Query("SHOW GLOBAL STATUS WHERE Variable_name IN ('Com_stmt_execute', 'Com_stmt_prepare', 'Com_begin', 'Com_commit', 'Questions')")
+	rows, err := db.Query("SHOW GLOBAL STATUS WHERE Variable_name IN" +
+		" ('Com_stmt_execute', 'Com_stmt_prepare', 'Com_begin', 'Com_commit', 'Questions')")
 	testsite.Must(t, err)
 	defer rows.Close()
 	status := make(map[string]int)

@@ -31,7 +31,8 @@ func prepareMySQL(s *Server) error {
 	if err := s.write("init.sql", mysqlInit(s)); err != nil {
 		return err
 	}
-	return s.tool(install, "--defaults-file="+s.path("my.cnf"), "--auth-root-authentication-method=normal", "--skip-test-db")
+	return s.tool(install, "--defaults-file="+s.path("my.cnf"),
+		"--auth-root-authentication-method=normal", "--skip-test-db")
 }
 
 func mysqlConf(s *Server) string {

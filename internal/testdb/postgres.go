@@ -10,7 +10,10 @@ import (
 )
 
 // postgresPlaces are where distributions keep the programs, out of the PATH.
-var postgresPlaces = []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/pgsql/bin"}
+var postgresPlaces = []string{
+	"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin",
+	"/opt/homebrew/opt/postgresql*/bin", "/usr/local/pgsql/bin",
+}
 
 func newPostgres(conf []string) *Server {
 	return &Server{conf: conf, kind: kind{

@@ -343,7 +343,9 @@ func (st *Site) UserOf(b *Browser) (user string) {
 
 // During serves a request of b that does first, and lets the test do something
 // else before it does second and commits.
-func (st *Site) During(b *Browser, first func(s *session2.Session), meanwhile func(), second func(s *session2.Session)) (*http.Response, error) {
+func (st *Site) During(
+	b *Browser, first func(s *session2.Session), meanwhile func(), second func(s *session2.Session),
+) (*http.Response, error) {
 	st.T.Helper()
 	var err error
 	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {

@@ -138,7 +138,8 @@ func recoverer(h http.Handler) http.Handler {
 func echoApp(wrap ...echo.MiddlewareFunc) http.Handler {
 	e := echo.New()
 	e.Logger.SetOutput(io.Discard)
-	e.Use(echomiddleware.Gzip(), echomiddleware.RecoverWithConfig(echomiddleware.RecoverConfig{DisablePrintStack: true}))
+	e.Use(echomiddleware.Gzip())
+	e.Use(echomiddleware.RecoverWithConfig(echomiddleware.RecoverConfig{DisablePrintStack: true}))
 	e.Use(wrap...)
 	for path, h := range routes {
 		e.Any(path, func(c echo.Context) error {
