@@ -7,7 +7,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
 )
 
@@ -117,19 +116,6 @@ func BoltUserKey(user string, id ID) []byte { return append(boltUser(user), id[:
 
 // BoltTimeKey returns the key under which an index by time has a record.
 func BoltTimeKey(µs int64, id ID) []byte { return boltTimeKey(µs, id) }
-
-// OpenFileStoreFS is OpenFileStore on a file system of the test's.
-func OpenFileStoreFS(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error) {
-	var o FileOptions
-	if opts != nil {
-		o = *opts
-	}
-	f, err := filestore.Open(fs, dir, filestore.Options(o))
-	if err != nil {
-		return nil, err
-	}
-	return &FileStore{adapter{f, Capabilities{ThreadSafe: true, MultiprocessSafe: true, Durable: !o.NoSync}}, f}, nil
-}
 
 // OpenGobStoreOn opens a store on another file system, and with another limit
 // of what may be dead in the file.

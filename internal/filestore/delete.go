@@ -12,10 +12,10 @@ import (
 	"github.com/session2/session2/internal/tally"
 )
 
-// Delete removes the record, be it one that cannot be read.
+// Delete removes the record, also one that cannot be read.
 func (s *Store) Delete(ctx context.Context, id [16]byte) error {
 	return s.locked(ctx, id, func() error {
-		old, _, _ := s.read(id) // whatever cannot be read is removed all the same
+		old, _, _ := s.read(id) // for the user, if it can be read
 		if err := s.remove(id); err != nil {
 			return err
 		}

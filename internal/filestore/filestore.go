@@ -80,7 +80,7 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-const idSize = 16
+const idSize = len([16]byte{})
 
 // Store is a store in a directory.
 type Store struct {
@@ -98,7 +98,7 @@ type Store struct {
 
 var _ record.Store = (*Store)(nil)
 
-// Options are those of session2.FileOptions.
+// Options are the fields of session2.FileOptions, and mean the same.
 type Options struct {
 	NoSync      bool
 	SharedGroup bool

@@ -17,7 +17,9 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// Save replaces the record if its version still is prev, or creates it.
+// Save replaces the record if its version still is prev, or creates it for a zero
+// prev. What it does stands below in the order in which it is done; only the look at
+// what is stored is in load.go.
 func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
 	return s.locked(ctx, r.ID, func() error {
 		old, found, err := s.lookup(r.ID)

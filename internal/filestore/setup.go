@@ -11,8 +11,8 @@ import (
 )
 
 // Setup makes the store's directories, as Open has done already, and checks those
-// that are there. It rebuilds an index that has vanished, which else the next call
-// that needs it does.
+// that are there. It rebuilds an index that has vanished; otherwise the next call
+// that needs the index does.
 func (s *Store) Setup(ctx context.Context) error {
 	if err := s.setup(ctx); err != nil {
 		return err
