@@ -47,10 +47,11 @@ func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
 func (s *Store) lookup(id [16]byte) (r record.Record, found bool, err error) {
 	r, found, err = s.read(id)
 	if errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
-		if err := s.fs.Rename(s.file(id), s.path("corrupt", hexID(id))); err != nil {
+		aside := s.path("corrupt", hexID(id))
+		if err := s.fs.Rename(s.file(id), aside); err != nil {
 			return record.Record{}, false, err
 		}
-		s.logger.Error("session2: file store: a damaged record is set aside", "path", s.path("corrupt", hexID(id)), "err", err)
+		s.logger.Error("session2: file store: a damaged record is set aside", "path", aside, "err", err)
 	}
 	return r, found, err
 }
