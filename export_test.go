@@ -117,11 +117,6 @@ func BoltUserKey(user string, id ID) []byte { return append(boltUser(user), id[:
 // BoltTimeKey returns the key under which an index by time has a record.
 func BoltTimeKey(µs int64, id ID) []byte { return boltTimeKey(µs, id) }
 
-// OpenFileStoreFS is OpenFileStore on a file system of the test's.
-func OpenFileStoreFS(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, error) {
-	return openFileStore(fs, dir, opts)
-}
-
 // OpenGobStoreOn opens a store on another file system, and with another limit
 // of what may be dead in the file.
 func OpenGobStoreOn(fsy fsys.FS, path string, opts *GobOptions, slack int64) (*GobStore, error) {

@@ -1,22 +1,18 @@
 package session2_test
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
-	"math"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/fsys"
-	"github.com/session2/session2/internal/testsite"
 )
 
 // faultFS is a file system on which all operations fail after the first n, and
@@ -154,8 +150,7 @@ func (f *faultFile) Close() error {
 func TestStoresCloseWhatTheyDoNotOpen(t *testing.T) {
 	type openFS = func(f fsys.FS, path string) (houseStore, error)
 	for name, open := range map[string]openFS{
-		"file": func(f fsys.FS, path string) (houseStore, error) { return session2.OpenFileStoreFS(f, path, nil) },
-		"gob":  func(f fsys.FS, path string) (houseStore, error) { return session2.OpenGobStoreOn(f, path, nil, 0) },
+		"gob": func(f fsys.FS, path string) (houseStore, error) { return session2.OpenGobStoreOn(f, path, nil, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
@@ -173,53 +168,6 @@ func TestStoresCloseWhatTheyDoNotOpen(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// A refusal says that nothing was changed, at once; an error after a change is
-// none. All others leave it open.
-func TestFileStoreRefusesBeforeItChanges(t *testing.T) {
-	ada, bob := fileRecord(1, "ada"), fileRecord(1, "bob")
-	bob.Version = 2
-	calls := map[string]func(ctx context.Context, s *session2.FileStore) error{
-		"create":  func(ctx context.Context, s *session2.FileStore) error { return s.Save(ctx, fileRecord(2, "ada"), 0) },
-		"replace": func(ctx context.Context, s *session2.FileStore) error { return s.Save(ctx, bob, ada.Version) },
-		"again":   func(ctx context.Context, s *session2.FileStore) error { return s.Save(ctx, ada, 0) },
-		"delete":  func(ctx context.Context, s *session2.FileStore) error { return s.Delete(ctx, ada.ID) },
-		"delete user": func(ctx context.Context, s *session2.FileStore) error {
-			_, err := s.DeleteUser(ctx, "ada")
-			return err
-		},
-	}
-	for name, call := range calls {
-		for _, refusal := range []syscall.Errno{syscall.EACCES, syscall.EROFS} {
-			for n := 0; ; n++ {
-				f := &faultFS{FS: fsys.OS, n: math.MaxInt}
-				s, err := session2.OpenFileStoreFS(f, t.TempDir(), nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				mustSave(t, s, ada, 0)
-				f.failAfter(n, refusal)
-				err = call(t.Context(), s)
-				hit := f.hit()
-				f.failAfter(math.MaxInt, nil)
-				var got session2.Version
-				for rec := range s.Iter(t.Context()) {
-					got += rec.Version
-				}
-				synced := name == "again" && err != nil && strings.Contains(err.Error(), "sync")
-				if errors.Is(err, refusal) && (got != ada.Version || synced) {
-					t.Errorf("%s, %v after %d operations: a refusal, %v, but the change was made", name, refusal, n, err)
-				}
-				if n == 0 && !errors.Is(err, refusal) {
-					t.Errorf("%s, %v at once: got %v, want a refusal", name, refusal, err)
-				}
-				if !hit {
-					break
-				}
-			}
-		}
 	}
 }
 
@@ -272,7 +220,6 @@ func TestStoresOutliveAFullDisk(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	disk := fullFS{fsys.OS, full}
 	stores := map[string]func(path string) (houseStore, error){
-		"file": func(path string) (houseStore, error) { return session2.OpenFileStoreFS(disk, path, nil) },
 		"gob": func(path string) (houseStore, error) {
 			return session2.OpenGobStoreOn(disk, path, &session2.GobOptions{Logger: logger}, 1<<20)
 		},
@@ -333,97 +280,4 @@ func TestStoresOutliveAFullDisk(t *testing.T) {
 			}
 		})
 	}
-}
-
-// agedRecord is one that was used last so many hours ago, and has not expired.
-func agedRecord(n byte, hours int) session2.Record {
-	rec := fileRecord(n, "ada")
-	rec.Accessed = rec.Accessed.Add(-time.Duration(hours) * time.Hour)
-	return rec
-}
-
-// sweeps fails the test unless DeleteOld returns n and an error that is want, or
-// none.
-func sweeps(t *testing.T, when string, s *session2.FileStore, age time.Duration, n int, want error) {
-	t.Helper()
-	if got, err := s.DeleteOld(t.Context(), age); got != n || !errors.Is(err, want) {
-		t.Errorf("%s: DeleteOld returns %d, %v; want %d, %v", when, got, err, n, want)
-	}
-	if users, due, err := s.CheckIndexes(t.Context()); len(users)+len(due) > 0 || err != nil {
-		t.Errorf("%s: CheckIndexes: got %v, %v, %v, want none", when, users, due, err)
-	}
-}
-
-// On a full disk a sweep removes all that is old, though it cannot file the entries
-// of what lives on anew; and what lives on is swept in its time.
-func TestFileStoreSweepsAFullDisk(t *testing.T) {
-	full := new(atomic.Bool)
-	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, t.TempDir(), nil)
-	testsite.Must(t, err)
-	mustSave(t, s, agedRecord(1, 4), 0)
-	for i := range byte(3) {
-		mustSave(t, s, agedRecord(2+i, 4-int(i)), 0) // the first one in the bucket of what lives on
-	}
-	sweeps(t, "with room", s, math.MaxInt64, 0, nil)
-	testsite.Must(t, s.Touch(t.Context(), fileRecord(1, "").ID, time.Now(), time.Now().Add(time.Hour)))
-	full.Store(true)
-	sweeps(t, "full", s, time.Hour, 3, errFull)
-	sweeps(t, "still full", s, time.Hour, 0, errFull)
-	full.Store(false)
-	sweeps(t, "with room again", s, time.Hour, 0, nil)
-	sweeps(t, "in the end", s, 0, 1, nil)
-}
-
-// On a full disk a sweep also removes what is old and was announced only, by
-// earlier sweeps' files and by new ones.
-func TestFileStoreSweepsWhatItCannotTakeOver(t *testing.T) {
-	full := new(atomic.Bool)
-	dir := t.TempDir()
-	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, dir, nil)
-	testsite.Must(t, err)
-	for round := range byte(2) {
-		full.Store(false)
-		for i := range byte(4) { // each first byte has one that is old and one that lives on
-			rec := agedRecord(i/2, 4*int(i%2))
-			rec.ID[14], rec.ID[15] = round, i
-			mustSave(t, s, rec, 0)
-		}
-		full.Store(true)
-		sweeps(t, "full", s, time.Hour, 2, errFull)
-		sweeps(t, "still full", s, time.Hour, 0, errFull)
-	}
-	full.Store(false)
-	sweeps(t, "with room again", s, time.Hour, 0, nil)
-	sweeps(t, "in the end", s, 0, 4, nil)
-	if left := leftovers(t, dir); len(left) > 0 {
-		t.Errorf("left: %q", left)
-	}
-}
-
-// On a full disk a sweep removes the buckets in which no entry leads to a record,
-// though it cannot write the others anew.
-func TestFileStoreThinsAFullDisk(t *testing.T) {
-	full := new(atomic.Bool)
-	dir := t.TempDir()
-	s, err := session2.OpenFileStoreFS(fullFS{fsys.OS, full}, dir, nil)
-	testsite.Must(t, err)
-	now := time.Now()
-	for i := range byte(40) { // two a bucket
-		rec := agedRecord(i, 0)
-		rec.Accessed = now.Add(-time.Duration(i/2) * time.Hour)
-		mustSave(t, s, rec, 0)
-	}
-	sweeps(t, "with room", s, math.MaxInt64, 0, nil)
-	for i := range byte(40) { // a half of ten buckets, and all of ten
-		if i%2 == 0 || i >= 20 {
-			testsite.Must(t, s.Delete(t.Context(), fileRecord(i, "").ID))
-		}
-	}
-	full.Store(true)
-	sweeps(t, "full", s, math.MaxInt64, 0, errFull)
-	if got := len(filesIn(t, filepath.Join(dir, "due", "accessed"))); got != 10 {
-		t.Errorf("%d buckets are left, want the 10 that cannot be written anew", got)
-	}
-	full.Store(false)
-	sweeps(t, "in the end", s, 0, 10, nil)
 }

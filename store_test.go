@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -541,4 +542,48 @@ func callOff(t *testing.T, s houseStore, name string, call func(ctx context.Cont
 	}
 	_, err = s.DeleteUser(t.Context(), "alice")
 	testsite.Must(t, err)
+}
+
+// A path is resolved once: a link on the way that is changed later leads nobody
+// to half a store.
+func TestStoresFollowLinksOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Log("links need a privilege here")
+		return
+	}
+	for name, open := range placed {
+		t.Run(name, func(t *testing.T) {
+			first, second, at := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(first, at); err != nil {
+				t.Fatal(err)
+			}
+			path := at // a FileStore's directory is the link itself
+			if name != "file" {
+				path = filepath.Join(at, "s")
+			}
+			s, err := open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			os.Remove(at)
+			if err := os.Symlink(second, at); err != nil {
+				t.Fatal(err)
+			}
+			rec := houseRecord(1, "alice")
+			if err := s.Save(t.Context(), rec, 0); err != nil {
+				t.Errorf("Save: %v", err)
+			}
+			s.Close()
+			if names, _ := os.ReadDir(second); len(names) > 0 {
+				t.Errorf("written to where the link leads now: %v", names)
+			}
+			if s, err = open(filepath.Join(first, strings.TrimPrefix(path, at))); err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if ok, err := s.Has(t.Context(), rec.ID); !ok || err != nil {
+				t.Errorf("Has where the link led: got %v, %v, want true", ok, err)
+			}
+		})
+	}
 }

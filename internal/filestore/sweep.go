@@ -1,53 +1,38 @@
-package session2
+package filestore
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
 )
 
-// DeleteOld implements [DeleteOldStore]. Sweeps of one directory, in
+// DeleteOld removes the records that are due. Sweeps of one directory, in
 // whichever process, take turns. Writers wait for it as for one another, and readers not
 // at all. A record that cannot be swept does not keep it from the others.
-func (s *FileStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err error) {
-	if err := checkAge(age); err != nil {
-		return 0, err
-	}
-	w := &fileSweep{FileStore: s, trees: dueTrees(time.Now(), age)}
-	if err := s.healed(ctx, func() error { return w.run(ctx) }); err != nil {
-		return w.deleted, fmt.Errorf("session2: delete old: %w", err)
-	}
-	return w.deleted, nil
+func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, error) {
+	w := &sweep{Store: s, trees: trees(accessed, expires)}
+	err := s.withLock(ctx, s.sweeps, func() error { return w.run(ctx) })
+	return w.deleted, err
 }
 
-// fileSweep is one DeleteOld under way.
-type fileSweep struct {
-	*FileStore
-	trees   []dueTree
+// sweep is one DeleteOld under way.
+type sweep struct {
+	*Store
+	trees   []tree
 	deleted int
 	failed  error // the first failure that did not end the sweep; the entries stay
 }
 
-func (w *fileSweep) run(ctx context.Context) error {
-	if err := w.begin(ctx); err != nil {
-		return err
-	}
-	unlock, err := w.sweep.Lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+func (w *sweep) run(ctx context.Context) error {
 	w.failed = nil // by an earlier try
-	if err := w.goOn(ctx, w.rebuild(ctx, fileIndexes)); err != nil {
+	if err := w.goOn(ctx, w.rebuild(ctx, allIndexes)); err != nil {
 		return err
 	}
 	if err := w.goOn(ctx, w.takeOver(ctx)); err != nil {
@@ -70,11 +55,11 @@ func (w *fileSweep) run(ctx context.Context) error {
 // where the disk is full, most steps that write fail, and those that remove make
 // room. It returns an error if the sweep is to end, because the context has ended or
 // the store is closed: then no step would succeed.
-func (w *fileSweep) goOn(ctx context.Context, err error) error {
+func (w *sweep) goOn(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	if end := w.begin(ctx); end != nil {
+	if end := w.ready(ctx); end != nil {
 		return end
 	}
 	w.failed = cmp.Or(w.failed, err)
@@ -82,12 +67,12 @@ func (w *fileSweep) goOn(ctx context.Context, err error) error {
 }
 
 // old reports whether a record with these times is to be removed.
-func (w *fileSweep) old(a record.Access) bool {
-	return slices.ContainsFunc(w.trees, func(t dueTree) bool { return t.time(a) <= t.limit })
+func (w *sweep) old(a record.Access) bool {
+	return slices.ContainsFunc(w.trees, func(t tree) bool { return t.time(a) <= t.limit })
 }
 
 // sweepTree goes through the buckets that have come due, the oldest first.
-func (w *fileSweep) sweepTree(ctx context.Context, t dueTree) error {
+func (w *sweep) sweepTree(ctx context.Context, t tree) error {
 	names, err := w.buckets(ctx, t)
 	if err != nil {
 		return err
@@ -106,7 +91,7 @@ func (w *fileSweep) sweepTree(ctx context.Context, t dueTree) error {
 }
 
 // buckets returns the names of a tree's buckets.
-func (w *fileSweep) buckets(ctx context.Context, t dueTree) (names []string, err error) {
+func (w *sweep) buckets(ctx context.Context, t tree) (names []string, err error) {
 	dir, size := w.path("due", t.name), len(t.bucket(0))
 	err = w.eachName(ctx, dir, func(name string) {
 		if fsys.IsTemp(name) {
@@ -120,13 +105,13 @@ func (w *fileSweep) buckets(ctx context.Context, t dueTree) (names []string, err
 
 // sweepBucket visits the records whose entries in the bucket have come due,
 // and leaves in it the others' entries alone. If it fails, all entries stay.
-func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, name string) error {
+func (w *sweep) sweepBucket(ctx context.Context, t tree, name string) error {
 	path := w.path("due", t.name, name)
 	entries, err := w.readEntries(path)
 	if err != nil {
 		return err
 	}
-	due, keep := partition(entries, func(e dueEntry) bool { return t.time(e.Access) <= t.limit })
+	due, keep := partition(entries, func(e entry) bool { return t.time(e.Access) <= t.limit })
 	if len(due) == 0 && len(keep) > 0 {
 		return nil
 	}
@@ -134,7 +119,7 @@ func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, name string) err
 	if err != nil {
 		return err
 	}
-	here, elsewhere := partition(again, func(e dueEntry) bool { return t.bucket(t.time(e.Access)) == name })
+	here, elsewhere := partition(again, func(e entry) bool { return t.bucket(t.time(e.Access)) == name })
 	if err := w.fileEntries(ctx, t, elsewhere); err != nil {
 		return err
 	}
@@ -142,7 +127,7 @@ func (w *fileSweep) sweepBucket(ctx context.Context, t dueTree, name string) err
 }
 
 // rewrite leaves these entries in a bucket.
-func (w *fileSweep) rewrite(name string, entries []dueEntry) error {
+func (w *sweep) rewrite(name string, entries []entry) error {
 	if len(entries) == 0 {
 		return w.fs.Remove(name)
 	}
@@ -155,10 +140,10 @@ func (w *fileSweep) rewrite(name string, entries []dueEntry) error {
 // visit removes the old ones of the records that entries lead to, and returns
 // the present entries of the others, and those of the records that it failed at. It
 // holds no lock for long.
-func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueEntry, err error) {
-	for group := range fileGroups(earliest(entries), func(e dueEntry) ID { return e.id }) {
+func (w *sweep) visit(ctx context.Context, entries []entry) (again []entry, err error) {
+	for group := range groups(earliest(entries), func(e entry) byte { return e.id[0] }) {
 		before := w.deleted
-		var live []dueEntry
+		var live []entry
 		err := w.locked(ctx, group[0].id, func() (err error) {
 			live, err = w.visitGroup(group)
 			return err
@@ -175,22 +160,8 @@ func (w *fileSweep) visit(ctx context.Context, entries []dueEntry) (again []dueE
 	return again, nil
 }
 
-// earliest sorts entries by their IDs and leaves one of each, with the earliest
-// times of all.
-func earliest(entries []dueEntry) (list []dueEntry) {
-	slices.SortFunc(entries, func(a, b dueEntry) int { return bytes.Compare(a.id[:], b.id[:]) })
-	for _, e := range entries {
-		if n := len(list); n == 0 || list[n-1].id != e.id {
-			list = append(list, e)
-		} else {
-			list[n-1].Access = list[n-1].Earlier(e.Access)
-		}
-	}
-	return list
-}
-
 // visitGroup does so for records under one lock, which the caller holds.
-func (w *fileSweep) visitGroup(group []dueEntry) (again []dueEntry, err error) {
+func (w *sweep) visitGroup(group []entry) (again []entry, err error) {
 	var gone []record.Record
 	for _, e := range group {
 		r, found, aside, err := w.lookupIntact(e.id) // the second look: it may have been saved or touched
@@ -198,13 +169,13 @@ func (w *fileSweep) visitGroup(group []dueEntry) (again []dueEntry, err error) {
 		switch {
 		case err == nil && live:
 			w.fs.Remove(fsys.Temp(w.file(e.id))) // of a writer that was killed
-			again = append(again, dueEntry{e.id, r.Access})
+			again = append(again, entry{e.id, r.Access})
 			continue
 		case err == nil:
 			err = w.remove(e.id)
 		}
 		if err != nil {
-			w.failed = cmp.Or(w.failed, fmt.Errorf("%v: %w", e.id, err))
+			w.failed = cmp.Or(w.failed, fmt.Errorf("%s: %w", hexID(e.id), err))
 			again = append(again, e)
 			continue
 		}
@@ -217,23 +188,11 @@ func (w *fileSweep) visitGroup(group []dueEntry) (again []dueEntry, err error) {
 		return again, nil
 	}
 	// Also for those that were gone before: their end may not be durable yet.
-	if err := w.syncFolder(group[0].id); err != nil {
+	if err := w.syncRecords(group[0].id); err != nil {
 		return nil, err
 	}
 	for _, r := range gone {
 		w.dropUser(r.User, r.ID)
 	}
 	return again, nil
-}
-
-// partition splits entries by what fn says of them.
-func partition(entries []dueEntry, fn func(dueEntry) bool) (yes, no []dueEntry) {
-	for _, e := range entries {
-		if fn(e) {
-			yes = append(yes, e)
-		} else {
-			no = append(no, e)
-		}
-	}
-	return yes, no
 }

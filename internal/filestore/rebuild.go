@@ -1,10 +1,8 @@
-package session2
+package filestore
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,31 +11,19 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// Each directory of the indexes holds an empty file, complete. It says that no
-// entry has been lost from there since every record had one, and it is lost with
-// them: whoever removes the directory, or the files in it, removes the mark, too.
-// A call that goes by an index looks for the mark first. If it is missing, the
-// call makes the entries of all records anew, and then the mark. So it does once
-// in a store of an earlier release, which made no marks and ignores them.
-//
-// A rebuilding holds the sweep's lock, and a record's lock while it enters that
-// record; writers enter theirs meanwhile as ever. Until all entries are durable,
-// the mark is a temporary. To rename it fails if somebody has removed it, and
-// perhaps entries with it.
-
 // indexMark is the mark's name. A sweep takes it for no entries of its own.
 const indexMark = "complete"
 
 const userIndex = "users"
 
-// fileIndexes are the directories that have a mark. An entry that is lost from
+// allIndexes are the directories that have a mark. An entry that is lost from
 // any of those by time is announced anew under the first.
-var fileIndexes = []string{userIndex, "due/new", "due/accessed", "due/expires"}
+var allIndexes = []string{userIndex, "due/new", "due/accessed", "due/expires"}
 
-func (s *FileStore) mark(index string) string { return s.path(filepath.FromSlash(index), indexMark) }
+func (s *Store) mark(index string) string { return s.path(filepath.FromSlash(index), indexMark) }
 
 // unmarked returns those of the indexes whose mark is missing.
-func (s *FileStore) unmarked(indexes []string) (list []string, err error) {
+func (s *Store) unmarked(indexes []string) (list []string, err error) {
 	for _, index := range indexes {
 		_, err := s.fs.Lstat(s.mark(index))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +36,7 @@ func (s *FileStore) unmarked(indexes []string) (list []string, err error) {
 }
 
 // unmark has indexes rebuilt by the next call that needs them.
-func (s *FileStore) unmark(indexes []string) error {
+func (s *Store) unmark(indexes []string) error {
 	var errs []error
 	for _, index := range indexes {
 		err := s.fs.Remove(s.mark(index))
@@ -65,53 +51,37 @@ func (s *FileStore) unmark(indexes []string) error {
 }
 
 // RebuildIndexes makes the indexes by user and by time anew from the records, and
-// then drops what [FileStore.TrimIndexes] does. It holds up DeleteOld, and takes the
-// longer the more records there are. If it does not come to its end, the next call
-// that needs an index goes on with making it.
-func (s *FileStore) RebuildIndexes(ctx context.Context) error {
-	err := s.begin(ctx)
-	if err == nil {
-		err = s.unmark(fileIndexes)
+// then drops what TrimIndexes does.
+func (s *Store) RebuildIndexes(ctx context.Context) error {
+	if err := s.ready(ctx); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.complete(ctx, fileIndexes...)
+	if err := s.unmark(allIndexes); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.trim(ctx)
+	if err := s.complete(ctx, allIndexes...); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("session2: rebuild indexes: %w", err)
-	}
-	return nil
+	return s.TrimIndexes(ctx)
 }
 
 // complete rebuilds those of the indexes whose mark is missing. The caller holds
 // no lock.
-func (s *FileStore) complete(ctx context.Context, indexes ...string) error {
+func (s *Store) complete(ctx context.Context, indexes ...string) error {
 	lost, err := s.unmarked(indexes)
 	if err != nil || len(lost) == 0 {
 		return err
 	}
-	return s.healed(ctx, func() error {
-		if err := s.begin(ctx); err != nil {
-			return err
-		}
-		unlock, err := s.sweep.Lock(ctx)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		return s.rebuild(ctx, indexes)
-	})
+	return s.withLock(ctx, s.sweeps, func() error { return s.rebuild(ctx, indexes) })
 }
 
 // rebuild does so for a caller who holds the sweep's lock.
-func (s *FileStore) rebuild(ctx context.Context, indexes []string) error {
+func (s *Store) rebuild(ctx context.Context, indexes []string) error {
 	lost, err := s.unmarked(indexes) // somebody else may have been faster
 	if err != nil || len(lost) == 0 {
 		return err
 	}
-	b := rebuilding{FileStore: s, parents: make(map[string]bool)}
+	b := rebuilding{Store: s, parents: make(map[string]bool)}
 	for _, index := range lost {
 		b.users = b.users || index == userIndex
 		b.due = b.due || index != userIndex
@@ -122,7 +92,7 @@ func (s *FileStore) rebuild(ctx context.Context, indexes []string) error {
 		b.again = b.again || unfinished
 	}
 	for i := range s.locks {
-		if err := b.enterFolder(ctx, byte(i)); err != nil {
+		if err := b.enterDir(ctx, byte(i)); err != nil {
 			return err
 		}
 	}
@@ -139,7 +109,7 @@ func (s *FileStore) rebuild(ctx context.Context, indexes []string) error {
 
 // rebuilding is one rebuilding under way.
 type rebuilding struct {
-	*FileStore
+	*Store
 	users, due bool            // which indexes
 	again      bool            // an earlier one did not finish: not all entries that are there are durable
 	parents    map[string]bool // directories users/xx to be synced in the end
@@ -165,35 +135,30 @@ func (b *rebuilding) finish(index string) error {
 	return b.syncDir(filepath.Dir(b.mark(index)))
 }
 
-// enterFolder enters the records of one directory. Those that come after it has
+// enterDir enters the records of one directory. Those that come after it has
 // listed them are entered by whoever saves them.
-func (b *rebuilding) enterFolder(ctx context.Context, first byte) error {
-	ids, err := b.folderIDs(ctx, first)
+func (b *rebuilding) enterDir(ctx context.Context, first byte) error {
+	made := make(map[string]bool) // users' directories, to be synced together: that costs less
+	err := b.eachGroup(ctx, first, func(group [][16]byte) error { return b.enter(group, made) })
 	if err != nil {
 		return err
-	}
-	made := make(map[string]bool) // users' directories, to be synced together: that costs less
-	for group := range fileGroups(ids, func(id ID) ID { return id }) {
-		if err := b.locked(ctx, group[0], func() error { return b.enter(group, made) }); err != nil {
-			return err
-		}
 	}
 	return b.syncAll(made)
 }
 
 // enter enters records that share a lock, which the caller holds.
-func (b *rebuilding) enter(group []ID, made map[string]bool) error {
-	var due []dueEntry
+func (b *rebuilding) enter(group [][16]byte, made map[string]bool) error {
+	var due []entry
 	for _, id := range group {
 		r, found, err := b.read(id)
 		switch {
-		case errors.Is(err, ErrCorrupt): // a sweep will come to it
+		case errors.Is(err, record.ErrCorrupt): // a sweep will come to it
 			found, r.Access = true, b.access(id)
 		case err != nil:
 			return err
 		}
 		if found {
-			due = append(due, dueEntry{id, r.Access})
+			due = append(due, entry{id, r.Access})
 		}
 		if r.User == "" || !b.users || !b.again && !b.lacksUser(r.User, id) {
 			continue
@@ -212,20 +177,15 @@ func (b *rebuilding) enter(group []ID, made map[string]bool) error {
 
 // access returns the times of a record that may be unreadable otherwise; if they
 // are unreadable, too, they have passed long ago.
-func (s *FileStore) access(id ID) record.Access {
+func (s *Store) access(id [16]byte) record.Access {
 	f, err := s.fs.OpenFile(s.file(id), os.O_RDONLY, 0)
 	if err != nil {
 		return record.Access{}
 	}
 	defer f.Close()
 	head := make([]byte, record.HeadSize)
-	if _, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
-		return record.Access{}
-	}
-	a, err := record.DecodeHead(head)
-	if err != nil {
-		return record.Access{}
-	}
+	f.ReadAt(head, 0) // the checksums tell whether it succeeded
+	a, _ := record.DecodeHead(head)
 	return a
 }
 
@@ -238,13 +198,4 @@ func (b *rebuilding) syncAll(dirs map[string]bool) error {
 		}
 	}
 	return nil
-}
-
-// lacksUser reports whether the index by user has no entry for a record.
-func (s *FileStore) lacksUser(user string, id ID) bool {
-	if user == "" {
-		return false
-	}
-	_, err := s.fs.Lstat(s.userFolder(user) + separator + id.String())
-	return errors.Is(err, fs.ErrNotExist)
 }

@@ -1,4 +1,4 @@
-package session2
+package filestore
 
 import (
 	"context"
@@ -20,29 +20,29 @@ const (
 
 // thin drops entries whose record is gone from buckets that have not come due,
 // as some never do: a session that ends by a logout leaves an entry in both
-// trees, and one that expires under [Manager.Cleanup], which goes by no age,
+// trees, and one that expires under the manager's Cleanup, which goes by no age,
 // leaves one by access.
 //
 // It looks into the buckets in random order, at a few entries of each, and
 // rewrites those in which half of them lead to nothing, until it has seen a few
 // that are sound. So what it costs is in proportion to what it drops, each bucket
 // has its turn, and when no record is left, no entry is.
-func (w *fileSweep) thin(ctx context.Context, t dueTree) error {
+func (w *sweep) thin(ctx context.Context, t tree) error {
 	names, err := w.buckets(ctx, t)
 	if err != nil {
 		return err
 	}
 	rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for sound := 0; len(names) > 0 && sound < thinSound; {
-		var b thinning
-		for ; len(names) > 0 && sound < thinSound && b.entries < dueBatch; names = names[1:] {
+		b := thinning{sweep: w}
+		for ; len(names) > 0 && sound < thinSound && b.entries < batchSize; names = names[1:] {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			path := w.path("due", t.name, names[0])
 			dead, err := w.isMostlyDead(path)
 			if err == nil && dead {
-				err = b.add(ctx, w, path)
+				err = b.add(ctx, path)
 			} else {
 				sound++
 			}
@@ -50,7 +50,7 @@ func (w *fileSweep) thin(ctx context.Context, t dueTree) error {
 				return err
 			}
 		}
-		if err := b.finish(ctx, w); err != nil {
+		if err := b.finish(ctx); err != nil {
 			return err
 		}
 	}
@@ -58,7 +58,7 @@ func (w *fileSweep) thin(ctx context.Context, t dueTree) error {
 }
 
 // isMostlyDead looks at some of the entries in a bucket. One without entries is.
-func (w *fileSweep) isMostlyDead(path string) (bool, error) {
+func (w *sweep) isMostlyDead(path string) (bool, error) {
 	f, err := w.fs.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return false, err
@@ -68,17 +68,17 @@ func (w *fileSweep) isMostlyDead(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	n := int(info.Size() / int64(dueEntrySize))
+	n := int(info.Size() / int64(entrySize))
 	dead, all := 0, min(n, thinSample)
-	buf := make([]byte, dueEntrySize)
+	buf := make([]byte, entrySize)
 	for i := range all {
 		if n > thinSample {
 			i = rand.IntN(n)
 		}
-		if _, err := f.ReadAt(buf, int64(i*dueEntrySize)); err != nil {
+		if _, err := f.ReadAt(buf, int64(i*entrySize)); err != nil {
 			return false, err
 		}
-		if _, err := record.DecodeAccess(buf[len(ID{}):]); err != nil || w.isGone(ID(buf)) {
+		if _, err := record.DecodeAccess(buf[idSize:]); err != nil || w.isGone([16]byte(buf)) {
 			dead++
 		}
 	}
@@ -88,29 +88,30 @@ func (w *fileSweep) isMostlyDead(path string) (bool, error) {
 // isGone reports whether there is no record. It needs no lock for an entry in a
 // bucket: that was taken over when nobody was between the entry and the record,
 // and whoever creates a record anew announces it anew.
-func (w *fileSweep) isGone(id ID) bool {
+func (w *sweep) isGone(id [16]byte) bool {
 	_, err := w.fs.Lstat(w.file(id))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
 // thinning is a batch of buckets to be rewritten.
 type thinning struct {
+	*sweep
 	paths   []string
-	live    [][]dueEntry // by path
-	entries int          // in all of them
-	gone    [256]bool    // the directories that records are gone from
+	live    [][]entry // by path
+	entries int       // in all of them
+	gone    [256]bool // the directories that records are gone from
 }
 
 // add reads a bucket.
-func (b *thinning) add(ctx context.Context, w *fileSweep, path string) error {
-	entries, err := w.readEntries(path)
+func (b *thinning) add(ctx context.Context, path string) error {
+	entries, err := b.readEntries(path)
 	if err != nil {
 		return err
 	}
-	dead, live := partition(entries, func(e dueEntry) bool { return w.isGone(e.id) })
+	dead, live := partition(entries, func(e entry) bool { return b.isGone(e.id) })
 	for _, e := range dead {
 		b.gone[e.id[0]] = true
-		if err := w.dropTemp(ctx, e.id); err != nil {
+		if err := b.dropTemp(ctx, e.id); err != nil {
 			return err
 		}
 	}
@@ -121,7 +122,7 @@ func (b *thinning) add(ctx context.Context, w *fileSweep, path string) error {
 // finish drops the dead entries, once it is durable that their records are gone:
 // else a power cut might bring a record back that nothing leads to. A bucket that
 // cannot be rewritten stays as it is.
-func (b *thinning) finish(ctx context.Context, w *fileSweep) error {
+func (b *thinning) finish(ctx context.Context) error {
 	for i, gone := range b.gone {
 		if !gone {
 			continue
@@ -129,12 +130,12 @@ func (b *thinning) finish(ctx context.Context, w *fileSweep) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := w.syncFolder(ID{byte(i)}); err != nil {
-			return w.goOn(ctx, err) // another batch may have none from there
+		if err := b.syncRecords([16]byte{byte(i)}); err != nil {
+			return b.goOn(ctx, err) // another batch may have none from there
 		}
 	}
 	for i, path := range b.paths {
-		if err := w.goOn(ctx, w.rewrite(path, b.live[i])); err != nil {
+		if err := b.goOn(ctx, b.rewrite(path, b.live[i])); err != nil {
 			return err
 		}
 	}
@@ -142,7 +143,7 @@ func (b *thinning) finish(ctx context.Context, w *fileSweep) error {
 }
 
 // dropTemp removes what a writer left who was killed before there was a record.
-func (w *fileSweep) dropTemp(ctx context.Context, id ID) error {
+func (w *sweep) dropTemp(ctx context.Context, id [16]byte) error {
 	temp := fsys.Temp(w.file(id))
 	if _, err := w.fs.Lstat(temp); err != nil {
 		return nil

@@ -1,4 +1,4 @@
-package session2_test
+package filestore_test
 
 import (
 	"bytes"
@@ -19,8 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/session2/session2"
+	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -48,15 +49,15 @@ var removals = map[string]func(t *testing.T, dir string){
 // eachRemoval calls test with a store that has lost an index, as three see it: who
 // had the store open and wrote to it, who had it open, and who opens it now. Seven
 // sessions are ada's and three bob's; a sweep has filed the first five.
-func eachRemoval(t *testing.T, indexes []string, test func(t *testing.T, dir string, s *session2.FileStore)) {
+func eachRemoval(t *testing.T, indexes []string, test func(t *testing.T, dir string, s *filestore.Store)) {
 	for _, index := range indexes {
 		for name, remove := range removals {
 			for _, who := range []string{"writer", "other", "restarted"} {
 				t.Run(index+" "+name+" "+who, func(t *testing.T) {
 					dir := t.TempDir()
-					stores := map[string]*session2.FileStore{
-						"writer": openFile(t, dir, &session2.FileOptions{NoSync: true}),
-						"other":  openFile(t, dir, &session2.FileOptions{NoSync: true}),
+					stores := map[string]*filestore.Store{
+						"writer": openFile(t, dir, filestore.Options{NoSync: true}),
+						"other":  openFile(t, dir, filestore.Options{NoSync: true}),
 					}
 					for i := range byte(10) {
 						rec := fileRecord(i%3, "ada")
@@ -65,14 +66,14 @@ func eachRemoval(t *testing.T, indexes []string, test func(t *testing.T, dir str
 						}
 						mustSave(t, stores["writer"], rec, 0)
 						if i == 4 {
-							_, err := stores["other"].DeleteOld(t.Context(), math.MaxInt64)
+							_, err := deleteOld(t.Context(), stores["other"], math.MaxInt64)
 							testsite.Must(t, err)
 						}
 					}
 					remove(t, filepath.Join(dir, index))
 					s := stores[who]
 					if s == nil {
-						s = openFile(t, dir, &session2.FileOptions{NoSync: true})
+						s = openFile(t, dir, filestore.Options{NoSync: true})
 					}
 					test(t, dir, s)
 				})
@@ -81,7 +82,7 @@ func eachRemoval(t *testing.T, indexes []string, test func(t *testing.T, dir str
 	}
 }
 
-func countUser(t *testing.T, s *session2.FileStore, user string) (n int) {
+func countUser(t *testing.T, s *filestore.Store, user string) (n int) {
 	t.Helper()
 	for rec, err := range s.IterUser(t.Context(), user) {
 		if n++; err != nil || rec.User != user {
@@ -94,14 +95,14 @@ func countUser(t *testing.T, s *session2.FileStore, user string) (n int) {
 // "Log out everywhere" ends all sessions of the user also if the index by user has
 // vanished.
 func TestFileStoreRebuildsUsers(t *testing.T) {
-	eachRemoval(t, []string{"users"}, func(t *testing.T, dir string, s *session2.FileStore) {
+	eachRemoval(t, []string{"users"}, func(t *testing.T, dir string, s *filestore.Store) {
 		if n, err := s.DeleteUser(t.Context(), "ada"); n != 7 || err != nil {
 			t.Errorf("DeleteUser: got %d, %v, want 7", n, err)
 		}
 		if n := countUser(t, s, "bob"); n != 3 {
 			t.Errorf("IterUser: got %d sessions, want 3", n)
 		}
-		if n, err := s.DeleteOld(t.Context(), 0); n != 3 || err != nil {
+		if n, err := deleteOld(t.Context(), s, 0); n != 3 || err != nil {
 			t.Errorf("DeleteOld: got %d, %v, want 3", n, err)
 		}
 		if left := leftovers(t, dir); len(left) > 0 {
@@ -113,8 +114,8 @@ func TestFileStoreRebuildsUsers(t *testing.T) {
 // A sweep finds all that is old also if a part of the index by time has vanished.
 func TestFileStoreRebuildsDue(t *testing.T) {
 	indexes := []string{"due", "due/new", "due/accessed", "due/expires"}
-	eachRemoval(t, indexes, func(t *testing.T, dir string, s *session2.FileStore) {
-		if n, err := s.DeleteOld(t.Context(), 0); n != 10 || err != nil {
+	eachRemoval(t, indexes, func(t *testing.T, dir string, s *filestore.Store) {
+		if n, err := deleteOld(t.Context(), s, 0); n != 10 || err != nil {
 			t.Errorf("DeleteOld: got %d, %v, want 10", n, err)
 		}
 		if left := leftovers(t, dir); len(left) > 0 {
@@ -127,7 +128,7 @@ func TestFileStoreRebuildsDue(t *testing.T) {
 // which has no marks, nothing but the time.
 func TestFileStoreSetupRebuilds(t *testing.T) {
 	all := []string{"users", "due"}
-	eachRemoval(t, all, func(t *testing.T, dir string, s *session2.FileStore) {
+	eachRemoval(t, all, func(t *testing.T, dir string, s *filestore.Store) {
 		if users, due, err := s.CheckIndexes(t.Context()); len(users)+len(due) < 5 || err != nil {
 			t.Errorf("CheckIndexes: got %d by user and %d by time, %v, want some", len(users), len(due), err)
 		}
@@ -146,7 +147,7 @@ func TestFileStoreSetupRebuilds(t *testing.T) {
 		if after := len(filesIn(t, filepath.Join(dir, "users"))); before != 10 || after != 10 {
 			t.Errorf("%d entries by user, then %d, want 10", before, after)
 		}
-		if n, err := s.DeleteOld(t.Context(), 0); n != 10 || err != nil {
+		if n, err := deleteOld(t.Context(), s, 0); n != 10 || err != nil {
 			t.Errorf("DeleteOld: got %d, %v, want 10", n, err)
 		}
 		if left := leftovers(t, dir); len(left) > 0 {
@@ -158,21 +159,21 @@ func TestFileStoreSetupRebuilds(t *testing.T) {
 // Of single entries that somebody removed CheckIndexes knows; Save and Touch make
 // those by user anew.
 func TestFileStoreEntersAgain(t *testing.T) {
-	for name, use := range map[string]func(s *session2.FileStore, rec session2.Record) error{
-		"Touch": func(s *session2.FileStore, rec session2.Record) error {
-			return s.Touch(context.Background(), rec.ID, rec.Accessed, rec.Expires)
+	for name, use := range map[string]func(s *filestore.Store, rec record.Record) error{
+		"Touch": func(s *filestore.Store, rec record.Record) error {
+			return s.Touch(context.Background(), rec.ID, rec.Access)
 		},
-		"Save": func(s *session2.FileStore, rec session2.Record) error {
+		"Save": func(s *filestore.Store, rec record.Record) error {
 			rec.Version++
 			return s.Save(context.Background(), rec, rec.Version-1)
 		},
 	} {
 		dir := t.TempDir()
-		s := openFile(t, dir, &session2.FileOptions{NoSync: true})
+		s := openFile(t, dir, filestore.Options{NoSync: true})
 		rec := fileRecord(1, "ada")
 		mustSave(t, s, rec, 0)
 		mustSave(t, s, fileRecord(2, "ada"), 0)
-		entries, err := filepath.Glob(filepath.Join(dir, "users", "*", "*", rec.ID.String()))
+		entries, err := filepath.Glob(filepath.Join(dir, "users", "*", "*", hexID(rec.ID)))
 		if err != nil || len(entries) != 1 {
 			t.Fatalf("entries by user: %q, %v", entries, err)
 		}
@@ -180,7 +181,7 @@ func TestFileStoreEntersAgain(t *testing.T) {
 		testsite.Must(t, os.Remove(filepath.Join(dir, "due", "new", "02")))
 		users, due, err := s.CheckIndexes(t.Context())
 		other := fileRecord(2, "").ID
-		if err != nil || !slices.Equal(users, []session2.ID{rec.ID}) || !slices.Equal(due, []session2.ID{other}) {
+		if err != nil || !slices.Equal(users, [][16]byte{rec.ID}) || !slices.Equal(due, [][16]byte{other}) {
 			t.Errorf("CheckIndexes: got %v, %v, %v, want the first record and the second", users, due, err)
 		}
 		testsite.Must(t, use(s, rec))
@@ -194,9 +195,9 @@ func TestFileStoreEntersAgain(t *testing.T) {
 // index vanishes.
 func TestFileStoreRebuildsBesideWriters(t *testing.T) {
 	dir, away := t.TempDir(), t.TempDir()
-	stores := [2]*session2.FileStore{}
+	stores := [2]*filestore.Store{}
 	for i := range stores {
-		stores[i] = openFile(t, dir, &session2.FileOptions{NoSync: true})
+		stores[i] = openFile(t, dir, filestore.Options{NoSync: true})
 	}
 	var wg sync.WaitGroup
 	for w := range 4 {
@@ -237,7 +238,7 @@ func TestFileStoreRebuildsBesideWriters(t *testing.T) {
 func strayEntries(t *testing.T, dir string, n byte) {
 	t.Helper()
 	for i := range n {
-		s, err := session2.OpenFileStoreFS(recordlessFS{fsys.OS}, dir, &session2.FileOptions{NoSync: true})
+		s, err := filestore.Open(recordlessFS{fsys.OS}, dir, filestore.Options{NoSync: true})
 		testsite.Must(t, err)
 		for _, user := range []string{"alice", fmt.Sprint("user", i)} {
 			rec := fileRecord(100+i, user)
@@ -264,13 +265,13 @@ func (d recordlessFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.Fi
 // Entries by user that killed writers leave, and their directories, are gone after
 // a trimming and after a rebuilding; those of living sessions stay.
 func TestFileStoreTrimsStrayEntries(t *testing.T) {
-	for name, trim := range map[string]func(s *session2.FileStore) error{
-		"TrimIndexes":    func(s *session2.FileStore) error { return s.TrimIndexes(t.Context()) },
-		"RebuildIndexes": func(s *session2.FileStore) error { return s.RebuildIndexes(t.Context()) },
+	for name, trim := range map[string]func(s *filestore.Store) error{
+		"TrimIndexes":    func(s *filestore.Store) error { return s.TrimIndexes(t.Context()) },
+		"RebuildIndexes": func(s *filestore.Store) error { return s.RebuildIndexes(t.Context()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := openFile(t, dir, nil)
+			s := openFile(t, dir, filestore.Options{})
 			for i := range byte(5) {
 				mustSave(t, s, fileRecord(i, "alice"), 0)
 			}
@@ -300,7 +301,7 @@ func TestFileStoreTrimsStrayEntries(t *testing.T) {
 // A trimming ends with its context.
 func TestFileStoreTrimsUntilItsContextEnds(t *testing.T) {
 	dir := t.TempDir()
-	s := openFile(t, dir, nil)
+	s := openFile(t, dir, filestore.Options{})
 	strayEntries(t, dir, 3)
 	ctx := &endingContext{Context: t.Context(), looks: 5, done: make(chan struct{})}
 	if err := s.TrimIndexes(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -310,7 +311,7 @@ func TestFileStoreTrimsUntilItsContextEnds(t *testing.T) {
 
 // A trimming beside writers loses no entry of theirs.
 func TestFileStoreTrimsBesideWriters(t *testing.T) {
-	s := openFile(t, t.TempDir(), &session2.FileOptions{NoSync: true})
+	s := openFile(t, t.TempDir(), filestore.Options{NoSync: true})
 	var wg sync.WaitGroup
 	for w := range byte(4) {
 		wg.Go(func() {
@@ -378,10 +379,10 @@ func TestFileStoreCrashRebuilding(t *testing.T) {
 	state := fileState{{1}: 1, {2}: 1, {3}: 1}
 	for n := 0; !t.Failed(); n++ {
 		root := t.TempDir()
-		s := openFile(t, filepath.Join(root, "store"), &session2.FileOptions{NoSync: true})
+		s := openFile(t, filepath.Join(root, "store"), filestore.Options{NoSync: true})
 		for id, user := range map[byte]string{1: "ada", 2: "bob", 3: "ada"} {
 			rec := fileRecord(id, user)
-			rec.ID, rec.Accessed = session2.ID{id}, rec.Accessed.Add(-time.Minute)
+			rec.ID, rec.Accessed = [16]byte{id}, rec.Accessed-time.Minute.Microseconds()
 			mustSave(t, s, rec, 0)
 		}
 		removals["directory removed"](t, filepath.Join(root, "store", "users"))
@@ -389,12 +390,12 @@ func TestFileStoreCrashRebuilding(t *testing.T) {
 		d := newDisk(root, n)
 		d.load(t, root)
 		done := false
-		s, err := session2.OpenFileStoreFS(d, filepath.Join(root, "store"), nil)
+		s, err := filestore.Open(d, filepath.Join(root, "store"), filestore.Options{})
 		if err == nil {
 			_, err = s.DeleteUser(t.Context(), "nobody")
 		}
 		if err == nil {
-			_, err = s.DeleteOld(t.Context(), time.Hour)
+			_, err = deleteOld(t.Context(), s, time.Hour)
 		}
 		done = err == nil
 		for _, crash := range crashes() {
@@ -417,12 +418,12 @@ var fileDirs = []string{".", "sessions", "sessions/01", "users", "users/fd",
 func TestFileStoreHeals(t *testing.T) {
 	for _, gone := range fileDirs {
 		dir := filepath.Join(t.TempDir(), "a", "b")
-		s := openFile(t, dir, nil)
-		other := openFile(t, dir, nil)
+		s := openFile(t, dir, filestore.Options{})
+		other := openFile(t, dir, filestore.Options{})
 		rec := fileRecord(1, "ada")
-		for _, s := range []*session2.FileStore{s, other} { // both know that the directories are there
+		for _, s := range []*filestore.Store{s, other} { // both know that the directories are there
 			mustSave(t, s, rec, 0)
-			if _, err := s.DeleteOld(t.Context(), time.Hour); err != nil {
+			if _, err := deleteOld(t.Context(), s, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Delete(t.Context(), rec.ID); err != nil {
@@ -442,38 +443,38 @@ func TestFileStoreHeals(t *testing.T) {
 }
 
 // fileCalls returns the calls that change something, in a store without records.
-func fileCalls(rec session2.Record) map[string]func(s *session2.FileStore) error {
+func fileCalls(rec record.Record) map[string]func(s *filestore.Store) error {
 	ctx := context.Background()
-	return map[string]func(s *session2.FileStore) error{
-		"Load": func(s *session2.FileStore) error {
-			if _, err := s.Load(ctx, rec.ID); !errors.Is(err, session2.ErrNotFound) {
+	return map[string]func(s *filestore.Store) error{
+		"Load": func(s *filestore.Store) error {
+			if _, err := s.Load(ctx, rec.ID); !errors.Is(err, record.ErrNotFound) {
 				return errors.Join(errors.New("want ErrNotFound"), err)
 			}
 			return nil
 		},
-		"Save": func(s *session2.FileStore) error {
+		"Save": func(s *filestore.Store) error {
 			return errors.Join(s.Save(ctx, rec, 0), s.Delete(ctx, rec.ID))
 		},
-		"Save over": func(s *session2.FileStore) error {
-			if err := s.Save(ctx, rec, 77); !errors.Is(err, session2.ErrNotFound) {
+		"Save over": func(s *filestore.Store) error {
+			if err := s.Save(ctx, rec, 77); !errors.Is(err, record.ErrNotFound) {
 				return errors.Join(errors.New("want ErrNotFound"), err)
 			}
 			return nil
 		},
-		"Delete":     func(s *session2.FileStore) error { return s.Delete(ctx, rec.ID) },
-		"Touch":      func(s *session2.FileStore) error { return s.Touch(ctx, rec.ID, rec.Accessed, rec.Expires) },
-		"DeleteOld":  func(s *session2.FileStore) error { _, err := s.DeleteOld(ctx, time.Hour); return err },
-		"DeleteUser": func(s *session2.FileStore) error { _, err := s.DeleteUser(ctx, "ada"); return err },
-		"Setup":      func(s *session2.FileStore) error { return s.Setup(ctx) },
+		"Delete":     func(s *filestore.Store) error { return s.Delete(ctx, rec.ID) },
+		"Touch":      func(s *filestore.Store) error { return s.Touch(ctx, rec.ID, rec.Access) },
+		"DeleteOld":  func(s *filestore.Store) error { _, err := deleteOld(ctx, s, time.Hour); return err },
+		"DeleteUser": func(s *filestore.Store) error { _, err := s.DeleteUser(ctx, "ada"); return err },
+		"Setup":      func(s *filestore.Store) error { return s.Setup(ctx) },
 	}
 }
 
 // wholeAgain wants the stores to take a record, to list it by its user and to
 // sweep it.
-func wholeAgain(t *testing.T, when string, s, other *session2.FileStore, rec session2.Record) {
+func wholeAgain(t *testing.T, when string, s, other *filestore.Store, rec record.Record) {
 	t.Helper()
 	ctx := t.Context()
-	for _, s := range []*session2.FileStore{s, other} {
+	for _, s := range []*filestore.Store{s, other} {
 		if err := s.Save(ctx, rec, 0); err != nil {
 			t.Errorf("%s: Save afterwards: %v", when, err)
 		}
@@ -486,7 +487,7 @@ func wholeAgain(t *testing.T, when string, s, other *session2.FileStore, rec ses
 		if n != 1 {
 			t.Errorf("%s: IterUser afterwards yields %d records, want 1", when, n)
 		}
-		if n, err := s.DeleteOld(ctx, 0); n != 1 || err != nil {
+		if n, err := deleteOld(ctx, s, 0); n != 1 || err != nil {
 			t.Errorf("%s: DeleteOld afterwards: got %d, %v, want 1", when, n, err)
 		}
 	}
@@ -496,13 +497,13 @@ func wholeAgain(t *testing.T, when string, s, other *session2.FileStore, rec ses
 func TestFileStoreHealsAndRevivesNothing(t *testing.T) {
 	for _, gone := range fileDirs[:3] {
 		dir := t.TempDir()
-		s := openFile(t, dir, nil)
+		s := openFile(t, dir, filestore.Options{})
 		rec := fileRecord(1, "ada")
 		mustSave(t, s, rec, 0)
 		os.RemoveAll(filepath.Join(dir, gone))
 		next := rec
 		next.Version = 2
-		if err := s.Save(t.Context(), next, rec.Version); !errors.Is(err, session2.ErrNotFound) {
+		if err := s.Save(t.Context(), next, rec.Version); !errors.Is(err, record.ErrNotFound) {
 			t.Errorf("%s removed: Save over the record: got %v, want ErrNotFound", gone, err)
 		}
 		if has, err := s.Has(t.Context(), rec.ID); has || err != nil {
@@ -514,7 +515,7 @@ func TestFileStoreHealsAndRevivesNothing(t *testing.T) {
 // Setup makes what is missing, and forgets what it believed to be there.
 func TestFileStoreSetupResets(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "s")
-	s := openFile(t, dir, nil)
+	s := openFile(t, dir, filestore.Options{})
 	mustSave(t, s, fileRecord(1, "ada"), 0)
 	os.RemoveAll(dir)
 	if err := s.Setup(t.Context()); err != nil {
@@ -536,17 +537,17 @@ func TestFileStoreChecksWhenOpened(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	mustSave(t, openFile(t, dir, nil), fileRecord(1, "ada"), 0)
-	s := openFile(t, dir, nil)
+	mustSave(t, openFile(t, dir, filestore.Options{}), fileRecord(1, "ada"), 0)
+	s := openFile(t, dir, filestore.Options{})
 	for _, sub := range []string{"sessions/01", "users/fd"} {
 		if err := os.Chmod(filepath.Join(dir, sub), 0o770); err != nil {
 			t.Fatal(err)
 		}
 		next := fileRecord(1, "ada")
-		next.Version = session2.Version(len(sub))
+		next.Version = uint64(len(sub))
 		s.Delete(t.Context(), next.ID)
 		mustSave(t, s, next, 0)
-		if s, err := session2.OpenFileStore(dir, nil); err == nil || !strings.Contains(err.Error(), "others may write") {
+		if s, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil || !strings.Contains(err.Error(), "others may write") {
 			t.Errorf("opening with an open %s: got %v, %v, want a refusal", sub, s, err)
 		}
 		os.Chmod(filepath.Join(dir, sub), 0o700)
@@ -560,7 +561,7 @@ func TestFileStoreHealsInNoStrangersDirectory(t *testing.T) {
 		return
 	}
 	dir := filepath.Join(t.TempDir(), "s")
-	s := openFile(t, dir, nil)
+	s := openFile(t, dir, filestore.Options{})
 	mustSave(t, s, fileRecord(1, "ada"), 0)
 	os.RemoveAll(dir)
 	os.Mkdir(dir, 0o700)
@@ -574,58 +575,14 @@ func TestFileStoreHealsInNoStrangersDirectory(t *testing.T) {
 	}
 }
 
-// A path is resolved once: a link on the way that is changed later leads nobody
-// to half a store.
-func TestStoresFollowLinksOnce(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Log("links need a privilege here")
-		return
-	}
-	for name, open := range placed {
-		t.Run(name, func(t *testing.T) {
-			first, second, at := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "link")
-			if err := os.Symlink(first, at); err != nil {
-				t.Fatal(err)
-			}
-			path := at // a FileStore's directory is the link itself
-			if name != "file" {
-				path = filepath.Join(at, "s")
-			}
-			s, err := open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			os.Remove(at)
-			if err := os.Symlink(second, at); err != nil {
-				t.Fatal(err)
-			}
-			rec := houseRecord(1, "alice")
-			if err := s.Save(t.Context(), rec, 0); err != nil {
-				t.Errorf("Save: %v", err)
-			}
-			s.Close()
-			if names, _ := os.ReadDir(second); len(names) > 0 {
-				t.Errorf("written to where the link leads now: %v", names)
-			}
-			if s, err = open(filepath.Join(first, strings.TrimPrefix(path, at))); err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			if ok, err := s.Has(t.Context(), rec.ID); !ok || err != nil {
-				t.Errorf("Has where the link led: got %v, %v, want true", ok, err)
-			}
-		})
-	}
-}
-
 // DeleteUser takes a lock and syncs for a group of records, not for each.
 func TestFileStoreDeletesUserInGroups(t *testing.T) {
 	dir := t.TempDir()
-	s := openFile(t, dir, &session2.FileOptions{NoSync: true})
-	var keep []session2.ID
+	s := openFile(t, dir, filestore.Options{NoSync: true})
+	var keep [][16]byte
 	for i := range 200 {
 		rec := fileRecord(1, "ada")
-		rec.ID = session2.ID{byte(i % 3), 15: byte(i)}
+		rec.ID = [16]byte{byte(i % 3), 15: byte(i)}
 		mustSave(t, s, rec, 0)
 		if i%50 == 0 {
 			keep = append(keep, rec.ID)
@@ -635,11 +592,11 @@ func TestFileStoreDeletesUserInGroups(t *testing.T) {
 	if n != 196 || err != nil {
 		t.Errorf("DeleteUser: got %d, %v, want 196", n, err)
 	}
-	var left []session2.ID
+	var left [][16]byte
 	for rec := range s.IterUser(t.Context(), "ada") {
 		left = append(left, rec.ID)
 	}
-	slices.SortFunc(keep, func(a, b session2.ID) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(keep, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 	if !slices.Equal(left, keep) {
 		t.Errorf("left are %v, want %v", left, keep)
 	}
@@ -694,46 +651,46 @@ func TestFileStoreOverlongRecord(t *testing.T) {
 			file(longSize)(t, name)
 		},
 	}
-	calls := map[string]func(ctx context.Context, s *session2.FileStore) error{
-		"Load": func(ctx context.Context, s *session2.FileStore) error { _, err := s.Load(ctx, rec.ID); return err },
-		"Save": func(ctx context.Context, s *session2.FileStore) error { return s.Save(ctx, rec, 0) },
-		"Iter": func(ctx context.Context, s *session2.FileStore) (err error) {
+	calls := map[string]func(ctx context.Context, s *filestore.Store) error{
+		"Load": func(ctx context.Context, s *filestore.Store) error { _, err := s.Load(ctx, rec.ID); return err },
+		"Save": func(ctx context.Context, s *filestore.Store) error { return s.Save(ctx, rec, 0) },
+		"Iter": func(ctx context.Context, s *filestore.Store) (err error) {
 			for _, err = range s.Iter(ctx) {
 			}
 			return err
 		},
-		"Touch": func(ctx context.Context, s *session2.FileStore) error {
-			return s.Touch(ctx, rec.ID, rec.Accessed, rec.Expires)
+		"Touch": func(ctx context.Context, s *filestore.Store) error {
+			return s.Touch(ctx, rec.ID, rec.Access)
 		},
-		"Delete":         func(ctx context.Context, s *session2.FileStore) error { return s.Delete(ctx, rec.ID) },
-		"DeleteOld":      func(ctx context.Context, s *session2.FileStore) error { _, err := s.DeleteOld(ctx, 0); return err },
-		"DeleteUser":     func(ctx context.Context, s *session2.FileStore) error { _, err := s.DeleteUser(ctx, "ada"); return err },
-		"CheckIndexes":   func(ctx context.Context, s *session2.FileStore) error { _, _, err := s.CheckIndexes(ctx); return err },
-		"RebuildIndexes": func(ctx context.Context, s *session2.FileStore) error { return s.RebuildIndexes(ctx) },
+		"Delete":         func(ctx context.Context, s *filestore.Store) error { return s.Delete(ctx, rec.ID) },
+		"DeleteOld":      func(ctx context.Context, s *filestore.Store) error { _, err := deleteOld(ctx, s, 0); return err },
+		"DeleteUser":     func(ctx context.Context, s *filestore.Store) error { _, err := s.DeleteUser(ctx, "ada"); return err },
+		"CheckIndexes":   func(ctx context.Context, s *filestore.Store) error { _, _, err := s.CheckIndexes(ctx); return err },
+		"RebuildIndexes": func(ctx context.Context, s *filestore.Store) error { return s.RebuildIndexes(ctx) },
 	}
 	for damage, do := range damages {
 		for name, call := range calls {
 			t.Run(damage+" "+name, func(t *testing.T) {
 				r := &readingFS{FS: fsys.OS}
 				dir := t.TempDir()
-				s, err := session2.OpenFileStoreFS(r, dir, &session2.FileOptions{NoSync: true})
+				s, err := filestore.Open(r, dir, filestore.Options{NoSync: true})
 				testsite.Must(t, err)
 				mustSave(t, s, rec, 0)
 				do(t, sessionFile(dir, rec.ID))
 				r.all.Store(0)
-				if err := call(t.Context(), s); err != nil && !errors.Is(err, session2.ErrCorrupt) {
-					t.Errorf("got %v, want %v or no error", err, session2.ErrCorrupt)
+				if err := call(t.Context(), s); err != nil && !errors.Is(err, record.ErrCorrupt) {
+					t.Errorf("got %v, want %v or no error", err, record.ErrCorrupt)
 				}
 				if n := r.all.Load(); n > 1<<16 {
 					t.Errorf("reads %d bytes", n)
 				}
 				_, err = s.Load(t.Context(), rec.ID)
 				if name == "Load" || name == "Iter" { // they have set it aside
-					if _, err := os.Lstat(filepath.Join(dir, "corrupt", rec.ID.String())); err != nil {
+					if _, err := os.Lstat(filepath.Join(dir, "corrupt", hexID(rec.ID))); err != nil {
 						t.Error(err)
 					}
 				}
-				if !errors.Is(err, session2.ErrCorrupt) && !errors.Is(err, session2.ErrNotFound) {
+				if !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrNotFound) {
 					t.Errorf("Load: got %v", err)
 				}
 			})
@@ -744,7 +701,7 @@ func TestFileStoreOverlongRecord(t *testing.T) {
 // A record may be long, also one in a later format, which stays where it is.
 func TestFileStoreLongRecord(t *testing.T) {
 	dir := t.TempDir()
-	s := openFile(t, dir, &session2.FileOptions{NoSync: true})
+	s := openFile(t, dir, filestore.Options{NoSync: true})
 	for i, user := range []string{"ada", string(make([]byte, 3<<20))} {
 		rec := fileRecord(byte(i), user)
 		rec.Data = bytes.Repeat([]byte("data"), 1<<20)
@@ -761,8 +718,8 @@ func TestFileStoreLongRecord(t *testing.T) {
 	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[40:len(b)-4], crc32.MakeTable(crc32.Castagnoli)))
 	testsite.Must(t, os.WriteFile(name, b, 0o600))
 	for range 2 {
-		if _, err := s.Load(t.Context(), fileRecord(0, "").ID); !errors.Is(err, session2.ErrCorrupt) {
-			t.Errorf("Load of a later format: got %v, want %v", err, session2.ErrCorrupt)
+		if _, err := s.Load(t.Context(), fileRecord(0, "").ID); !errors.Is(err, record.ErrCorrupt) {
+			t.Errorf("Load of a later format: got %v, want %v", err, record.ErrCorrupt)
 		}
 	}
 	if _, err := os.Lstat(name); err != nil {
@@ -776,11 +733,11 @@ func TestFileStoreOverlongIndex(t *testing.T) {
 	for _, filed := range []bool{false, true} {
 		r := &readingFS{FS: fsys.OS}
 		dir := t.TempDir()
-		s, err := session2.OpenFileStoreFS(r, dir, &session2.FileOptions{NoSync: true})
+		s, err := filestore.Open(r, dir, filestore.Options{NoSync: true})
 		testsite.Must(t, err)
 		mustSave(t, s, fileRecord(1, "ada"), 0)
 		if filed {
-			_, err := s.DeleteOld(t.Context(), math.MaxInt64)
+			_, err := deleteOld(t.Context(), s, math.MaxInt64)
 			testsite.Must(t, err)
 		}
 		for _, name := range filesIn(t, filepath.Join(dir, "due")) {
@@ -802,7 +759,7 @@ func TestFileStoreOverlongIndex(t *testing.T) {
 		if filed {
 			want = 1
 		}
-		if n, err := s.DeleteOld(t.Context(), 0); n != want || err != nil {
+		if n, err := deleteOld(t.Context(), s, 0); n != want || err != nil {
 			t.Errorf("filed %v: DeleteOld returns %d, %v, want %d", filed, n, err, want)
 		}
 		if most := r.most.Load(); most > 1<<17 {
@@ -817,11 +774,11 @@ func TestFileStoreOverlongIndex(t *testing.T) {
 // A record that is set aside is said to be, once, without anything of what it held.
 func TestFileStoreLogsWhatItSetsAside(t *testing.T) {
 	dir, log := t.TempDir(), &testsite.Log{}
-	s := openFile(t, dir, &session2.FileOptions{Logger: log.Logger()})
+	s := openFile(t, dir, filestore.Options{Logger: log.Logger()})
 	rec := fileRecord(1, "ada")
 	rec.Data = []byte("a secret of ada's")
 	mustSave(t, s, rec, 0)
-	file := filepath.Join(dir, "sessions", "01", rec.ID.String())
+	file := filepath.Join(dir, "sessions", "01", hexID(rec.ID))
 	b, err := os.ReadFile(file)
 	testsite.Must(t, err)
 	b[len(b)-1]++
@@ -830,7 +787,7 @@ func TestFileStoreLogsWhatItSetsAside(t *testing.T) {
 		s.Load(t.Context(), rec.ID)
 	}
 	text := log.String()
-	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, rec.ID.String()) || strings.Contains(text, "secret") {
+	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, hexID(rec.ID)) || strings.Contains(text, "secret") {
 		t.Errorf("the log says %q", text)
 	}
 }

@@ -1,4 +1,4 @@
-package session2_test
+package filestore_test
 
 import (
 	"context"
@@ -16,8 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/session2/session2"
+	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/record"
 )
 
 // A disk is a file system that can be stopped after a number of steps, and
@@ -196,12 +197,12 @@ func crashes() []crash {
 }
 
 // fileState is what is stored: versions by ID.
-type fileState map[session2.ID]session2.Version
+type fileState map[[16]byte]uint64
 
 // fileStep is one call, and what it does to the state once it has returned.
 type fileStep struct {
 	name string
-	call func(s *session2.FileStore) error
+	call func(s *filestore.Store) error
 	then func(fileState)
 }
 
@@ -211,38 +212,38 @@ func fileLife() []fileStep {
 	ctx := context.Background()
 	now := time.Now().Add(-15 * time.Minute) // all accesses are in the past, also the touch
 	var steps []fileStep
-	save := func(id byte, version, prev session2.Version, user string, expires time.Duration) {
-		rec := session2.Record{ID: session2.ID{id}, Version: version, User: user, Created: now, Accessed: now,
-			Expires: now.Add(15*time.Minute + expires), Data: []byte("data")}
+	save := func(id byte, version, prev uint64, user string, expires time.Duration) {
+		rec := record.Record{ID: [16]byte{id}, Version: version, User: user, Created: now.UnixMicro(),
+			Access: access(now, now.Add(15*time.Minute+expires)), Data: []byte("data")}
 		steps = append(steps, fileStep{fmt.Sprintf("save %d version %d", id, version),
-			func(s *session2.FileStore) error { return s.Save(ctx, rec, prev) },
+			func(s *filestore.Store) error { return s.Save(ctx, rec, prev) },
 			func(st fileState) { st[rec.ID] = version }})
 	}
-	remove := func(name string, call func(s *session2.FileStore) error, ids ...byte) {
+	remove := func(name string, call func(s *filestore.Store) error, ids ...byte) {
 		steps = append(steps, fileStep{name, call, func(st fileState) {
 			for _, id := range ids {
-				delete(st, session2.ID{id})
+				delete(st, [16]byte{id})
 			}
 		}})
 	}
-	sweep := func(s *session2.FileStore) error { _, err := s.DeleteOld(ctx, 24*time.Hour); return err }
+	sweep := func(s *filestore.Store) error { _, err := deleteOld(ctx, s, 24*time.Hour); return err }
 
 	save(1, 11, 0, "ada", time.Hour)
 	save(2, 21, 0, "", time.Hour)
 	save(2, 22, 21, "ada", time.Hour)
-	remove("touch", func(s *session2.FileStore) error {
-		return s.Touch(ctx, session2.ID{1}, now.Add(time.Minute), now.Add(2*time.Hour))
+	remove("touch", func(s *filestore.Store) error {
+		return s.Touch(ctx, [16]byte{1}, access(now.Add(time.Minute), now.Add(2*time.Hour)))
 	})
 	save(1, 12, 11, "bob", time.Hour)
 	save(3, 31, 0, "ada", -time.Hour)
 	save(2, 23, 22, "ada", 2*time.Hour)
 	remove("sweep", sweep, 3)
 	save(2, 24, 23, "ada", -time.Minute)
-	remove("delete", func(s *session2.FileStore) error { return s.Delete(ctx, session2.ID{1}) }, 1)
+	remove("delete", func(s *filestore.Store) error { return s.Delete(ctx, [16]byte{1}) }, 1)
 	save(1, 13, 0, "bob", time.Hour)
 	remove("sweep again", sweep, 2)
 	save(4, 41, 0, "bob", time.Hour)
-	remove("delete user", func(s *session2.FileStore) error { _, err := s.DeleteUser(ctx, "bob"); return err }, 1, 4)
+	remove("delete user", func(s *filestore.Store) error { _, err := s.DeleteUser(ctx, "bob"); return err }, 1, 4)
 	save(5, 51, 0, "eve", time.Hour)
 	save(5, 52, 51, "", time.Hour)
 	return steps
@@ -250,9 +251,9 @@ func fileLife() []fileStep {
 
 // live goes through the calls until one fails, and returns the states before
 // and after that one.
-func live(d *disk, root string, opts *session2.FileOptions, steps []fileStep) (before, after fileState, at string) {
+func live(d *disk, root string, opts filestore.Options, steps []fileStep) (before, after fileState, at string) {
 	before, after = fileState{}, fileState{}
-	s, err := session2.OpenFileStoreFS(d, filepath.Join(root, "store"), opts)
+	s, err := filestore.Open(d, filepath.Join(root, "store"), opts)
 	if err != nil {
 		return before, after, "open"
 	}
@@ -284,7 +285,7 @@ func crashEverywhere(t *testing.T, shared bool) {
 	for ; !t.Failed(); n++ {
 		root := t.TempDir()
 		d := newDisk(root, n)
-		before, after, at := live(d, root, &session2.FileOptions{SharedGroup: shared}, fileLife())
+		before, after, at := live(d, root, filestore.Options{SharedGroup: shared}, fileLife())
 		if at == "" {
 			break
 		}
@@ -302,9 +303,9 @@ func crashEverywhere(t *testing.T, shared bool) {
 
 func checkAfterCrash(t *testing.T, dir string, shared bool, before, after fileState) bool {
 	t.Helper()
-	s := openFile(t, dir, &session2.FileOptions{NoSync: true, SharedGroup: shared})
+	s := openFile(t, dir, filestore.Options{NoSync: true, SharedGroup: shared})
 	ctx := t.Context()
-	users := map[string]map[session2.ID]bool{"ada": {}, "bob": {}, "eve": {}}
+	users := map[string]map[[16]byte]bool{"ada": {}, "bob": {}, "eve": {}}
 	for user, ids := range users {
 		for rec, err := range s.IterUser(ctx, user) {
 			if err != nil || rec.User != user {
@@ -341,10 +342,10 @@ func checkAfterCrash(t *testing.T, dir string, shared bool, before, after fileSt
 
 // checkSwept deletes all records through the index by time, and looks for
 // leftovers.
-func checkSwept(t *testing.T, s *session2.FileStore, dir string, want int, users []string) {
+func checkSwept(t *testing.T, s *filestore.Store, dir string, want int, users []string) {
 	t.Helper()
 	ctx := t.Context()
-	n, err := s.DeleteOld(ctx, 0)
+	n, err := deleteOld(ctx, s, 0)
 	if err != nil || n != want {
 		t.Errorf("DeleteOld = %d, %v; want %d", n, err, want)
 	}
@@ -369,7 +370,7 @@ var killUsers = []string{"", "ada", "bob", "eve"}
 
 // writeForever creates, changes, touches, sweeps and deletes a few records.
 func writeForever(dir string) {
-	s, err := session2.OpenFileStore(dir, nil)
+	s, err := filestore.Open(fsys.OS, dir, filestore.Options{})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -378,28 +379,28 @@ func writeForever(dir string) {
 	for range 4 {
 		wg.Go(func() {
 			for {
-				writeOnce(s, session2.ID{byte(rand.N(8))})
+				writeOnce(s, [16]byte{byte(rand.N(8))})
 			}
 		})
 	}
 	wg.Wait()
 }
 
-func writeOnce(s *session2.FileStore, id session2.ID) {
+func writeOnce(s *filestore.Store, id [16]byte) {
 	ctx, now := context.Background(), time.Now()
 	switch rand.N(12) {
 	case 0:
 		s.Delete(ctx, id)
 	case 1:
-		s.DeleteOld(ctx, time.Hour)
+		deleteOld(ctx, s, time.Hour)
 	case 2:
 		s.DeleteUser(ctx, killUsers[rand.N(len(killUsers))])
 	case 3, 4:
-		s.Touch(ctx, id, now, now.Add(time.Hour))
+		s.Touch(ctx, id, access(now, now.Add(time.Hour)))
 	default:
 		old, _ := s.Load(ctx, id)
-		rec := session2.Record{ID: id, Version: session2.Version(rand.Uint64() | 1), User: killUsers[rand.N(len(killUsers))],
-			Accessed: now, Expires: now.Add(time.Duration(rand.N(3)-1) * time.Hour)}
+		rec := record.Record{ID: id, Version: uint64(rand.Uint64() | 1), User: killUsers[rand.N(len(killUsers))],
+			Access: access(now, now.Add(time.Duration(rand.N(3)-1)*time.Hour))}
 		rec.Data = fmt.Appendf(make([]byte, rand.N(20000)), "%d", rec.Version)
 		s.Save(ctx, rec, old.Version)
 	}
@@ -439,10 +440,10 @@ func TestFileStoreKill(t *testing.T) {
 
 func checkKilled(t *testing.T, dir string) (n int) {
 	t.Helper()
-	s := openFile(t, dir, nil)
+	s := openFile(t, dir, filestore.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	indexed := map[session2.ID]string{}
+	indexed := map[[16]byte]string{}
 	for _, user := range killUsers {
 		for rec, err := range s.IterUser(ctx, user) {
 			if err != nil {
@@ -465,7 +466,7 @@ func checkKilled(t *testing.T, dir string) (n int) {
 			t.Errorf("record %v is %q's, but the index has %q", rec.ID, rec.User, indexed[rec.ID])
 		}
 	}
-	if got, err := s.DeleteOld(ctx, 0); got != n || err != nil {
+	if got, err := deleteOld(ctx, s, 0); got != n || err != nil {
 		t.Errorf("DeleteOld(0) = %d, %v; want all %d", got, err, n)
 	}
 	if left := filesIn(t, filepath.Join(dir, "sessions")); len(left) > 0 {

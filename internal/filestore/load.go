@@ -1,6 +1,7 @@
-package session2
+package filestore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,24 +12,55 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
+// Load returns the record. It takes no lock unless the record cannot be read.
+func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
+	if err := s.ready(ctx); err != nil {
+		return record.Record{}, err
+	}
+	r, found, err := s.read(id)
+	if errors.Is(err, record.ErrCorrupt) {
+		err = s.locked(ctx, id, func() (err error) {
+			r, found, err = s.lookup(id)
+			return err
+		})
+	}
+	if err == nil && !found {
+		err = record.ErrNotFound
+	}
+	return r, err
+}
+
+// Has reports whether there is a record. One counts even if it cannot be read.
+func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
+	if err := s.ready(ctx); err != nil {
+		return false, err
+	}
+	_, err := s.fs.Lstat(s.file(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // lookup reads a record under its lock, which the caller holds, and sets a
 // corrupt one aside: no writer can be at it. One in a later format stays.
-func (s *FileStore) lookup(id ID) (r record.Record, found bool, err error) {
+func (s *Store) lookup(id [16]byte) (r record.Record, found bool, err error) {
 	r, found, err = s.read(id)
-	if errors.Is(err, ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
-		if err := s.fs.Rename(s.file(id), s.path("corrupt", id.String())); err != nil {
+	if errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
+		aside := s.path("corrupt", hexID(id))
+		if err := s.fs.Rename(s.file(id), aside); err != nil {
 			return record.Record{}, false, err
 		}
-		s.logger.Error("session2: file store: a damaged record is set aside", "path", s.path("corrupt", id.String()), "err", err)
+		s.logger.Error("session2: file store: a damaged record is set aside", "path", aside, "err", err)
 	}
 	return r, found, err
 }
 
 // lookupIntact is lookup for those to whom a corrupt record, once it is set
 // aside, is one that was removed: aside reports that it was.
-func (s *FileStore) lookupIntact(id ID) (r record.Record, found, aside bool, err error) {
+func (s *Store) lookupIntact(id [16]byte) (r record.Record, found, aside bool, err error) {
 	r, found, err = s.lookup(id)
-	if errors.Is(err, ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
+	if errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrFormat) {
 		return record.Record{}, false, true, nil
 	}
 	return r, found, false, err
@@ -36,7 +68,7 @@ func (s *FileStore) lookupIntact(id ID) (r record.Record, found, aside bool, err
 
 // read reads a record. Without the lock, an ErrCorrupt is no verdict yet: two
 // touches may have gone by during the read.
-func (s *FileStore) read(id ID) (r record.Record, found bool, err error) {
+func (s *Store) read(id [16]byte) (r record.Record, found bool, err error) {
 	f, err := s.fs.OpenFile(s.file(id), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return record.Record{}, false, nil
@@ -54,7 +86,7 @@ func (s *FileStore) read(id ID) (r record.Record, found bool, err error) {
 		err = errors.New("record of another session")
 	}
 	if err != nil {
-		return record.Record{}, false, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return record.Record{}, false, fmt.Errorf("%w: %w", record.ErrCorrupt, err)
 	}
 	return r, true, nil
 }
@@ -82,18 +114,4 @@ func readRecord(f fsys.File) ([]byte, error) {
 		return nil, err
 	}
 	return b, nil
-}
-
-func toFile(rec Record) record.Record {
-	return record.Record{
-		ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Created: microTime(rec.Created), Data: rec.Data,
-		Access: record.Access{Accessed: microTime(rec.Accessed), Expires: microTime(rec.Expires)},
-	}
-}
-
-func fromFile(r record.Record) Record {
-	return Record{
-		ID: r.ID, Version: Version(r.Version), User: r.User, Created: timeMicro(r.Created),
-		Accessed: timeMicro(r.Accessed), Expires: timeMicro(r.Expires), Data: r.Data,
-	}
 }

@@ -1,37 +1,29 @@
-package session2
+package filestore
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/record"
 )
 
 // TrimIndexes drops from the index by user the entries that lead to no record, or to
 // another user's: empty files, one of which a writer that is killed may leave. It
 // reads the records that the index leads to, one after the other, and waits for
 // writers only where it drops something.
-func (s *FileStore) TrimIndexes(ctx context.Context) error {
-	err := s.begin(ctx)
-	if err == nil {
-		err = s.trim(ctx)
+func (s *Store) TrimIndexes(ctx context.Context) error {
+	if err := s.ready(ctx); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("session2: trim indexes: %w", err)
-	}
-	return nil
-}
-
-// trim goes through the directories of all users. The caller holds no lock.
-func (s *FileStore) trim(ctx context.Context) error {
 	for i := range len(s.users) {
 		tree := s.path("users", hexByte(byte(i)))
 		err := s.eachEntry(ctx, tree, func(hash string) error {
-			if b, err := hex.DecodeString(hash); err != nil || len(b) != userHashSize {
+			if b, err := hex.DecodeString(hash); err != nil || len(b) != sha256.Size {
 				return nil // not ours
 			}
 			return s.trimUser(ctx, filepath.Join(tree, hash))
@@ -44,15 +36,15 @@ func (s *FileStore) trim(ctx context.Context) error {
 }
 
 // trimUser drops a user's stray entries, and the directory if that leaves none.
-func (s *FileStore) trimUser(ctx context.Context, dir string) error {
+func (s *Store) trimUser(ctx context.Context, dir string) error {
 	empty := true
 	err := s.eachEntry(ctx, dir, func(name string) error {
 		if fsys.IsTemp(name) {
 			s.fs.Remove(filepath.Join(dir, name)) // of a writer that was killed; a living one tries again
 			return nil
 		}
-		id, err := ParseID(name)
-		if err != nil {
+		id, ok := parseID(name)
+		if !ok {
 			empty = false
 			return nil // not ours
 		}
@@ -69,7 +61,7 @@ func (s *FileStore) trimUser(ctx context.Context, dir string) error {
 // dropStray drops an entry in a user's directory unless the record is that user's,
 // or cannot be read. It reports whether it did. Under the lock nobody is between the
 // entry and the record.
-func (s *FileStore) dropStray(ctx context.Context, dir string, id ID) (stray bool, err error) {
+func (s *Store) dropStray(ctx context.Context, dir string, id [16]byte) (stray bool, err error) {
 	if stray, err = s.isStray(dir, id); !stray || err != nil {
 		return false, err
 	}
@@ -77,10 +69,10 @@ func (s *FileStore) dropStray(ctx context.Context, dir string, id ID) (stray boo
 		if stray, err = s.isStray(dir, id); !stray || err != nil {
 			return err
 		}
-		if err := s.syncFolder(id); err != nil { // as endUser does
+		if err := s.syncRecords(id); err != nil { // as endUser does
 			return err
 		}
-		err := s.fs.Remove(filepath.Join(dir, id.String()))
+		err := s.fs.Remove(filepath.Join(dir, hexID(id)))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -89,10 +81,10 @@ func (s *FileStore) dropStray(ctx context.Context, dir string, id ID) (stray boo
 	return stray && err == nil, err
 }
 
-func (s *FileStore) isStray(dir string, id ID) (bool, error) {
+func (s *Store) isStray(dir string, id [16]byte) (bool, error) {
 	r, found, err := s.read(id)
-	if errors.Is(err, ErrCorrupt) { // whoever meets it sets it aside
+	if errors.Is(err, record.ErrCorrupt) { // whoever meets it sets it aside
 		return false, nil
 	}
-	return err == nil && (!found || r.User == "" || s.userFolder(r.User) != dir), err
+	return err == nil && (!found || r.User == "" || s.userDir(r.User) != dir), err
 }

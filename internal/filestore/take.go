@@ -1,4 +1,4 @@
-package session2
+package filestore
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const takenOver = ".old"
 // entries of the others in the buckets: first those that an earlier sweep took and
 // did not finish. Where the disk is full, nothing can be filed; but the visits make
 // room.
-func (w *fileSweep) takeOver(ctx context.Context) error {
+func (w *sweep) takeOver(ctx context.Context) error {
 	dir := w.path("due", "new")
 	var names, left []string
 	err := w.eachName(ctx, dir, func(name string) {
@@ -44,13 +44,13 @@ func (w *fileSweep) takeOver(ctx context.Context) error {
 }
 
 // takeFiles takes over the named files, in batches.
-func (w *fileSweep) takeFiles(ctx context.Context, dir string, names []string) error {
-	t := taking{fileSweep: w, dir: dir}
+func (w *sweep) takeFiles(ctx context.Context, dir string, names []string) error {
+	t := taking{sweep: w, dir: dir}
 	for i, name := range names {
 		if err := w.goOn(ctx, t.add(ctx, name)); err != nil {
 			return err
 		}
-		if len(t.entries) < dueBatch && i < len(names)-1 {
+		if len(t.entries) < batchSize && i < len(names)-1 {
 			continue
 		}
 		if err := w.goOn(ctx, t.finish(ctx)); err != nil {
@@ -62,10 +62,10 @@ func (w *fileSweep) takeFiles(ctx context.Context, dir string, names []string) e
 
 // taking is a batch of files of announced entries to be taken over.
 type taking struct {
-	*fileSweep
+	*sweep
 	dir     string
 	names   []string // of files that belong to the sweep
-	entries []dueEntry
+	entries []entry
 }
 
 // add takes a file over, and visits the records whose entries have come due. If the
@@ -82,7 +82,7 @@ func (t *taking) add(ctx context.Context, name string) error {
 	if err != nil {
 		return errors.Join(failed, err)
 	}
-	due, keep := partition(entries, func(e dueEntry) bool { return t.old(e.Access) })
+	due, keep := partition(entries, func(e entry) bool { return t.old(e.Access) })
 	again, err := t.visit(ctx, due)
 	if failed != nil || err != nil {
 		return errors.Join(failed, err)
@@ -100,7 +100,7 @@ func (t *taking) take(ctx context.Context, name string) (taken string, err error
 		return "", nil // not ours
 	}
 	from, to := filepath.Join(t.dir, name), filepath.Join(t.dir, name+takenOver)
-	err = t.locked(ctx, ID{byte(first)}, func() error {
+	err = t.locked(ctx, [16]byte{byte(first)}, func() error {
 		taken = name
 		_, err := t.fs.Lstat(to)
 		if err == nil { // its entries could not be filed
