@@ -514,6 +514,33 @@ func ExampleNewMemoryStore() {
 	// true
 }
 
+func ExampleOpenBoltStore() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := session2.OpenBoltStore(filepath.Join(dir, "sessions.db"), nil)
+	if err != nil {
+		panic(err)
+	}
+	defer store.Close()
+
+	ctx := context.Background()
+	now := time.Now()
+	rec := session2.Record{
+		ID: session2.ID{15: 1}, Version: 1, User: "ann",
+		Created: now, Accessed: now, Expires: now.Add(time.Hour),
+	}
+	if err := store.Save(ctx, rec, 0); err != nil {
+		panic(err)
+	}
+	for rec, err := range store.IterUser(ctx, "ann") {
+		fmt.Println(rec.ID, err)
+	}
+	// Output: 00000000000000000000000000000001 <nil>
+}
+
 func ExampleOpenGobStore() {
 	dir, err := os.MkdirTemp("", "sessions")
 	if err != nil {
