@@ -45,9 +45,6 @@ var ErrTooMany = errors.New("gave up after several attempts")
 // found out.
 var errLost = Mark(errors.New("an answer was lost"), record.ErrUncertain)
 
-// ErrNotDone says of a failed call that the server did not carry it out.
-var ErrNotDone = errors.New("not carried out")
-
 // Mark returns err, as it is and with its text, made to match kind as well.
 func Mark(err, kind error) error { return &marked{err, kind} }
 

@@ -169,7 +169,7 @@ func (s *Store) change(ctx context.Context, query string, args []any) error {
 	case w.lost:
 		return Mark(err, errLost)
 	}
-	return Mark(err, ErrNotDone)
+	return Mark(err, record.ErrNotDone)
 }
 
 // DeleteUser removes the records of one user but those to keep, in batches, and
