@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/session2/session2/internal/record"
-	"github.com/session2/session2/internal/sqlstore"
 )
 
 // maxReplays bounds how often one commit starts anew because others were
@@ -557,7 +556,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 func unsent(err error) bool {
 	var op *net.OpError
 	dial := errors.As(err, &op) && op.Op == "dial"
-	return (dial || errors.Is(err, sqlstore.ErrNotDone)) && !errors.Is(err, ErrUncertain)
+	return (dial || errors.Is(err, record.ErrNotDone)) && !errors.Is(err, ErrUncertain)
 }
 
 // withCause adds to the error of a store that was asked until the time was up what

@@ -493,6 +493,55 @@ func ExampleInspect() {
 	// green <nil>
 }
 
+func ExampleNewMemoryStore() {
+	ctx := context.Background()
+	store := session2.NewMemoryStore()
+	defer store.Close()
+
+	rec := session2.Record{ID: session2.ID{1}, Version: 7, User: "alice", Data: []byte("cart: 1 apple")}
+	fmt.Println(store.Save(ctx, rec, 0)) // 0: create it
+
+	got, _ := store.Load(ctx, rec.ID)
+	fmt.Printf("%s, %s\n", got.User, got.Data)
+
+	rec.Version, rec.Data = 8, []byte("cart: 2 apples")
+	fmt.Println(store.Save(ctx, rec, 7)) // in place of version 7
+	rec.Version = 9
+	fmt.Println(errors.Is(store.Save(ctx, rec, 7), session2.ErrConflict)) // too late
+	// Output:
+	// <nil>
+	// alice, cart: 1 apple
+	// <nil>
+	// true
+}
+
+func ExampleOpenBoltStore() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := session2.OpenBoltStore(filepath.Join(dir, "sessions.db"), nil)
+	if err != nil {
+		panic(err)
+	}
+	defer store.Close()
+
+	ctx := context.Background()
+	now := time.Now()
+	rec := session2.Record{
+		ID: session2.ID{15: 1}, Version: 1, User: "ann",
+		Created: now, Accessed: now, Expires: now.Add(time.Hour),
+	}
+	if err := store.Save(ctx, rec, 0); err != nil {
+		panic(err)
+	}
+	for rec, err := range store.IterUser(ctx, "ann") {
+		fmt.Println(rec.ID, err)
+	}
+	// Output: 00000000000000000000000000000001 <nil>
+}
+
 func ExampleOpenGobStore() {
 	dir, err := os.MkdirTemp("", "sessions")
 	if err != nil {

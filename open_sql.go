@@ -14,6 +14,8 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/lib/pq"
+
+	"github.com/session2/session2/internal/sqlstore"
 )
 
 const (
@@ -33,7 +35,7 @@ var errSQLURL = errors.New("session2: open: the driver refuses the URL or one of
 
 // sqlOptions are the options of a database's URL that are not the driver's.
 type sqlOptions struct {
-	SQLOptions
+	sqlstore.Options
 	conns    int
 	connLife time.Duration
 	set      map[string]string // settings of the server, for each connection
@@ -91,16 +93,16 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 		return nil, err
 	}
 	cfg.Runtime = opts.set
-	if cfg.ConnectTimeout == 0 && opts.wait() > 0 { // a server that hangs leaves time for the next one
-		cfg.ConnectTimeout = opts.wait() / time.Duration(1+len(cfg.Multi))
+	if cfg.ConnectTimeout == 0 && opts.Wait() > 0 { // a server that hangs leaves time for the next one
+		cfg.ConnectTimeout = opts.Wait() / time.Duration(1+len(cfg.Multi))
 	}
 	connector, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, errSQLURL
 	}
-	connector.Dialer(boundedDialer{timeout: opts.wait() * 11 / 10}) // the call has given up by then
+	connector.Dialer(sqlstore.BoundedDialer{Timeout: opts.Wait() * 11 / 10}) // the call has given up by then
 	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
-		s, err := NewPostgresStore(db, &opts.SQLOptions)
+		s, err := NewPostgresStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -122,7 +124,7 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		return nil, err
 	}
 	cfg.Params = make(map[string]string)
-	if wait := opts.wait(); wait > 0 {
+	if wait := opts.Wait(); wait > 0 {
 		// A statement that was given up waits on in the server, which keeps its
 		// connection, of which the pool knows no more.
 		cfg.Params["innodb_lock_wait_timeout"] = strconv.Itoa(int((wait + time.Second - 1) / time.Second))
@@ -136,7 +138,7 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		return nil, errSQLURL
 	}
 	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
-		s, err := NewMySQLStore(db, &opts.SQLOptions)
+		s, err := NewMySQLStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -203,54 +205,6 @@ func openSQL(c driver.Connector, opts sqlOptions, open func(*sql.DB) (Store, *sq
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s.run.OnClose(db.Close)
+	s.sql.OnClose(db.Close)
 	return store, nil
-}
-
-// boundedDialer makes connections whose reads end in time. lib/pq waits for an
-// answer even when its context is done, unless the server carries out its
-// request to cancel. The store gives up on such a call, and only this gives the
-// pool its connection back where the server hangs.
-type boundedDialer struct {
-	net.Dialer
-	timeout time.Duration
-}
-
-// Dial implements [pq.Dialer].
-func (d boundedDialer) Dial(network, addr string) (net.Conn, error) {
-	return d.DialTimeout(network, addr, max(d.timeout, 0))
-}
-
-// DialTimeout implements [pq.Dialer].
-func (d boundedDialer) DialTimeout(network, addr string, timeout time.Duration) (net.Conn, error) {
-	d.Timeout = timeout
-	c, err := d.Dialer.Dial(network, addr)
-	if err != nil || d.timeout <= 0 {
-		return c, err
-	}
-	return &boundedConn{Conn: c, timeout: d.timeout}, nil
-}
-
-type boundedConn struct {
-	net.Conn
-	timeout  time.Duration
-	deadline time.Time // that the driver set, for its connect_timeout
-}
-
-// SetDeadline implements [net.Conn].
-func (c *boundedConn) SetDeadline(t time.Time) error {
-	c.deadline = t
-	return c.Conn.SetDeadline(t)
-}
-
-// Read implements [io.Reader].
-func (c *boundedConn) Read(p []byte) (int, error) {
-	end := time.Now().Add(c.timeout)
-	if !c.deadline.IsZero() && c.deadline.Before(end) {
-		end = c.deadline
-	}
-	if err := c.SetReadDeadline(end); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
 }

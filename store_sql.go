@@ -1,18 +1,11 @@
 package session2
 
 import (
-	"database/sql"
-	"errors"
 	"fmt"
-	"regexp"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/session2/session2/internal/sqlstore"
 )
-
-const sqlSchemaVersion = 1
 
 // SQLOptions are the options of [NewPostgresStore] and [NewMySQLStore]. The
 // zero value is the default.
@@ -43,63 +36,32 @@ type SQLOptions struct {
 	Timeout time.Duration
 }
 
-// sqlName is one name; indexes need some of PostgreSQL's 63 bytes for theirs.
-var sqlName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,39}$`)
-
-// fill returns a copy with defaults, and the parts of the table's name.
-func (o *SQLOptions) fill(db *sql.DB) (opts SQLOptions, names []string, err error) {
-	if db == nil {
-		return opts, nil, errors.New("session2: a store needs a database, and this one is nil")
-	}
+// fill returns the options as the back end has them; nil are the defaults.
+func (o *SQLOptions) fill() (opts sqlstore.Options) {
 	if o != nil {
-		opts = *o
+		opts = sqlstore.Options(*o)
 	}
-	if opts.Table == "" {
-		opts.Table = "session2_sessions"
-	}
-	opts.Timeout = opts.wait()
-	names = strings.Split(opts.Table, ".")
-	ok := len(names) <= 2
-	for _, name := range names {
-		ok = ok && sqlName.MatchString(name)
-	}
-	if !ok {
-		return opts, nil, fmt.Errorf("session2: %q is no name for a table: want letters, digits and underscores, at most 40", opts.Table)
-	}
-	if strings.HasSuffix(opts.Table, "_meta") || strings.HasSuffix(opts.Table, "_idx") { // another store's
-		return opts, nil, fmt.Errorf("session2: %q is no name for a table: it ends in _meta or _idx", opts.Table)
-	}
-	return opts, names, nil
+	return opts
 }
 
-// wait returns the timeout, or its default.
-func (o *SQLOptions) wait() time.Duration {
-	if o.Timeout == 0 {
-		return 5 * time.Second
-	}
-	return o.Timeout
-}
-
-// sqlStore is what both SQL stores are, but for their SQL. It promises everything;
-// Durable holds as far as the server was not told to acknowledge commits before
-// they are on its disk.
+// sqlStore is what both SQL stores are. It promises everything; Durable holds as far
+// as the server was not told to acknowledge commits before they are on its disk.
 type sqlStore struct {
 	adapter
-	run    *sqlstore.Store
-	schema sqlstore.Schema
+	sql *sqlstore.Store
 }
 
-func newSQLStore(db *sql.DB, q sqlstore.Queries, schema sqlstore.Schema, opts sqlstore.Options) sqlStore {
-	run := sqlstore.New(db, q, schema, opts)
+// newSQLStore is for what the back end's constructor returns.
+func newSQLStore(back *sqlstore.Store, err error) (sqlStore, error) {
+	if err != nil {
+		return sqlStore{}, fmt.Errorf("session2: %w", err)
+	}
 	caps := Capabilities{ThreadSafe: true, MultiprocessSafe: true, MultihostSafe: true, Durable: true}
-	return sqlStore{adapter{run, caps}, run, schema}
+	return sqlStore{adapter{back, caps}, back}, nil
 }
 
 // Schema returns the statements that create what the store needs, for those who
 // do not let applications create tables. They may be run again. The store then
 // needs SELECT, INSERT, UPDATE and DELETE on the first table and SELECT on the
 // second, with _meta after its name.
-func (s *sqlStore) Schema() []string {
-	note := strings.NewReplacer("$1", strconv.Itoa(sqlSchemaVersion), "?", strconv.Itoa(sqlSchemaVersion))
-	return append(append([]string(nil), s.schema.DDL...), note.Replace(s.schema.Note))
-}
+func (s *sqlStore) Schema() []string { return s.sql.Schema() }

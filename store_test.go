@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,10 +163,8 @@ func TestStoresTreatCorruptRecordsAlike(t *testing.T) {
 			func(dir string, id session2.ID) { flip(t, sessionFile(filepath.Join(dir, "s"), id), -1) },
 		},
 		"bolt": {
-			func(dir string) (houseStore, error) { return openBolt(t, dir), nil },
-			func(dir string, id session2.ID) {
-				editBolt(t, dir, func(tx *bolt.Tx) error { return damageBolt(tx, "sessions", id[:]) })
-			},
+			func(dir string) (houseStore, error) { return session2.OpenBoltStore(filepath.Join(dir, "s"), nil) },
+			func(dir string, id session2.ID) { corruptBolt(t, filepath.Join(dir, "s"), id) },
 		},
 		"gob": {
 			func(dir string) (houseStore, error) { return openGob(t, filepath.Join(dir, "s")), nil },
@@ -220,6 +219,20 @@ func TestStoresTreatCorruptRecordsAlike(t *testing.T) {
 			})
 		})
 	}
+}
+
+// corruptBolt flips a bit of a record in the file of a store, which is closed.
+func corruptBolt(t *testing.T, path string, id session2.ID) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	testsite.Must(t, err)
+	defer db.Close()
+	testsite.Must(t, db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("sessions"))
+		value := slices.Clone(b.Get(id[:]))
+		value[len(value)/2] ^= 1
+		return b.Put(id[:], value)
+	}))
 }
 
 // placed opens the stores that are somewhere.

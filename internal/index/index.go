@@ -51,6 +51,15 @@ func (x *Index[V]) Get(id [16]byte) (Entry[V], bool) {
 	return n.Entry, true
 }
 
+// Find is Get without a copy: it returns the entry itself, which is not to be
+// changed, nor used when the caller's lock is gone; or nil.
+func (x *Index[V]) Find(id [16]byte) *Entry[V] {
+	if n, ok := x.nodes[id]; ok {
+		return &n.Entry
+	}
+	return nil
+}
+
 // Put sets the entry of id, in place of any earlier one. It copies e.User
 // where it must keep it, so that no larger string is kept alive with it.
 func (x *Index[V]) Put(id [16]byte, e Entry[V]) {

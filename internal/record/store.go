@@ -18,6 +18,9 @@ var (
 	ErrNotSetUp  = errors.New("store not set up, call Setup first")
 )
 
+// ErrNotDone says of a failed call that it changed nothing.
+var ErrNotDone = errors.New("not carried out")
+
 // Store is a back end. Its methods keep the contracts that the root package's Store
 // and optional interfaces state, and a caller who makes a public store of it does
 // the rest: errors name neither the operation nor the record, a context that is done

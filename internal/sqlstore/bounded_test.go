@@ -78,7 +78,12 @@ func TestGivenUpSaveLeavesTheDataAlone(t *testing.T) {
 	d := &deaf{release: make(chan struct{}), read: make(chan struct{})}
 	db := sql.OpenDB(d)
 	defer db.Close()
-	s := New(db, Queries{}, Schema{}, Options{NoPrepare: true, Timeout: time.Millisecond, Fault: func(error) Fault { return Failed }})
+	s, err := newStore(db, Options{NoPrepare: true, Timeout: time.Millisecond}, func([]string) dialect {
+		return dialect{meaning: func(error) Fault { return Failed }}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	data := []byte("as it was")
 	if err := s.Save(t.Context(), record.Record{Version: 2, Data: data}, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)

@@ -110,7 +110,7 @@ func (s *Store) send(ctx context.Context, query string, args []any) (sql.Result,
 	}
 	if s.inlines(err) {
 		args[0].(*counted).calls = 0 // it was refused
-		if query, err = s.opts.Inline(query, args); err == nil {
+		if query, err = s.inline(query, args); err == nil {
 			return s.unprepared(ctx, query, nil)
 		}
 	}
@@ -120,7 +120,7 @@ func (s *Store) send(ctx context.Context, query string, args []any) (sql.Result,
 // inlines reports whether a statement has to go without being prepared, its
 // arguments in its text.
 func (s *Store) inlines(err error) bool {
-	return s.opts.Inline != nil && s.fault(err) == Unprepared
+	return s.inline != nil && s.fault(err) == Unprepared
 }
 
 // unprepared runs a statement as it is, on a connection of its own:
@@ -169,7 +169,7 @@ func (s *Store) ask(ctx context.Context, query string, args []any) (*sql.Rows, e
 		rows, err = stmt.QueryContext(ctx, args...)
 	}
 	if s.inlines(err) {
-		if query, err = s.opts.Inline(query, args); err == nil {
+		if query, err = s.inline(query, args); err == nil {
 			return s.db.QueryContext(ctx, query)
 		}
 	}

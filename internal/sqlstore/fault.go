@@ -2,15 +2,20 @@ package sqlstore
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"strings"
 
 	"github.com/session2/session2/internal/record"
 )
 
-// Fault is what an error of the database means.
+// Fault is what an error of the database means. An error that a server answered is a
+// definite no, unless it is known to pass or to leave open what became of the
+// statement. The engines' own numbers are from their documentation and source.
 type Fault int
 
 const (
@@ -45,9 +50,6 @@ var ErrTooMany = errors.New("gave up after several attempts")
 // found out.
 var errLost = Mark(errors.New("an answer was lost"), record.ErrUncertain)
 
-// ErrNotDone says of a failed call that the server did not carry it out.
-var ErrNotDone = errors.New("not carried out")
-
 // Mark returns err, as it is and with its text, made to match kind as well.
 func Mark(err, kind error) error { return &marked{err, kind} }
 
@@ -64,13 +66,41 @@ func (s *Store) fault(err error) Fault {
 	if err == nil {
 		return Failed
 	}
-	if f := s.opts.Fault(err); f != Failed {
+	if f := s.meaning(err); f != Failed {
 		return f
 	}
 	if errors.Is(err, sql.ErrConnDone) || closedByCaller(err) {
 		return Closed
 	}
 	return Failed
+}
+
+// connFault tells whether an error that the server did not send means that
+// the connection broke.
+func connFault(err error) Fault {
+	var netErr *net.OpError
+	if fmt.Sprintf("%T", err) == "*pq.safeRetryError" { // from its handshake, and it unwraps to nothing
+		return Broken
+	}
+	for _, broken := range []error{driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, broken) {
+			return Broken
+		}
+	}
+	if errors.As(err, &netErr) {
+		return Broken
+	}
+	return Failed
+}
+
+// says reports whether an error has one of the texts.
+func says(err error, texts []string) bool {
+	for _, text := range texts {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // closedByCaller knows the errors of database/sql that have no name.

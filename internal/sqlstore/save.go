@@ -31,7 +31,7 @@ func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
 	case err != nil && o.lost:
 		return unheard(err)
 	case err != nil && !errors.Is(err, errSilent): // else o is none of an attempt's
-		return Mark(err, ErrNotDone)
+		return Mark(err, record.ErrNotDone)
 	case err != nil || o.written:
 		return err
 	}

@@ -7,14 +7,19 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/session2/session2/internal/record"
 )
 
+// schemaVersion is that of the schema that this release makes and uses.
+const schemaVersion int64 = 1
+
 // Schema is what Setup makes, and how it knows that it is there.
 type Schema struct {
-	Version int64    // of the schema that this release makes and uses
 	DDL     []string // each does nothing if its object is there; the first makes the table
 	Current string   // the version that is there
 	Note    string   // version: notes it, once everything is there
@@ -37,6 +42,13 @@ func (s *Store) autocommits(ctx context.Context) error {
 		err = ErrNoAutocommit
 	}
 	return err
+}
+
+// Schema returns the statements that Setup runs.
+func (s *Store) Schema() []string {
+	version := strconv.FormatInt(schemaVersion, 10)
+	note := strings.NewReplacer("$1", version, "?", version).Replace(s.schema.Note)
+	return append(slices.Clone(s.schema.DDL), note)
 }
 
 // Setup makes what is not there. Any number of processes may call it at once:
@@ -82,7 +94,7 @@ func (s *Store) setup(ctx context.Context) error {
 	if err := s.create(ctx); err != nil {
 		return err
 	}
-	err := s.direct(ctx, s.schema.Note, s.schema.Version)
+	err := s.direct(ctx, s.schema.Note, schemaVersion)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
@@ -133,10 +145,10 @@ func (s *Store) current(ctx context.Context) (bool, error) {
 		return false, nil
 	case err != nil:
 		return false, err
-	case version.Int64 > s.schema.Version:
-		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, s.schema.Version)
+	case version.Int64 > schemaVersion:
+		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schemaVersion)
 	}
-	if version.Int64 != s.schema.Version {
+	if version.Int64 != schemaVersion {
 		return false, nil
 	}
 	return s.readable(ctx) // else it was dropped, and its note was not
@@ -155,7 +167,7 @@ func (s *Store) direct(ctx context.Context, query string, args ...any) error {
 	_, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (sql.Result, error) {
 		res, err := s.db.ExecContext(ctx, query, args...)
 		if s.inlines(err) && len(args) > 0 {
-			if query, err = s.opts.Inline(query, args); err == nil {
+			if query, err = s.inline(query, args); err == nil {
 				return s.db.ExecContext(ctx, query)
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
@@ -65,23 +64,22 @@ type Queries struct {
 	Expires    Sweep
 }
 
-// Options are the parts of a store that are not its queries.
-type Options struct {
-	NoPrepare bool
-	Timeout   time.Duration     // for one call and its retries; 0 is none
-	Fault     func(error) Fault // tells the database's errors apart
-	Bytes     func([]byte) any  // the argument for bytes, which shares no memory with them; nil: they themselves
+// dialect is what the stores of one kind of database have of their own.
+type dialect struct {
+	q       Queries
+	schema  Schema
+	meaning func(error) Fault // tells the database's errors apart
+	bytes   func([]byte) any  // the argument for bytes, which shares no memory with them; nil: they themselves
 
-	// Inline puts arguments into the text of a statement. It is nil where no server
+	// inline puts arguments into the text of a statement. It is nil where no server
 	// runs out of prepared statements.
-	Inline func(query string, args []any) (string, error)
+	inline func(query string, args []any) (string, error)
 }
 
 // Store runs the queries. Goroutines may share it.
 type Store struct {
+	dialect
 	db     *sql.DB
-	q      Queries
-	schema Schema
 	opts   Options
 	last   func() error // of Close; or nil
 	closed atomic.Bool
@@ -91,9 +89,17 @@ type Store struct {
 	stmts map[string]*sql.Stmt // by query, each prepared when first used
 }
 
-// New returns a Store. It does not call the database.
-func New(db *sql.DB, q Queries, schema Schema, opts Options) *Store {
-	return &Store{db: db, q: q, schema: schema, opts: opts, stmts: make(map[string]*sql.Stmt)}
+// newStore returns a Store. It does not call the database.
+func newStore(db *sql.DB, o Options, speak func(table []string) dialect) (*Store, error) {
+	if db == nil {
+		return nil, errors.New("a store needs a database, and this one is nil")
+	}
+	table, err := o.table()
+	if err != nil {
+		return nil, err
+	}
+	o.Timeout = o.Wait()
+	return &Store{dialect: speak(table), db: db, opts: o, stmts: make(map[string]*sql.Stmt)}, nil
 }
 
 // OnClose has Close call last at its end. It comes before any other call.
@@ -169,7 +175,7 @@ func (s *Store) change(ctx context.Context, query string, args []any) error {
 	case w.lost:
 		return Mark(err, errLost)
 	}
-	return Mark(err, ErrNotDone)
+	return Mark(err, record.ErrNotDone)
 }
 
 // DeleteUser removes the records of one user but those to keep, in batches, and
@@ -223,8 +229,8 @@ func (s *Store) deleteIDs(ctx context.Context, user string, ids [][16]byte) (wri
 // column of ours takes, so there must be none.
 func (s *Store) args(list ...any) []any {
 	for i, v := range list {
-		if b, ok := v.([]byte); ok && s.opts.Bytes != nil {
-			list[i] = s.opts.Bytes(b)
+		if b, ok := v.([]byte); ok && s.bytes != nil {
+			list[i] = s.bytes(b)
 		}
 	}
 	return list
@@ -233,8 +239,8 @@ func (s *Store) args(list ...any) []any {
 // own is the argument for bytes of the caller's, who may use them again once
 // the call was given up.
 func (s *Store) own(b []byte) any {
-	if s.opts.Bytes != nil {
-		return s.opts.Bytes(b)
+	if s.bytes != nil {
+		return s.bytes(b)
 	}
 	return append([]byte{}, b...)
 }

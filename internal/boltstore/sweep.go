@@ -1,4 +1,4 @@
-package session2
+package boltstore
 
 import (
 	"bytes"
@@ -10,10 +10,10 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// boltRange is a walk through the keys of a bucket that have a prefix, up to
+// keyRange is a walk through the keys of a bucket that have a prefix, up to
 // last unless that is nil. It goes on in one transaction where it was in the
 // one before, so that it ends, whatever comes, goes or cannot be deleted.
-type boltRange struct {
+type keyRange struct {
 	bucket, prefix, last []byte
 	after                []byte // the last key seen
 	done                 bool
@@ -21,7 +21,7 @@ type boltRange struct {
 
 // keys returns copies of the range's next keys, since bbolt's cursors do not
 // survive changes.
-func (t *boltTx) keys(r *boltRange, limit int) [][]byte {
+func (t *tx) keys(r *keyRange, limit int) [][]byte {
 	var keys [][]byte
 	c := t.tx.Bucket(r.bucket).Cursor()
 	k, _ := c.Seek(r.start())
@@ -43,27 +43,27 @@ func (t *boltTx) keys(r *boltRange, limit int) [][]byte {
 	return keys
 }
 
-func (r *boltRange) start() []byte {
+func (r *keyRange) start() []byte {
 	if r.after != nil {
 		return r.after
 	}
 	return r.prefix
 }
 
-func (r *boltRange) has(key []byte) bool {
+func (r *keyRange) has(key []byte) bool {
 	return key != nil && bytes.HasPrefix(key, r.prefix) && (r.last == nil || bytes.Compare(key, r.last) <= 0)
 }
 
-// boltHit is what a range leads to: a record, or an ID and why there is none.
-type boltHit struct {
+// hit is what a range leads to: a record, or an ID and why there is none.
+type hit struct {
 	rec record.Record
 	err error
 }
 
 // page returns copies of the range's next records.
-func (t *boltTx) page(r *boltRange) []boltHit {
-	var page []boltHit
-	for size := 0; size < boltPageMem && len(page) < boltPage && !r.done; {
+func (t *tx) page(r *keyRange) []hit {
+	var page []hit
+	for size := 0; size < pageMem && len(page) < pageMax && !r.done; {
 		for _, key := range t.keys(r, 1) {
 			h := t.hit(key, len(r.prefix))
 			page, size = append(page, h), size+len(h.rec.Data)
@@ -73,37 +73,37 @@ func (t *boltTx) page(r *boltRange) []boltHit {
 }
 
 // hit reads the record that a key names behind its prefix.
-func (t *boltTx) hit(key []byte, prefix int) boltHit {
-	id, ok := boltKeyID(key, prefix)
+func (t *tx) hit(key []byte, prefix int) hit {
+	id, ok := keyID(key, prefix)
 	if !ok {
-		return boltHit{err: record.Corrupt(fmt.Errorf("key of %d bytes", len(key)))}
+		return hit{err: record.Corrupt(fmt.Errorf("key of %d bytes", len(key)))}
 	}
 	rec, err := t.record(id)
-	if err == ErrNotFound && prefix == 0 { // the key is the record's own
+	if err == record.ErrNotFound && prefix == 0 { // the key is the record's own
 		err = record.Corrupt(errors.New("record out of place"))
 	}
-	return boltHit{rec, err}
+	return hit{rec, err}
 }
 
-// boltUserSweep removes the records of a user but those to keep.
-type boltUserSweep struct {
+// userSweep removes the records of a user but those to keep.
+type userSweep struct {
 	user string
 	keep [][16]byte
-	boltRange
+	keyRange
 }
 
-func newBoltUserSweep(user string, keep [][16]byte) *boltUserSweep {
-	return &boltUserSweep{user, keep, boltRange{bucket: boltByUser, prefix: boltUser(user)}}
+func newUserSweep(user string, keep [][16]byte) *userSweep {
+	return &userSweep{user, keep, keyRange{bucket: byUser, prefix: userPrefix(user)}}
 }
 
 // step looks at a bounded number of records. More says if that was not all.
-func (s *boltUserSweep) step(t *boltTx) (removed int, more bool) {
-	for _, key := range t.keys(&s.boltRange, boltSweep) {
-		id, ok := boltKeyID(key, boltUserSize)
-		if ok && slices.Contains(s.keep, [16]byte(id)) {
+func (s *userSweep) step(t *tx) (removed int, more bool) {
+	for _, key := range t.keys(&s.keyRange, sweepMax) {
+		id, ok := keyID(key, userSize)
+		if ok && slices.Contains(s.keep, id) {
 			continue
 		}
-		t.del(boltByUser, key)
+		t.del(byUser, key)
 		if !ok {
 			continue
 		}
@@ -116,28 +116,29 @@ func (s *boltUserSweep) step(t *boltTx) (removed int, more bool) {
 	return removed, !s.done
 }
 
-// boltAgeSweep removes the records that are due: last accessed or expiring at
+// ageSweep removes the records that are due: last accessed or expiring at
 // those times or before.
-type boltAgeSweep struct {
+type ageSweep struct {
 	accessed, expires int64
-	indexes           [2]boltRange
+	indexes           [2]keyRange
 }
 
-func newBoltAgeSweep(accessed, expires int64) *boltAgeSweep {
-	return &boltAgeSweep{accessed, expires, [2]boltRange{
-		{bucket: boltByExpiry, last: boltTimeKey(expires, boltLastID)},
-		{bucket: boltByAccess, last: boltTimeKey(accessed, boltLastID)},
+func newAgeSweep(accessed, expires int64) *ageSweep {
+	lastID := [16]byte(bytes.Repeat([]byte{0xff}, 16))
+	return &ageSweep{accessed, expires, [2]keyRange{
+		{bucket: byExpiry, last: timeKey(expires, lastID)},
+		{bucket: byAccess, last: timeKey(accessed, lastID)},
 	}}
 }
 
 // step looks at a bounded number of records. More says if that was not all.
-func (s *boltAgeSweep) step(t *boltTx) (removed int, more bool) {
+func (s *ageSweep) step(t *tx) (removed int, more bool) {
 	for i := range s.indexes {
 		r := &s.indexes[i]
 		if r.done {
 			continue
 		}
-		for _, key := range t.keys(r, boltSweep) {
+		for _, key := range t.keys(r, sweepMax) {
 			if s.meet(t, r.bucket, key) {
 				removed++
 			}
@@ -151,11 +152,11 @@ func (s *boltAgeSweep) step(t *boltTx) (removed int, more bool) {
 // sweepUp deletes what is left in the indexes when there are no records. That is
 // nothing, but for records that were damaged: they do not tell where their index
 // entries are.
-func (t *boltTx) sweepUp() {
-	if k, _ := t.tx.Bucket(boltSessions).Cursor().First(); k != nil {
+func (t *tx) sweepUp() {
+	if k, _ := t.tx.Bucket(sessions).Cursor().First(); k != nil {
 		return
 	}
-	for _, name := range [][]byte{boltAccess, boltByAccess, boltByExpiry, boltByUser} {
+	for _, name := range [][]byte{accesses, byAccess, byExpiry, byUser} {
 		if k, _ := t.tx.Bucket(name).Cursor().First(); k == nil {
 			continue
 		}
@@ -170,9 +171,9 @@ func (t *boltTx) sweepUp() {
 
 // meet deals with an early index entry, which it deletes: it removes the
 // record if that is due, and files it again if it is not.
-func (s *boltAgeSweep) meet(t *boltTx, index, key []byte) (removed bool) {
+func (s *ageSweep) meet(t *tx, index, key []byte) (removed bool) {
 	t.del(index, key)
-	id, ok := boltKeyID(key, boltTimeSize)
+	id, ok := keyID(key, timeSize)
 	if !ok {
 		return false
 	}
@@ -181,11 +182,11 @@ func (s *boltAgeSweep) meet(t *boltTx, index, key []byte) (removed bool) {
 		return t.remove(id) // or what is left of it
 	}
 	at, filed := h.now.Accessed, &h.filed.Accessed
-	if bytes.Equal(index, boltByExpiry) {
+	if bytes.Equal(index, byExpiry) {
 		at, filed = h.now.Expires, &h.filed.Expires
 	}
-	t.del(index, boltTimeKey(*filed, id)) // this key, unless the index is damaged
-	t.put(index, boltTimeKey(at, id), []byte{})
+	t.del(index, timeKey(*filed, id)) // this key, unless the index is damaged
+	t.put(index, timeKey(at, id), []byte{})
 	*filed = at
 	t.putHead(id, h)
 	return false

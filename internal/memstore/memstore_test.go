@@ -1,10 +1,9 @@
-package session2_test
+package memstore_test
 
 import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"sync"
@@ -20,40 +19,18 @@ func TestMemoryStore(t *testing.T) {
 	storetest.Run(t, func(testing.TB, string) session2.Store { return session2.NewMemoryStore() }, nil)
 }
 
-func ExampleNewMemoryStore() {
-	ctx := context.Background()
-	store := session2.NewMemoryStore()
-	defer store.Close()
-
-	rec := session2.Record{ID: session2.ID{1}, Version: 7, User: "alice", Data: []byte("cart: 1 apple")}
-	fmt.Println(store.Save(ctx, rec, 0)) // 0: create it
-
-	got, _ := store.Load(ctx, rec.ID)
-	fmt.Printf("%s, %s\n", got.User, got.Data)
-
-	rec.Version, rec.Data = 8, []byte("cart: 2 apples")
-	fmt.Println(store.Save(ctx, rec, 7)) // in place of version 7
-	rec.Version = 9
-	fmt.Println(errors.Is(store.Save(ctx, rec, 7), session2.ErrConflict)) // too late
-	// Output:
-	// <nil>
-	// alice, cart: 1 apple
-	// <nil>
-	// true
-}
-
-// memoryRecord returns the nth record of user, made and used now, for an hour.
-func memoryRecord(n uint64, user string) session2.Record {
+// newRecord returns the nth record of user, made and used now, for an hour.
+func newRecord(n uint64, user string) session2.Record {
 	now := time.Now()
 	rec := session2.Record{Version: 1, User: user, Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data")}
 	binary.BigEndian.PutUint64(rec.ID[8:], n)
 	return rec
 }
 
-func fillMemory(t testing.TB, store *session2.MemoryStore, n int, user string) {
+func fill(t testing.TB, store *session2.MemoryStore, n int, user string) {
 	t.Helper()
 	for i := range uint64(n) {
-		if err := store.Save(t.Context(), memoryRecord(i, user), 0); err != nil {
+		if err := store.Save(t.Context(), newRecord(i, user), 0); err != nil {
 			t.Fatalf("Save: %v", err)
 		}
 	}
@@ -71,14 +48,14 @@ func count(t testing.TB, seq iter.Seq2[session2.Record, error]) int {
 	return n
 }
 
-// memoryCalls is every call that takes a context.
-var memoryCalls = map[string]func(context.Context, *session2.MemoryStore) error{
+// calls is every call that takes a context.
+var calls = map[string]func(context.Context, *session2.MemoryStore) error{
 	"Load": func(ctx context.Context, s *session2.MemoryStore) error {
 		_, err := s.Load(ctx, session2.ID{})
 		return err
 	},
 	"Save": func(ctx context.Context, s *session2.MemoryStore) error {
-		return s.Save(ctx, memoryRecord(99, ""), 0)
+		return s.Save(ctx, newRecord(99, ""), 0)
 	},
 	"Delete": func(ctx context.Context, s *session2.MemoryStore) error { return s.Delete(ctx, session2.ID{}) },
 	"Has": func(ctx context.Context, s *session2.MemoryStore) error {
@@ -108,13 +85,13 @@ func firstError(seq iter.Seq2[session2.Record, error]) error {
 
 func TestMemoryClosed(t *testing.T) {
 	store := session2.NewMemoryStore()
-	fillMemory(t, store, 10, "alice")
+	fill(t, store, 10, "alice")
 	for range 2 {
 		if err := store.Close(); err != nil {
 			t.Fatalf("Close() = %v", err)
 		}
 	}
-	for name, call := range memoryCalls {
+	for name, call := range calls {
 		if err := call(t.Context(), store); !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("%s after Close = %v, want an error matching fs.ErrClosed", name, err)
 		}
@@ -123,10 +100,10 @@ func TestMemoryClosed(t *testing.T) {
 
 func TestMemoryCancelled(t *testing.T) {
 	store := session2.NewMemoryStore()
-	fillMemory(t, store, 10, "alice")
+	fill(t, store, 10, "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, call := range memoryCalls {
+	for name, call := range calls {
 		if err := call(ctx, store); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with a cancelled context = %v, want context.Canceled", name, err)
 		}
@@ -139,7 +116,7 @@ func TestMemoryCancelled(t *testing.T) {
 // An iteration stops at a cancellation or a Close in its midst, and says why.
 func TestMemoryIterEnds(t *testing.T) {
 	store := session2.NewMemoryStore()
-	fillMemory(t, store, 1000, "alice")
+	fill(t, store, 1000, "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n := 0
@@ -167,7 +144,7 @@ func TestMemoryIterEnds(t *testing.T) {
 // before their turn are not shown.
 func TestMemoryIterBody(t *testing.T) {
 	store := session2.NewMemoryStore()
-	fillMemory(t, store, 1000, "alice")
+	fill(t, store, 1000, "alice")
 	n := 0
 	for _, err := range store.IterUser(t.Context(), "alice") {
 		if err != nil {
@@ -177,7 +154,7 @@ func TestMemoryIterBody(t *testing.T) {
 			continue
 		}
 		for i := range uint64(1000) {
-			rec := memoryRecord(i, "bob")
+			rec := newRecord(i, "bob")
 			rec.Version = 2
 			if err := store.Save(t.Context(), rec, 1); err != nil {
 				t.Fatal(err)
@@ -198,9 +175,9 @@ func TestMemoryDeleteOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 50_000 // several batches a shard
 		store := session2.NewMemoryStore()
-		fillMemory(t, store, n, "alice")
+		fill(t, store, n, "alice")
 		time.Sleep(10 * time.Minute)
-		kept := memoryRecord(1, "")
+		kept := newRecord(1, "")
 		if err := store.Touch(t.Context(), kept.ID, time.Now(), time.Time{}); err != nil {
 			t.Fatal(err)
 		}
@@ -252,7 +229,7 @@ func TestMemoryTouchBesideSweep(t *testing.T) {
 // fillOneShard saves n records that were last used an hour ago, all under one lock.
 func fillOneShard(t *testing.T, store *session2.MemoryStore, n int) (ids []session2.ID) {
 	for i := range uint64(n) {
-		rec := memoryRecord(i<<16, "")
+		rec := newRecord(i<<16, "")
 		rec.Accessed = rec.Accessed.Add(-time.Hour)
 		if err := store.Save(t.Context(), rec, 0); err != nil {
 			t.Fatal(err)
@@ -281,10 +258,10 @@ func touchAll(t *testing.T, store *session2.MemoryStore, ids []session2.ID) (tou
 
 func BenchmarkMemoryLoad(b *testing.B) {
 	store := session2.NewMemoryStore()
-	fillMemory(b, store, 100_000, "alice")
+	fill(b, store, 100_000, "alice")
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
-	id := memoryRecord(77, "").ID
+	id := newRecord(77, "").ID
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := store.Load(ctx, id); err != nil {
@@ -295,7 +272,7 @@ func BenchmarkMemoryLoad(b *testing.B) {
 
 func BenchmarkMemoryLoadParallel(b *testing.B) {
 	store := session2.NewMemoryStore()
-	fillMemory(b, store, 100_000, "alice")
+	fill(b, store, 100_000, "alice")
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
@@ -311,8 +288,8 @@ func BenchmarkMemoryLoadParallel(b *testing.B) {
 
 func BenchmarkMemorySave(b *testing.B) {
 	store := session2.NewMemoryStore()
-	fillMemory(b, store, 100_000, "alice")
-	rec := memoryRecord(77, "alice")
+	fill(b, store, 100_000, "alice")
+	rec := newRecord(77, "alice")
 	b.ReportAllocs()
 	for b.Loop() {
 		prev := rec.Version
@@ -326,7 +303,7 @@ func BenchmarkMemorySave(b *testing.B) {
 
 func BenchmarkMemoryTouch(b *testing.B) {
 	store := session2.NewMemoryStore()
-	fillMemory(b, store, 100_000, "alice")
+	fill(b, store, 100_000, "alice")
 	var id session2.ID
 	now := time.Now()
 	b.ReportAllocs()
@@ -341,9 +318,9 @@ func BenchmarkMemoryTouch(b *testing.B) {
 
 func BenchmarkMemoryUser(b *testing.B) {
 	store := session2.NewMemoryStore()
-	fillMemory(b, store, 100_000, "")
+	fill(b, store, 100_000, "")
 	for n := range uint64(3) {
-		store.Save(b.Context(), memoryRecord(200_000+n, "alice"), 0)
+		store.Save(b.Context(), newRecord(200_000+n, "alice"), 0)
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -1,4 +1,4 @@
-package session2
+package boltstore
 
 import (
 	"bytes"
@@ -14,30 +14,30 @@ import (
 	"github.com/session2/session2/internal/fsys"
 )
 
-// checkBolt goes through all pages of a database file, without a look at what
+// checkFile goes through all pages of a database file, without a look at what
 // the values say, and fails where bbolt would panic over one of them. bbolt goes
 // through them in a goroutine of its own, whose panic ends the process; and when
 // it finds damage without one, it panics in ours and pulls the transaction from
 // under the other.
-func checkBolt(fsy fsys.FS, path string, o BoltOptions) error {
+func checkFile(fsy fsys.FS, path string, o Options) error {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return nil // new; or else opening it for writing will say what is wrong
 	}
-	db, file, err := openBoltWith(fsy, path, &bolt.Options{Timeout: o.Timeout, ReadOnly: true})
+	db, file, err := openWith(fsy, path, &bolt.Options{Timeout: o.Timeout, ReadOnly: true})
 	if err != nil {
 		return err
 	}
-	damage := guardBolt(func() {
-		err = db.View(func(tx *bolt.Tx) error {
+	damage := guard(func() {
+		err = db.View(func(btx *bolt.Tx) error {
 			size := db.Info().PageSize
-			pages := boltPages{file: file, size: size, seen: make([]bool, tx.Size()/int64(size))}
-			return pages.check(uint64(tx.Cursor().Bucket().Root()), nil, nil)
+			w := pages{file: file, size: size, seen: make([]bool, btx.Size()/int64(size))}
+			return w.check(uint64(btx.Cursor().Bucket().Root()), nil, nil)
 		})
 	})
-	return errors.Join(cmp.Or(damage, err), letGoOfBolt(db, file, nil)) // a reader's panic locks nothing
+	return errors.Join(cmp.Or(damage, err), letGo(db, file, nil)) // a reader's panic locks nothing
 }
 
-// boltPages walks through the pages of a database as bbolt lays them out, which is
+// pages walks through the pages of a database as bbolt lays them out, which is
 // in the byte order of the machine:
 //
 //	page     number 8, flags 2, count 2, further pages 4, then count elements
@@ -46,27 +46,27 @@ func checkBolt(fsy fsys.FS, path string, o BoltOptions) error {
 //	bucket   root page's number 8, sequence 8; without a root, a page follows
 //
 // Keys and values are at their position, from the element's beginning.
-type boltPages struct {
+type pages struct {
 	file io.ReaderAt
 	size int
 	seen []bool // by a page's number
 }
 
 const (
-	boltPageHeader = 16
-	boltElement    = 16
-	boltBucket     = 16
+	pageHeader   = 16
+	elementSize  = 16
+	bucketHeader = 16
 
-	boltBranchPage = 1
-	boltLeafPage   = 2
+	branchPage = 1
+	leafPage   = 2
 
-	boltBucketValue = 1 // the flag of a leaf's element
+	bucketValue = 1 // the flag of a leaf's element
 )
 
 // check wants a page and all below it to be well formed, to be met for the first
 // time, and to have their keys in ascending order, from first on and before end.
 // Nil sets no bound.
-func (w *boltPages) check(number uint64, first, end []byte) error {
+func (w *pages) check(number uint64, first, end []byte) error {
 	page, err := w.read(number)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (w *boltPages) check(number uint64, first, end []byte) error {
 }
 
 // read returns a page with those that belong to it.
-func (w *boltPages) read(number uint64) ([]byte, error) {
+func (w *pages) read(number uint64) ([]byte, error) {
 	if number >= uint64(len(w.seen)) {
 		return nil, w.damaged(number, "does not exist")
 	}
@@ -104,18 +104,18 @@ func (w *boltPages) read(number uint64) ([]byte, error) {
 }
 
 // elements checks what is on a page, and below it.
-func (w *boltPages) elements(number uint64, page, first, end []byte) error {
+func (w *pages) elements(number uint64, page, first, end []byte) error {
 	flags, count := binary.NativeEndian.Uint16(page[8:]), int(binary.NativeEndian.Uint16(page[10:]))
-	if flags != boltBranchPage && flags != boltLeafPage {
+	if flags != branchPage && flags != leafPage {
 		return w.damaged(number, "is of the wrong kind")
 	}
-	if boltPageHeader+count*boltElement > len(page) {
+	if pageHeader+count*elementSize > len(page) {
 		return w.damaged(number, "is too short")
 	}
 	var last []byte
 	for i := range count {
-		element := page[boltPageHeader+i*boltElement:]
-		key, value, ok := boltItem(element, flags)
+		element := page[pageHeader+i*elementSize:]
+		key, value, ok := item(element, flags)
 		switch {
 		case !ok:
 			return w.damaged(number, "is too short")
@@ -127,13 +127,13 @@ func (w *boltPages) elements(number uint64, page, first, end []byte) error {
 		last = key
 		var err error
 		switch {
-		case flags == boltBranchPage:
+		case flags == branchPage:
 			next := end
 			if i+1 < count {
-				next, _, _ = boltItem(element[boltElement:], flags)
+				next, _, _ = item(element[elementSize:], flags)
 			}
 			err = w.check(binary.NativeEndian.Uint64(element[8:]), key, next)
-		case binary.NativeEndian.Uint32(element)&boltBucketValue != 0:
+		case binary.NativeEndian.Uint32(element)&bucketValue != 0:
 			err = w.bucket(number, value)
 		}
 		if err != nil {
@@ -144,26 +144,26 @@ func (w *boltPages) elements(number uint64, page, first, end []byte) error {
 }
 
 // bucket checks the bucket that a leaf's value says.
-func (w *boltPages) bucket(number uint64, value []byte) error {
-	if len(value) < boltBucket {
+func (w *pages) bucket(number uint64, value []byte) error {
+	if len(value) < bucketHeader {
 		return w.damaged(number, "has a bucket cut short")
 	}
 	if root := binary.NativeEndian.Uint64(value); root != 0 {
 		return w.check(root, nil, nil)
 	}
-	page := value[boltBucket:]
-	if len(page) < boltPageHeader {
+	page := value[bucketHeader:]
+	if len(page) < pageHeader {
 		return w.damaged(number, "has a bucket cut short")
 	}
 	return w.elements(number, page, nil, nil)
 }
 
-// boltItem returns the key and, on a leaf, the value of the element that comes
+// item returns the key and, on a leaf, the value of the element that comes
 // first in what is left of its page, and whether it has room for them.
-func boltItem(element []byte, flags uint16) (key, value []byte, ok bool) {
+func item(element []byte, flags uint16) (key, value []byte, ok bool) {
 	field := func(i int) uint64 { return uint64(binary.NativeEndian.Uint32(element[4*i:])) }
 	begin, keyLen, valueLen := field(0), field(1), uint64(0)
-	if flags == boltLeafPage {
+	if flags == leafPage {
 		begin, keyLen, valueLen = field(1), field(2), field(3)
 	}
 	if begin+keyLen+valueLen > uint64(len(element)) {
@@ -173,6 +173,6 @@ func boltItem(element []byte, flags uint16) (key, value []byte, ok bool) {
 	return rest[:keyLen], rest[keyLen : keyLen+valueLen], true
 }
 
-func (w *boltPages) damaged(number uint64, how string) error {
+func (w *pages) damaged(number uint64, how string) error {
 	return fmt.Errorf("bolt database damaged: page %d %s", number, how)
 }

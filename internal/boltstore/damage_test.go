@@ -1,4 +1,4 @@
-package session2_test
+package boltstore_test
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -20,6 +21,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/boltstore"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -59,16 +61,16 @@ func breakFreelist(data []byte) []byte {
 func TestBoltRefusedFileIsLetGo(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sessions.db")
-	b := openBolt(t, dir)
+	b := openStore(t, dir)
 	for i := range uint64(200) {
-		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
+		save(t, b, newRecord(i, fmt.Sprint(i)))
 	}
 	testsite.Must(t, b.Close())
 	whole, err := os.ReadFile(path)
 	testsite.Must(t, err)
 	edited := func(f func(tx *bolt.Tx) error) []byte {
 		testsite.Must(t, os.WriteFile(path, whole, 0o600))
-		editBolt(t, dir, f)
+		edit(t, dir, f)
 		data, err := os.ReadFile(path)
 		testsite.Must(t, err)
 		return data
@@ -104,20 +106,20 @@ func TestBoltRefusedFileIsLetGo(t *testing.T) {
 // once, and lets the file go when it is closed.
 func TestBoltBrokenStoreIsLetGo(t *testing.T) {
 	dir := t.TempDir()
-	b := openBolt(t, dir)
-	saveBolt(t, b, boltRecord(1, ""))
-	b.BreakCommits()
-	if err := b.Save(t.Context(), boltRecord(2, ""), 0); err == nil || errors.Is(err, fs.ErrClosed) {
+	b, c := openBack(t, dir)
+	save(t, b, backRecord(1, ""))
+	c.breaks = true
+	if err := b.Save(t.Context(), backRecord(2, ""), 0); err == nil || errors.Is(err, fs.ErrClosed) {
 		t.Errorf("the Save that broke it: %v, want an error that is no refusal", err)
 	}
-	if err := b.Save(t.Context(), boltRecord(2, ""), 0); !errors.Is(err, fs.ErrClosed) {
+	if err := b.Save(t.Context(), backRecord(2, ""), 0); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("a later Save: %v, want fs.ErrClosed", err)
 	}
 	testsite.Must(t, b.Close())
-	if _, err := b.Load(t.Context(), boltRecord(1, "").ID); !errors.Is(err, fs.ErrClosed) {
+	if _, err := b.Load(t.Context(), backRecord(1, "").ID); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("Load after Close: %v, want fs.ErrClosed", err)
 	}
-	if _, err := openBolt(t, dir).Load(t.Context(), boltRecord(1, "").ID); err != nil {
+	if _, err := openStore(t, dir).Load(t.Context(), backRecord(1, "").ID); err != nil {
 		t.Errorf("opened again: %v", err)
 	}
 }
@@ -127,17 +129,17 @@ func TestBoltBrokenStoreIsLetGo(t *testing.T) {
 func TestBoltRefusals(t *testing.T) {
 	for _, refusal := range []error{syscall.EROFS, fs.ErrPermission} {
 		err := fmt.Errorf("write: %w", refusal)
-		b := openBolt(t, t.TempDir())
-		b.FailCommits(err)
-		if err := b.Save(t.Context(), boltRecord(1, ""), 0); !errors.Is(err, refusal) {
+		b, c := openBack(t, t.TempDir())
+		c.failed = err
+		if err := b.Save(t.Context(), backRecord(1, ""), 0); !errors.Is(err, refusal) {
 			t.Errorf("nothing changed: %v, want %v", err, refusal)
 		}
-		b = openBolt(t, t.TempDir())
-		b.LoseAnswers(&err)
-		if err := b.Save(t.Context(), boltRecord(1, ""), 0); err == nil || errors.Is(err, refusal) {
+		b, c = openBack(t, t.TempDir())
+		c.lost = err
+		if err := b.Save(t.Context(), backRecord(1, ""), 0); err == nil || errors.Is(err, refusal) {
 			t.Errorf("changed and not known to be durable: %v, want an error that is no refusal", err)
 		}
-		if _, err := b.Load(t.Context(), boltRecord(1, "").ID); err != nil {
+		if _, err := b.Load(t.Context(), backRecord(1, "").ID); err != nil {
 			t.Errorf("Load: %v", err)
 		}
 	}
@@ -147,28 +149,28 @@ func TestBoltRefusals(t *testing.T) {
 // left, a sweep finds these.
 func TestBoltSweepsWhatDamageLeft(t *testing.T) {
 	dir := t.TempDir()
-	b := openBolt(t, dir)
+	b := openStore(t, dir)
 	for i := range uint64(20) {
-		saveBolt(t, b, boltRecord(i, "alice"))
+		save(t, b, newRecord(i, "alice"))
 	}
 	testsite.Must(t, b.Close())
-	editBolt(t, dir, func(tx *bolt.Tx) error {
+	edit(t, dir, func(tx *bolt.Tx) error {
 		for i := range uint64(20) {
-			id := boltRecord(i, "").ID
+			id := newRecord(i, "").ID
 			bucket := []string{"sessions", "access"}[i%2]
-			testsite.Must(t, damageBolt(tx, bucket, id[:]))
+			testsite.Must(t, damage(tx, bucket, id[:]))
 		}
 		return nil
 	})
-	b = openBolt(t, dir)
+	b = openStore(t, dir)
 	for i := range uint64(20) {
-		testsite.Must(t, b.Delete(t.Context(), boltRecord(i, "").ID))
+		testsite.Must(t, b.Delete(t.Context(), newRecord(i, "").ID))
 	}
 	if _, err := b.DeleteOld(t.Context(), 1<<62); err != nil {
 		t.Fatal(err)
 	}
 	testsite.Must(t, b.Close())
-	if dump := dumpBolt(t, dir); len(dump) != 1 {
+	if dump := contents(t, dir); len(dump) != 1 {
 		t.Errorf("left behind: %q", dump)
 	}
 }
@@ -177,13 +179,13 @@ func TestBoltSweepsWhatDamageLeft(t *testing.T) {
 // system) is a refusal: it comes at once, is known as one, and changes nothing.
 func TestBoltFileTooLarge(t *testing.T) {
 	if dir := os.Getenv("SESSION2_BOLT_CHILD"); dir != "" {
-		fillBolt(t, dir)
+		fill(t, dir)
 		return
 	}
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no such limit")
 	}
-	cmd := boltChild(t, t.TempDir())
+	cmd := child(t, t.TempDir())
 	cmd.Args = append([]string{"sh", "-c", `ulimit -f 700; exec "$0" "$@"`}, cmd.Args...)
 	cmd.Path, cmd.Err = exec.LookPath("sh")
 	if out, err := cmd.Output(); err != nil {
@@ -191,12 +193,12 @@ func TestBoltFileTooLarge(t *testing.T) {
 	}
 }
 
-// fillBolt saves until the file is too large.
-func fillBolt(t *testing.T, dir string) {
-	b := openBolt(t, dir)
+// fill saves until the file is too large.
+func fill(t *testing.T, dir string) {
+	b := openStore(t, dir)
 	n := uint64(0)
 	save := func() error {
-		rec := boltRecord(n, "")
+		rec := newRecord(n, "")
 		rec.Data = make([]byte, 10_000)
 		return b.Save(t.Context(), rec, 0)
 	}
@@ -208,7 +210,7 @@ func fillBolt(t *testing.T, dir string) {
 	if !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("Save = %v, want EFBIG", err)
 	}
-	if _, err := b.Load(t.Context(), boltRecord(n, "").ID); !errors.Is(err, session2.ErrNotFound) {
+	if _, err := b.Load(t.Context(), newRecord(n, "").ID); !errors.Is(err, session2.ErrNotFound) {
 		t.Errorf("Load of what was refused: %v", err)
 	}
 	site := testsite.NewSite(t, b, session2.Config{CommitTimeout: time.Hour})
@@ -217,7 +219,7 @@ func fillBolt(t *testing.T, dir string) {
 		t.Errorf("status %d, want 503", w.StatusCode)
 	}
 	for i := range n { // with room again, it goes on
-		testsite.Must(t, b.Delete(t.Context(), boltRecord(i, "").ID))
+		testsite.Must(t, b.Delete(t.Context(), newRecord(i, "").ID))
 	}
 	testsite.Must(t, save())
 }
@@ -226,12 +228,12 @@ func TestBoltCorruptRecordIsAlone(t *testing.T) {
 	for _, bucket := range []string{"sessions", "access"} {
 		t.Run(bucket, func(t *testing.T) {
 			dir := t.TempDir()
-			b := openBolt(t, dir)
-			bad, good := boltRecord(1, "ann"), boltRecord(2, "ann")
-			saveBolt(t, b, bad, good)
+			b := openStore(t, dir)
+			bad, good := newRecord(1, "ann"), newRecord(2, "ann")
+			save(t, b, bad, good)
 			b.Close()
-			editBolt(t, dir, func(tx *bolt.Tx) error { return damageBolt(tx, bucket, bad.ID[:]) })
-			b = openBolt(t, dir)
+			edit(t, dir, func(tx *bolt.Tx) error { return damage(tx, bucket, bad.ID[:]) })
+			b = openStore(t, dir)
 			wantCorrupt := func(what string, err error) {
 				t.Helper()
 				if !errors.Is(err, session2.ErrCorrupt) || !strings.Contains(err.Error(), bad.ID.String()) {
@@ -240,10 +242,10 @@ func TestBoltCorruptRecordIsAlone(t *testing.T) {
 			}
 			_, err := b.Load(t.Context(), bad.ID)
 			wantCorrupt("Load", err)
-			for what, seq := range map[string]func(func(session2.Record, error) bool){
+			for what, seq := range map[string]iter.Seq2[session2.Record, error]{
 				"Iter": b.Iter(t.Context()), "IterUser": b.IterUser(t.Context(), "ann"),
 			} {
-				n, errs := listBolt(seq)
+				n, errs := list(seq)
 				if n != 1 || len(errs) != 1 {
 					t.Fatalf("%s: %d records, errors %v", what, n, errs)
 				}
@@ -258,17 +260,17 @@ func TestBoltCorruptRecordIsAlone(t *testing.T) {
 
 func TestBoltDamagedIndexes(t *testing.T) {
 	dir := t.TempDir()
-	b := openBolt(t, dir)
-	ann, bob := boltRecord(1, "ann"), boltRecord(2, "bob")
-	ghost := boltRecord(3, "").ID
-	saveBolt(t, b, ann, bob)
+	b := openStore(t, dir)
+	ann, bob := newRecord(1, "ann"), newRecord(2, "bob")
+	ghost := newRecord(3, "").ID
+	save(t, b, ann, bob)
 	b.Close()
-	editBolt(t, dir, func(tx *bolt.Tx) error {
+	edit(t, dir, func(tx *bolt.Tx) error {
 		for bucket, keys := range map[string][][]byte{
-			"accessed": {session2.BoltTimeKey(0, ann.ID), session2.BoltTimeKey(0, ghost), {0}, make([]byte, 30)},
-			"expires":  {session2.BoltTimeKey(0, ann.ID), session2.BoltTimeKey(0, ghost), {0}, make([]byte, 30)},
-			"users": {session2.BoltUserKey("ann", bob.ID), session2.BoltUserKey("ann", ghost),
-				session2.BoltUserKey("ann", ghost)[:20], {0}},
+			"accessed": {boltstore.TimeKey(0, ann.ID), boltstore.TimeKey(0, ghost), {0}, make([]byte, 30)},
+			"expires":  {boltstore.TimeKey(0, ann.ID), boltstore.TimeKey(0, ghost), {0}, make([]byte, 30)},
+			"users": {boltstore.UserKey("ann", bob.ID), boltstore.UserKey("ann", ghost),
+				boltstore.UserKey("ann", ghost)[:20], {0}},
 		} {
 			for _, key := range keys {
 				if err := tx.Bucket([]byte(bucket)).Put(key, []byte("?")); err != nil {
@@ -278,8 +280,8 @@ func TestBoltDamagedIndexes(t *testing.T) {
 		}
 		return nil
 	})
-	b = openBolt(t, dir)
-	if n, errs := listBolt(b.IterUser(t.Context(), "ann")); n != 1 || errs != nil {
+	b = openStore(t, dir)
+	if n, errs := list(b.IterUser(t.Context(), "ann")); n != 1 || errs != nil {
 		t.Errorf("IterUser saw %d records, errors %v, want 1", n, errs)
 	}
 	if n, err := b.DeleteOld(t.Context(), time.Minute); n != 0 || err != nil {
@@ -288,7 +290,7 @@ func TestBoltDamagedIndexes(t *testing.T) {
 	if n, err := b.DeleteUser(t.Context(), "ann"); n != 1 || err != nil {
 		t.Errorf("DeleteUser = %d, %v, want 1", n, err)
 	}
-	if n, errs := listBolt(b.IterUser(t.Context(), "bob")); n != 1 || errs != nil {
+	if n, errs := list(b.IterUser(t.Context(), "bob")); n != 1 || errs != nil {
 		t.Errorf("bob has %d records, errors %v, want 1", n, errs)
 	}
 }
@@ -300,9 +302,9 @@ func TestBoltDamagedPages(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sessions.db")
-	b := openBolt(t, dir)
+	b := openStore(t, dir)
 	for i := range uint64(200) {
-		saveBolt(t, b, boltRecord(i, fmt.Sprint(i)))
+		save(t, b, newRecord(i, fmt.Sprint(i)))
 	}
 	b.Close()
 	whole, err := os.ReadFile(path)
@@ -327,7 +329,7 @@ func TestBoltDamagedPages(t *testing.T) {
 			damaged++
 			continue
 		}
-		_, errs := listBolt(b.Iter(t.Context()))
+		_, errs := list(b.Iter(t.Context()))
 		_, err = b.DeleteOld(t.Context(), 0)
 		if errs != nil || err != nil {
 			damaged++
@@ -359,19 +361,19 @@ func TestBoltRefusesOtherFiles(t *testing.T) {
 	}
 	t.Run("other application", func(t *testing.T) {
 		dir := t.TempDir()
-		editBolt(t, dir, func(tx *bolt.Tx) error {
+		edit(t, dir, func(tx *bolt.Tx) error {
 			_, err := tx.CreateBucket([]byte("theirs"))
 			return err
 		})
 		wantOpenError(t, filepath.Join(dir, "sessions.db"), "of another application")
-		if dump := dumpBolt(t, dir); len(dump) != 0 {
+		if dump := contents(t, dir); len(dump) != 0 {
 			t.Errorf("the file was changed: %v", dump)
 		}
 	})
 	t.Run("later format", func(t *testing.T) {
 		dir := t.TempDir()
-		openBolt(t, dir).Close()
-		editBolt(t, dir, func(tx *bolt.Tx) error {
+		openStore(t, dir).Close()
+		edit(t, dir, func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("2"))
 		})
 		wantOpenError(t, filepath.Join(dir, "sessions.db"), `written in format "2"`)

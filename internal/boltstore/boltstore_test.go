@@ -1,12 +1,14 @@
-package session2_test
+package boltstore_test
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,10 +23,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/boltstore"
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/storetest"
 )
 
-func openBolt(t testing.TB, dir string) *session2.BoltStore {
+func openStore(t testing.TB, dir string) *session2.BoltStore {
 	t.Helper()
 	b, err := session2.OpenBoltStore(filepath.Join(dir, "sessions.db"), nil)
 	if err != nil {
@@ -37,16 +41,16 @@ func openBolt(t testing.TB, dir string) *session2.BoltStore {
 func TestBoltConformance(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t,
-		func(t testing.TB, dir string) session2.Store { return openBolt(t, dir) },
+		func(t testing.TB, dir string) session2.Store { return openStore(t, dir) },
 		&storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {
-			editBolt(t, dir, func(tx *bolt.Tx) error {
-				return damageBolt(tx, "sessions", id[:])
+			edit(t, dir, func(tx *bolt.Tx) error {
+				return damage(tx, "sessions", id[:])
 			})
 		}})
 }
 
-// editBolt changes the file behind the back of the store, which is closed.
-func editBolt(t testing.TB, dir string, f func(tx *bolt.Tx) error) {
+// edit changes the file behind the back of the store, which is closed.
+func edit(t testing.TB, dir string, f func(tx *bolt.Tx) error) {
 	t.Helper()
 	db, err := bolt.Open(filepath.Join(dir, "sessions.db"), 0o600, nil)
 	if err != nil {
@@ -58,16 +62,16 @@ func editBolt(t testing.TB, dir string, f func(tx *bolt.Tx) error) {
 	}
 }
 
-// damageBolt flips a bit in the midst of a value.
-func damageBolt(tx *bolt.Tx, bucket string, key []byte) error {
+// damage flips a bit in the midst of a value.
+func damage(tx *bolt.Tx, bucket string, key []byte) error {
 	b := tx.Bucket([]byte(bucket))
 	value := append([]byte(nil), b.Get(key)...)
 	value[len(value)/2] ^= 1
 	return b.Put(key, value)
 }
 
-// boltRecord returns a record with a number for an ID.
-func boltRecord(n uint64, user string) session2.Record {
+// newRecord returns a record with a number for an ID.
+func newRecord(n uint64, user string) session2.Record {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	rec := session2.Record{
 		Version: 1, User: user, Created: now, Accessed: now, Expires: now.Add(time.Hour),
@@ -77,17 +81,29 @@ func boltRecord(n uint64, user string) session2.Record {
 	return rec
 }
 
-func saveBolt(t testing.TB, b *session2.BoltStore, recs ...session2.Record) {
+// backRecord is newRecord as back ends know it.
+func backRecord(n uint64, user string) record.Record {
+	rec := newRecord(n, user)
+	return record.Record{
+		ID: rec.ID, Version: uint64(rec.Version), User: user, Created: rec.Created.UnixMicro(), Data: rec.Data,
+		Access: record.Access{Accessed: rec.Accessed.UnixMicro(), Expires: rec.Expires.UnixMicro()},
+	}
+}
+
+// save creates records in a store or a back end.
+func save[R any, V ~uint64](t testing.TB, s interface {
+	Save(context.Context, R, V) error
+}, recs ...R) {
 	t.Helper()
 	for _, rec := range recs {
-		if err := b.Save(context.Background(), rec, 0); err != nil {
+		if err := s.Save(context.Background(), rec, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// listBolt returns the number and the errors of what a sequence yields.
-func listBolt(seq func(func(session2.Record, error) bool)) (n int, errs []error) {
+// list returns the number and the errors of what a sequence yields.
+func list[R any](seq iter.Seq2[R, error]) (n int, errs []error) {
 	for _, err := range seq {
 		if err != nil {
 			errs = append(errs, err)
@@ -98,104 +114,142 @@ func listBolt(seq func(func(session2.Record, error) bool)) (n int, errs []error)
 	return n, errs
 }
 
+// commits makes a store's commits.
+type commits struct {
+	n      int   // that succeeded
+	lost   error // of commits that take effect, as after a failed fsync
+	failed error // of commits that change nothing
+	breaks bool  // bbolt panics in the midst of a commit, and keeps its lock
+}
+
+func (c *commits) update(db *bolt.DB, f func(*bolt.Tx) error) error {
+	if c.breaks {
+		if _, err := db.Begin(true); err != nil {
+			return err
+		}
+		panic("damaged page")
+	}
+	err := db.Update(func(tx *bolt.Tx) error { return cmp.Or(f(tx), c.failed) })
+	if err = cmp.Or(err, c.lost); err == nil {
+		c.n++
+	}
+	return err
+}
+
+// openBack opens the back end alone.
+func openBack(t testing.TB, dir string) (*boltstore.Store, *commits) {
+	t.Helper()
+	c := new(commits)
+	b, err := boltstore.OpenWith(filepath.Join(dir, "sessions.db"), boltstore.Options{}, c.update)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b, c
+}
+
+// sweep has a back end delete what was not used for age or has expired.
+func sweep(t *testing.T, b *boltstore.Store, age time.Duration) (int, error) {
+	now := time.Now()
+	return b.DeleteOld(t.Context(), now.Add(-age).UnixMicro(), now.UnixMicro())
+}
+
 func TestBoltSaversShareCommits(t *testing.T) {
-	b := openBolt(t, t.TempDir())
-	commits := b.Commits()
+	b, c := openBack(t, t.TempDir())
 	const savers, each = 64, 10
 	var wg sync.WaitGroup
 	for i := range uint64(savers) {
 		wg.Go(func() {
 			for j := range uint64(each) {
-				if err := b.Save(t.Context(), boltRecord(i*each+j, ""), 0); err != nil {
+				if err := b.Save(t.Context(), backRecord(i*each+j, ""), 0); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	n := commits()
+	n := c.n
 	t.Logf("%d saves in %d commits: %.1f each", savers*each, n, float64(savers*each)/float64(n))
 	if n > savers*each/4 {
 		t.Errorf("%d saves by %d savers took %d commits, want at most a quarter", savers*each, savers, n)
 	}
-	if n, errs := listBolt(b.Iter(t.Context())); n != savers*each || errs != nil {
+	if n, errs := list(b.Iter(t.Context())); n != savers*each || errs != nil {
 		t.Errorf("%d records, errors %v", n, errs)
 	}
 }
 
 func TestBoltRefusalsCommitNothing(t *testing.T) {
-	b := openBolt(t, t.TempDir())
-	rec := boltRecord(1, "ann")
-	saveBolt(t, b, rec)
-	commits := b.Commits()
-	saveBolt(t, b, rec) // landed before
+	b, c := openBack(t, t.TempDir())
+	rec := backRecord(1, "ann")
+	save(t, b, rec)
+	c.n = 0
+	save(t, b, rec) // landed before
 	other := rec
 	other.Version = 2
-	if err := b.Save(t.Context(), other, 0); !errors.Is(err, session2.ErrConflict) {
+	if err := b.Save(t.Context(), other, 0); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("Save = %v, want ErrConflict", err)
 	}
-	b.Delete(t.Context(), boltRecord(2, "").ID)
-	b.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires)
-	b.DeleteOld(t.Context(), time.Hour)
-	if n := commits(); n != 0 {
-		t.Errorf("%d commits for nothing", n)
+	b.Delete(t.Context(), backRecord(2, "").ID)
+	b.Touch(t.Context(), rec.ID, rec.Access)
+	sweep(t, b, time.Hour)
+	if c.n != 0 {
+		t.Errorf("%d commits for nothing", c.n)
 	}
 }
 
 // A refusal in a batch must not take the others along, nor they it.
 func TestBoltRefusalInABatch(t *testing.T) {
-	b := openBolt(t, t.TempDir())
-	saveBolt(t, b, boltRecord(0, ""))
+	b := openStore(t, t.TempDir())
+	save(t, b, newRecord(0, ""))
 	var wg sync.WaitGroup
 	for i := range uint64(64) {
 		wg.Go(func() {
-			rec := boltRecord(i/2, "")
+			rec := newRecord(i/2, "")
 			rec.Version = session2.Version(10 + i)
 			b.Save(t.Context(), rec, 0)
 		})
 	}
 	wg.Wait()
-	if n, errs := listBolt(b.Iter(t.Context())); n != 32 || errs != nil {
+	if n, errs := list(b.Iter(t.Context())); n != 32 || errs != nil {
 		t.Errorf("%d records, want 32; errors %v", n, errs)
 	}
-	if rec, err := b.Load(t.Context(), boltRecord(0, "").ID); rec.Version != 1 || err != nil {
+	if rec, err := b.Load(t.Context(), newRecord(0, "").ID); rec.Version != 1 || err != nil {
 		t.Errorf("the record that was there has version %d, %v", rec.Version, err)
 	}
 }
 
 func TestBoltSaveWritesAgainAfterAFailedCommit(t *testing.T) {
-	b := openBolt(t, t.TempDir())
+	b, c := openBack(t, t.TempDir())
 	lost := errors.New("input/output error")
-	b.LoseAnswers(&lost)
-	rec := boltRecord(1, "ann")
+	c.lost = lost
+	rec := backRecord(1, "ann")
 	if err := b.Save(t.Context(), rec, 0); !errors.Is(err, lost) {
 		t.Fatalf("Save = %v, want %v", err, lost)
 	}
 	if err := b.Save(t.Context(), rec, 0); !errors.Is(err, lost) {
 		t.Errorf("Save asked again while nothing lasts = %v, want %v", err, lost)
 	}
-	lost = nil
-	commits := b.Commits()
-	saveBolt(t, b, rec)
-	if n := commits(); n != 1 {
-		t.Errorf("Save asked again made %d commits, want 1", n)
+	c.lost = nil
+	save(t, b, rec)
+	if c.n != 1 {
+		t.Errorf("Save asked again made %d commits, want 1", c.n)
 	}
 }
 
 func TestBoltTouchLeavesDataAndIndexesAlone(t *testing.T) {
 	dir := t.TempDir()
-	b := openBolt(t, dir)
-	rec := boltRecord(1, "ann")
-	saveBolt(t, b, rec)
+	b := openStore(t, dir)
+	rec := newRecord(1, "ann")
+	save(t, b, rec)
 	b.Close()
-	before := dumpBolt(t, dir)
-	b = openBolt(t, dir)
+	before := contents(t, dir)
+	b = openStore(t, dir)
 	if err := b.Touch(t.Context(), rec.ID, rec.Accessed.Add(time.Minute), rec.Expires.Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	b.Close()
 	var changed []string
-	for key, value := range dumpBolt(t, dir) {
+	for key, value := range contents(t, dir) {
 		if before[key] != value {
 			changed = append(changed, key)
 		}
@@ -205,10 +259,10 @@ func TestBoltTouchLeavesDataAndIndexesAlone(t *testing.T) {
 	}
 }
 
-// dumpBolt returns what is in the buckets of the file.
-func dumpBolt(t *testing.T, dir string) map[string]string {
+// contents returns what is in the buckets of the file.
+func contents(t *testing.T, dir string) map[string]string {
 	dump := map[string]string{}
-	editBolt(t, dir, func(tx *bolt.Tx) error {
+	edit(t, dir, func(tx *bolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 			return b.ForEach(func(k, v []byte) error {
 				dump[fmt.Sprintf("%s %x", name, k)] = string(v)
@@ -231,7 +285,7 @@ func TestBoltLeavesNoIndexEntry(t *testing.T) {
 	}
 	users := []string{"", "a", "ab", strings.Repeat("long", 20_000)}
 	for i := range 1000 {
-		rec := boltRecord(rnd.Uint64N(30), users[rnd.IntN(len(users))])
+		rec := newRecord(rnd.Uint64N(30), users[rnd.IntN(len(users))])
 		rec.Accessed = rec.Accessed.Add(-time.Duration(rnd.IntN(3600)) * time.Second)
 		rec.Expires = rec.Expires.Add(-time.Duration(rnd.IntN(7000)) * time.Second)
 		switch rnd.IntN(10) {
@@ -254,35 +308,35 @@ func TestBoltLeavesNoIndexEntry(t *testing.T) {
 	}
 	b.DeleteOld(t.Context(), 0)
 	b.Close()
-	if dump := dumpBolt(t, dir); len(dump) != 1 {
+	if dump := contents(t, dir); len(dump) != 1 {
 		t.Errorf("left behind: %q", dump)
 	}
 }
 
 func TestBoltSweepsManyInBatches(t *testing.T) {
-	b := openBolt(t, t.TempDir())
-	const old, live = 2*session2.BoltSweep + 7, 20
+	b, c := openBack(t, t.TempDir())
+	const old, live = 2*boltstore.Sweep + 7, 20
 	var wg sync.WaitGroup
 	for i := range uint64(old + live) {
-		rec := boltRecord(i, "ann")
-		rec.Accessed = rec.Accessed.Add(-time.Hour)
-		wg.Go(func() { saveBolt(t, b, rec) })
+		rec := backRecord(i, "ann")
+		rec.Accessed -= time.Hour.Microseconds()
+		wg.Go(func() { save(t, b, rec) })
 	}
 	wg.Wait()
 	for i := range uint64(live) {
-		rec := boltRecord(i, "")
-		b.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires)
+		rec := backRecord(i, "")
+		b.Touch(t.Context(), rec.ID, rec.Access)
 	}
-	commits := b.Commits()
-	if n, err := b.DeleteOld(t.Context(), time.Minute); n != old || err != nil {
+	c.n = 0
+	if n, err := sweep(t, b, time.Minute); n != old || err != nil {
 		t.Errorf("DeleteOld = %d, %v, want %d", n, err, old)
 	}
-	if n := commits(); n < 3 {
-		t.Errorf("DeleteOld took %d transactions, want several", n)
+	if c.n < 3 {
+		t.Errorf("DeleteOld took %d transactions, want several", c.n)
 	}
-	commits = b.Commits()
-	if n, err := b.DeleteOld(t.Context(), time.Minute); n != 0 || err != nil || commits() != 0 {
-		t.Errorf("DeleteOld again = %d, %v in %d transactions: it looked at records that it had filed", n, err, commits())
+	c.n = 0
+	if n, err := sweep(t, b, time.Minute); n != 0 || err != nil || c.n != 0 {
+		t.Errorf("DeleteOld again = %d, %v in %d transactions: it looked at records that it had filed", n, err, c.n)
 	}
 	if n, err := b.DeleteUser(t.Context(), "ann"); n != live || err != nil {
 		t.Errorf("DeleteUser = %d, %v, want %d", n, err, live)
@@ -291,12 +345,12 @@ func TestBoltSweepsManyInBatches(t *testing.T) {
 
 // The loop's body may write so much that the file must grow.
 func TestBoltIterWithAWritingBody(t *testing.T) {
-	b := openBolt(t, t.TempDir())
-	const n = 3*session2.BoltPage + 1
+	b := openStore(t, t.TempDir())
+	const n = 3*boltstore.Page + 1
 	for i := range uint64(n) {
-		saveBolt(t, b, boltRecord(2*i, ""))
+		save(t, b, newRecord(2*i, ""))
 	}
-	big := boltRecord(1<<40, "")
+	big := newRecord(1<<40, "")
 	big.Data = make([]byte, 1<<20)
 	seen := map[session2.ID]int{}
 	for rec, err := range b.Iter(t.Context()) {
@@ -306,7 +360,7 @@ func TestBoltIterWithAWritingBody(t *testing.T) {
 		seen[rec.ID]++
 		if len(seen)%50 == 0 {
 			big.ID[0]++
-			saveBolt(t, b, big)
+			save(t, b, big)
 		}
 		if seen[rec.ID] > 1 || len(seen) > 2*n {
 			t.Fatal("Iter repeats itself")
@@ -339,8 +393,8 @@ func TestBoltOptions(t *testing.T) {
 	}
 }
 
-// boltChild starts this test in another process, which sees dir.
-func boltChild(t *testing.T, dir string) *exec.Cmd {
+// child starts this test in another process, which sees dir.
+func child(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), "SESSION2_BOLT_CHILD="+dir)
@@ -356,29 +410,29 @@ func TestBoltSecondProcess(t *testing.T) {
 		os.Exit(0)
 	}
 	dir := t.TempDir()
-	b := openBolt(t, dir)
-	out, err := boltChild(t, dir).Output()
+	b := openStore(t, dir)
+	out, err := child(t, dir).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s := string(out); !strings.HasPrefix(s, "true\nsession2: open bolt store ") || !strings.Contains(s, "in use by another process") {
 		t.Errorf("the second process says %q", s)
 	}
-	saveBolt(t, b, boltRecord(1, ""))
+	save(t, b, newRecord(1, ""))
 }
 
 // What was acknowledged before kill -9 is there.
 func TestBoltKilledWriter(t *testing.T) {
 	if dir := os.Getenv("SESSION2_BOLT_CHILD"); dir != "" {
-		killedBoltWriter(dir)
+		killedWriter(dir)
 	}
 	dir := t.TempDir()
 	seen := 0
 	for round := range uint64(3) {
-		cmd := boltChild(t, dir)
+		cmd := child(t, dir)
 		cmd.Env = append(cmd.Env, fmt.Sprintf("SESSION2_BOLT_FIRST=%d", round<<32))
 		acknowledged := readUntilKilled(t, cmd, 40)
-		b := openBolt(t, dir)
+		b := openStore(t, dir)
 		for _, line := range acknowledged {
 			id, err := session2.ParseID(line)
 			if err != nil {
@@ -389,11 +443,11 @@ func TestBoltKilledWriter(t *testing.T) {
 			}
 			seen++
 		}
-		n, errs := listBolt(b.Iter(t.Context()))
+		n, errs := list(b.Iter(t.Context()))
 		if n < seen || errs != nil {
 			t.Errorf("%d records, errors %v, want %d records at least", n, errs, seen)
 		}
-		if users, errs := listBolt(b.IterUser(t.Context(), "ann")); users != n || errs != nil {
+		if users, errs := list(b.IterUser(t.Context(), "ann")); users != n || errs != nil {
 			t.Errorf("%d records by user, errors %v, want %d", users, errs, n)
 		}
 		b.Close()
@@ -424,9 +478,9 @@ func readUntilKilled(t *testing.T, cmd *exec.Cmd, lines int) (all []string) {
 	return all
 }
 
-// killedBoltWriter saves from several goroutines and says what was
+// killedWriter saves from several goroutines and says what was
 // acknowledged, for ever.
-func killedBoltWriter(dir string) {
+func killedWriter(dir string) {
 	b, err := session2.OpenBoltStore(filepath.Join(dir, "sessions.db"), nil)
 	if err != nil {
 		fmt.Println(err)
@@ -437,7 +491,7 @@ func killedBoltWriter(dir string) {
 	for w := range uint64(4) {
 		go func() {
 			for n := first + w; ; n += 4 {
-				rec := boltRecord(n, "ann")
+				rec := newRecord(n, "ann")
 				if err := b.Save(context.Background(), rec, 0); err != nil {
 					os.Exit(1)
 				}
@@ -448,37 +502,10 @@ func killedBoltWriter(dir string) {
 	select {}
 }
 
-func ExampleOpenBoltStore() {
-	dir, err := os.MkdirTemp("", "example")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	store, err := session2.OpenBoltStore(filepath.Join(dir, "sessions.db"), nil)
-	if err != nil {
-		panic(err)
-	}
-	defer store.Close()
-
-	ctx := context.Background()
-	now := time.Now()
-	rec := session2.Record{
-		ID: session2.ID{15: 1}, Version: 1, User: "ann",
-		Created: now, Accessed: now, Expires: now.Add(time.Hour),
-	}
-	if err := store.Save(ctx, rec, 0); err != nil {
-		panic(err)
-	}
-	for rec, err := range store.IterUser(ctx, "ann") {
-		fmt.Println(rec.ID, err)
-	}
-	// Output: 00000000000000000000000000000001 <nil>
-}
-
 func BenchmarkBoltLoad(b *testing.B) {
-	store := openBolt(b, b.TempDir())
-	rec := boltRecord(1, "ann")
-	saveBolt(b, store, rec)
+	store := openStore(b, b.TempDir())
+	rec := newRecord(1, "ann")
+	save(b, store, rec)
 	for b.Loop() {
 		if _, err := store.Load(b.Context(), rec.ID); err != nil {
 			b.Fatal(err)
@@ -487,8 +514,8 @@ func BenchmarkBoltLoad(b *testing.B) {
 }
 
 func BenchmarkBoltSave(b *testing.B) {
-	store := openBolt(b, b.TempDir())
-	rec := boltRecord(1, "ann")
+	store := openStore(b, b.TempDir())
+	rec := newRecord(1, "ann")
 	rec.Version = 0
 	for b.Loop() {
 		prev := rec.Version
@@ -500,9 +527,9 @@ func BenchmarkBoltSave(b *testing.B) {
 }
 
 func BenchmarkBoltTouch(b *testing.B) {
-	store := openBolt(b, b.TempDir())
-	rec := boltRecord(1, "ann")
-	saveBolt(b, store, rec)
+	store := openStore(b, b.TempDir())
+	rec := newRecord(1, "ann")
+	save(b, store, rec)
 	for b.Loop() {
 		rec.Accessed = rec.Accessed.Add(time.Second)
 		if err := store.Touch(b.Context(), rec.ID, rec.Accessed, rec.Expires); err != nil {
@@ -513,15 +540,14 @@ func BenchmarkBoltTouch(b *testing.B) {
 
 // 64 savers of a session each.
 func BenchmarkBoltSaveParallel(b *testing.B) {
-	store := openBolt(b, b.TempDir())
-	commits := store.Commits()
+	store, c := openBack(b, b.TempDir())
 	var mu sync.Mutex
 	var n uint64
 	b.SetParallelism(max(1, 64/runtime.GOMAXPROCS(0)))
 	b.RunParallel(func(pb *testing.PB) {
 		mu.Lock()
 		n++
-		rec := boltRecord(n, "ann")
+		rec := backRecord(n, "ann")
 		mu.Unlock()
 		rec.Version = 0
 		for pb.Next() {
@@ -532,5 +558,5 @@ func BenchmarkBoltSaveParallel(b *testing.B) {
 			}
 		}
 	})
-	b.ReportMetric(float64(b.N)/float64(commits()), "saves/commit")
+	b.ReportMetric(float64(b.N)/float64(c.n), "saves/commit")
 }
