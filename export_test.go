@@ -122,16 +122,6 @@ func OpenFileStoreFS(fs fsys.FS, dir string, opts *FileOptions) (*FileStore, err
 	return openFileStore(fs, dir, opts)
 }
 
-// OpenGobStoreOn opens a store on another file system, and with another limit
-// of what may be dead in the file.
-func OpenGobStoreOn(fsy fsys.FS, path string, opts *GobOptions, slack int64) (*GobStore, error) {
-	s, err := openGobStore(fsy, path, opts)
-	if err == nil {
-		s.slack = slack
-	}
-	return s, err
-}
-
 // MySQLServerName is whose certificate a store of this URL expects.
 func MySQLServerName(rawURL string) (string, error) {
 	u, err := url.Parse(rawURL)

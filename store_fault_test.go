@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
@@ -155,7 +154,6 @@ func TestStoresCloseWhatTheyDoNotOpen(t *testing.T) {
 	type openFS = func(f fsys.FS, path string) (houseStore, error)
 	for name, open := range map[string]openFS{
 		"file": func(f fsys.FS, path string) (houseStore, error) { return session2.OpenFileStoreFS(f, path, nil) },
-		"gob":  func(f fsys.FS, path string) (houseStore, error) { return session2.OpenGobStoreOn(f, path, nil, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
@@ -265,22 +263,16 @@ func (f fullFile) half(b []byte, write func([]byte) (int, error)) (int, error) {
 }
 
 // A full disk costs the Saves that come meanwhile, each of which is told, and
-// nothing that was acknowledged; and it is no damage, of which the log tells.
+// nothing that was acknowledged.
 func TestStoresOutliveAFullDisk(t *testing.T) {
 	full := new(atomic.Bool)
-	log := new(strings.Builder)
-	logger := slog.New(slog.NewTextHandler(log, nil))
 	disk := fullFS{fsys.OS, full}
 	stores := map[string]func(path string) (houseStore, error){
 		"file": func(path string) (houseStore, error) { return session2.OpenFileStoreFS(disk, path, nil) },
-		"gob": func(path string) (houseStore, error) {
-			return session2.OpenGobStoreOn(disk, path, &session2.GobOptions{Logger: logger}, 1<<20)
-		},
 	}
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
 			full.Store(false)
-			log.Reset()
 			path := filepath.Join(t.TempDir(), "s")
 			s, err := open(path)
 			if err != nil {
@@ -328,9 +320,6 @@ func TestStoresOutliveAFullDisk(t *testing.T) {
 			}
 			defer s.Close()
 			check("opened again")
-			if log.Len() > 0 {
-				t.Errorf("the log says %s", log)
-			}
 		})
 	}
 }
