@@ -74,8 +74,8 @@ func OpenGobStore(path string, opts *GobOptions) (*GobStore, error) {
 	if opts != nil {
 		o = *opts
 	}
-	logger := cmp.Or(o.Logger, slog.Default())
-	s, err := gobstore.Open(fsys.OS, path, gobstore.Options{NoSync: o.NoSync, SharedGroup: o.SharedGroup, Logger: logger})
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	s, err := gobstore.Open(fsys.OS, path, gobstore.Options(o))
 	if err != nil {
 		return nil, failed("open gob store", err)
 	}

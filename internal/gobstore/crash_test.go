@@ -268,7 +268,8 @@ func TestGobStoreTouchesAreCompacted(t *testing.T) {
 	rec := numbered(0, 7)
 	testsite.Must(t, s.Save(background, rec, 0))
 	for i := range 1000 {
-		testsite.Must(t, s.Touch(background, rec.ID, record.Access{Accessed: rec.Accessed + int64(i+1)*second, Expires: rec.Expires}))
+		to := record.Access{Accessed: rec.Accessed + int64(i+1)*second, Expires: rec.Expires}
+		testsite.Must(t, s.Touch(background, rec.ID, to))
 	}
 	info, err := fsys.OS.Lstat(path)
 	testsite.Must(t, err)

@@ -17,11 +17,17 @@
 // puts a new file, with another generation, in the place of the old one, which those
 // who have it open can go on reading.
 //
-// A log that trusts its disk would take a third of the code. The rest is what the
-// store promises beyond that: a flipped byte costs one record, which is named, and an
-// update torn by a power cut none; a full disk refuses exactly the changes that it
-// has no room for; a failed sync is never taken back by the next; and processes see
-// each other's changes, also through a compaction.
+// Half of the code would do for a log that trusts its disk and belongs to one
+// process. The other half is for what the store promises beyond that:
+//
+//   - A flipped byte costs one record, which is named, and an update torn by a power
+//     cut none: what is in scan.go, and two checksums and IDs a frame.
+//   - A full disk refuses exactly the changes that it has no room for: Store.landed
+//     and Store.settle.
+//   - A failed sync is never taken back by the next one: log.suspect.
+//   - Processes see each other's changes, also through a compaction: Store.refresh,
+//     Store.catchUp, the generation.
+//   - The file stays in proportion to what is alive: compact.go.
 package gobstore
 
 import (

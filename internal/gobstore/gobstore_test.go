@@ -197,12 +197,14 @@ func TestGobStoreWaitsNoLongerThanItsContext(t *testing.T) {
 		return os.OpenFile(path+".lock", os.O_RDWR, 0)
 	}).Lock(background)
 	testsite.Must(t, err)
-	rec := numbered(0, 2)
+	rec, now := numbered(0, 2), time.Now().UnixMicro()
 	calls := map[string]func(ctx context.Context) error{
-		"Save":       func(ctx context.Context) error { return s.Save(ctx, rec, 1) },
-		"Delete":     func(ctx context.Context) error { return s.Delete(ctx, rec.ID) },
-		"Touch":      func(ctx context.Context) error { return s.Touch(ctx, rec.ID, rec.Access) },
-		"DeleteOld":  func(ctx context.Context) error { _, err := s.DeleteOld(ctx, 0, 0); return err },
+		"Save":   func(ctx context.Context) error { return s.Save(ctx, rec, 1) },
+		"Delete": func(ctx context.Context) error { return s.Delete(ctx, rec.ID) },
+		"Touch": func(ctx context.Context) error {
+			return s.Touch(ctx, rec.ID, record.Access{Accessed: now, Expires: now})
+		},
+		"DeleteOld":  func(ctx context.Context) error { _, err := s.DeleteOld(ctx, now-hour, now); return err },
 		"DeleteUser": func(ctx context.Context) error { _, err := s.DeleteUser(ctx, "alice"); return err },
 	}
 	late := func(name string) {

@@ -32,7 +32,9 @@ func (s *Store) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (
 // deleteAll deletes the records that some names, a batch at a time, until there are
 // no more of them, and returns their number. Of a record that an earlier job of the
 // same commit changes, meant has the last word.
-func (s *Store) deleteAll(ctx context.Context, sweeps bool, some func(*log) [][16]byte, meant func(entry) bool) (total int, err error) {
+func (s *Store) deleteAll(ctx context.Context, sweeps bool,
+	some func(*log) [][16]byte, meant func(entry) bool,
+) (total int, err error) {
 	for {
 		more := false
 		j := &job{durable: true, sweeps: sweeps, run: func(p *plan) error {
@@ -73,7 +75,9 @@ func (s *Store) IterUser(ctx context.Context, user string) iter.Seq2[record.Reco
 
 // each yields the records that ids names, for as long as they are there and are
 // meant. It holds no lock while the loop's body runs.
-func (s *Store) each(ctx context.Context, ids func(*log) [][16]byte, meant func(record.Record) bool) iter.Seq2[record.Record, error] {
+func (s *Store) each(ctx context.Context,
+	ids func(*log) [][16]byte, meant func(record.Record) bool,
+) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
 		if err := s.refresh(ctx); err != nil {
 			yield(record.Record{}, err)
