@@ -2,6 +2,7 @@ package session2_test
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -176,22 +177,22 @@ func BenchmarkGobStoreOpen(b *testing.B) {
 	if v := os.Getenv("SESSION2_BENCH_RECORDS"); v != "" {
 		var err error
 		n, err = strconv.Atoi(v)
-		mustGob(b, err)
+		testsite.Must(b, err)
 	}
 	path := filepath.Join(b.TempDir(), "log")
 	fillGob(b, path, n)
 	info, err := os.Stat(path)
-	mustGob(b, err)
+	testsite.Must(b, err)
 	var before, after runtime.MemStats
 	for b.Loop() {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		s, err := session2.OpenGobStore(path, nil)
-		mustGob(b, err)
+		testsite.Must(b, err)
 		b.StopTimer()
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		mustGob(b, s.Close())
+		testsite.Must(b, s.Close())
 		b.StartTimer()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/record")
@@ -199,19 +200,26 @@ func BenchmarkGobStoreOpen(b *testing.B) {
 	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "mem-B/record")
 }
 
+// benchRecord returns a record of a user of its own.
+func benchRecord(n int) session2.Record {
+	rec := houseRecord(0, fmt.Sprint("user", n))
+	binary.BigEndian.PutUint64(rec.ID[8:], uint64(n))
+	return rec
+}
+
 // fillGob saves n records from several goroutines, which share the appends.
 func fillGob(b *testing.B, path string, n int) {
 	b.Helper()
 	s, err := session2.OpenGobStore(path, &session2.GobOptions{NoSync: true})
-	mustGob(b, err)
+	testsite.Must(b, err)
 	const workers = 64
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < n; i += workers {
-				rec := gobRecord(i, 7)
-				rec.User, rec.Data = fmt.Sprint("user", i), make([]byte, 200)
-				if err := s.Save(ctxGob, rec, 0); err != nil {
+				rec := benchRecord(i)
+				rec.Data = make([]byte, 200)
+				if err := s.Save(b.Context(), rec, 0); err != nil {
 					b.Error(err)
 					return
 				}
@@ -219,16 +227,16 @@ func fillGob(b *testing.B, path string, n int) {
 		})
 	}
 	wg.Wait()
-	mustGob(b, s.Close())
+	testsite.Must(b, s.Close())
 }
 
 func BenchmarkGobStoreLoad(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "log")
 	fillGob(b, path, 1000)
-	s := openGob(b, path)
+	s, id := openGob(b, path), benchRecord(7).ID
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Load(ctxGob, gobID(7)); err != nil {
+		if _, err := s.Load(b.Context(), id); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -236,15 +244,15 @@ func BenchmarkGobStoreLoad(b *testing.B) {
 
 func benchGobSave(b *testing.B, opts *session2.GobOptions) {
 	s, err := session2.OpenGobStore(filepath.Join(b.TempDir(), "log"), opts)
-	mustGob(b, err)
+	testsite.Must(b, err)
 	defer s.Close()
-	rec := gobRecord(0, 1)
+	rec := benchRecord(0)
 	rec.Data = make([]byte, 500)
-	mustGob(b, s.Save(ctxGob, rec, 0))
+	testsite.Must(b, s.Save(b.Context(), rec, 0))
 	b.ReportAllocs()
 	for b.Loop() {
 		rec.Version++
-		if err := s.Save(ctxGob, rec, rec.Version-1); err != nil {
+		if err := s.Save(b.Context(), rec, rec.Version-1); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -255,17 +263,17 @@ func BenchmarkGobStoreSaveNoSync(b *testing.B) { benchGobSave(b, &session2.GobOp
 
 func BenchmarkGobStoreSaveParallel(b *testing.B) {
 	s, err := session2.OpenGobStore(filepath.Join(b.TempDir(), "log"), nil)
-	mustGob(b, err)
+	testsite.Must(b, err)
 	defer s.Close()
 	var n atomic.Int32
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {
-		rec := gobRecord(int(n.Add(1)), 1)
+		rec := benchRecord(int(n.Add(1)))
 		rec.Data = make([]byte, 500)
-		mustGob(b, s.Save(ctxGob, rec, 0))
+		testsite.Must(b, s.Save(b.Context(), rec, 0))
 		for pb.Next() {
 			rec.Version++
-			mustGob(b, s.Save(ctxGob, rec, rec.Version-1))
+			testsite.Must(b, s.Save(b.Context(), rec, rec.Version-1))
 		}
 	})
 }

@@ -3,8 +3,6 @@ package session2
 import (
 	"net/http"
 	"net/url"
-
-	"github.com/session2/session2/internal/fsys"
 )
 
 // HoldsInfo reports whether a record holds something worth storing.
@@ -59,16 +57,6 @@ func EncodeState(st *State) []byte {
 // WriterWith returns the handler's ResponseWriter that has the given optional
 // methods, one bit each: Flush, Hijack, Push, CloseNotify.
 func WriterWith(has int) http.ResponseWriter { return (*writer)(&exchange{}).with(has) }
-
-// OpenGobStoreOn opens a store on another file system, and with another limit
-// of what may be dead in the file.
-func OpenGobStoreOn(fsy fsys.FS, path string, opts *GobOptions, slack int64) (*GobStore, error) {
-	s, err := openGobStore(fsy, path, opts)
-	if err == nil {
-		s.slack = slack
-	}
-	return s, err
-}
 
 // MySQLServerName is whose certificate a store of this URL expects.
 func MySQLServerName(rawURL string) (string, error) {

@@ -234,22 +234,6 @@ func capabilities(store Store) Capabilities {
 	return Capabilities{}
 }
 
-// checkSave refuses a record that no store may keep.
-func checkSave(rec Record) error {
-	if rec.Version == 0 {
-		return opError("save", rec.ID, errors.New("a stored record's version is never zero"))
-	}
-	return nil
-}
-
-// checkAge refuses an age that DeleteOld cannot mean.
-func checkAge(age time.Duration) error {
-	if age < 0 {
-		return fmt.Errorf("session2: delete old: negative age %v", age)
-	}
-	return nil
-}
-
 // opError names the operation and the record that failed; nil stays nil.
 func opError(op string, id ID, err error) error {
 	if err == nil {

@@ -5,7 +5,6 @@ package session2_test
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,7 +18,6 @@ import (
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -286,76 +284,6 @@ func TestOpenSharesWithTheGroup(t *testing.T) {
 			continue
 		}
 		s.(houseStore).Close()
-	}
-}
-
-func TestGobStoreRefusesWhatOthersCanWrite(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "log")
-	mustGob(t, openGob(t, path).Close())
-	for _, name := range []string{path, dir} {
-		old, err := os.Stat(name)
-		mustGob(t, err)
-		mustGob(t, os.Chmod(name, old.Mode().Perm()|0o022))
-		if s, err := session2.OpenGobStore(path, nil); err == nil {
-			s.Close()
-			t.Errorf("opened although others may write to %s", filepath.Base(name))
-		}
-		mustGob(t, os.Chmod(name, old.Mode().Perm()))
-	}
-	openGob(t, path)
-}
-
-// A link to the file stays one when the file is replaced, and the file is private.
-func TestGobStoreThroughLink(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	mustGob(t, openGob(t, path).Close())
-	link := filepath.Join(t.TempDir(), "link")
-	mustGob(t, os.Symlink(path, link))
-	s, err := session2.OpenGobStoreOn(fsys.OS, link, nil, 0)
-	mustGob(t, err)
-	defer s.Close()
-	versions := make(map[int]session2.Version)
-	for range 10 {
-		mustGob(t, update(s, versions, 0))
-	}
-	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
-		t.Errorf("the link is %v, %v, want a link still", info.Mode(), err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the file has mode %v, %v, want 0600", info.Mode(), err)
-	}
-}
-
-// A log that is moved away and put back costs the calls in between, which fail
-// and do not take the records for ended, and nothing else.
-func TestGobStoreFileComesBack(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	s := openGob(t, path)
-	rec := houseRecord(1, "alice")
-	mustGob(t, s.Save(t.Context(), rec, 0))
-	mustGob(t, os.Rename(path, path+".away"))
-	_, err := s.Load(t.Context(), rec.ID)
-	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, session2.ErrNotFound) {
-		t.Errorf("Load without the file: got %v, want fs.ErrNotExist", err)
-	}
-	if err := s.Save(t.Context(), houseRecord(2, ""), 0); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Save without the file: got %v, want fs.ErrNotExist", err)
-	}
-	mustGob(t, os.WriteFile(path, []byte("something else altogether, of some length"), 0o600))
-	if _, err := s.Load(t.Context(), rec.ID); err == nil || errors.Is(err, session2.ErrNotFound) {
-		t.Errorf("Load from another file: got %v, want a failure", err)
-	}
-	if err := s.Save(t.Context(), houseRecord(2, ""), 0); err == nil {
-		t.Error("Save into another file: got nil, want an error")
-	}
-	if b, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(b), "something else") {
-		t.Errorf("the other file holds %.20q, %v", b, err)
-	}
-	mustGob(t, os.Rename(path+".away", path))
-	mustGob(t, s.Save(t.Context(), houseRecord(3, ""), 0))
-	if _, err := s.Load(t.Context(), rec.ID); err != nil {
-		t.Errorf("Load with the file back: got %v, want the record", err)
 	}
 }
 

@@ -19,7 +19,7 @@ type Entry[V any] struct {
 const slots = 64
 
 // Index maps IDs to entries. Its zero value is empty and ready to use. It is
-// not safe for concurrent use: the caller locks. Get, Len, Due and what appends
+// not safe for concurrent use: the caller locks. Get, Due and what appends
 // only read, so that callers of these may share a lock.
 //
 // Get costs one map look-up. The times are kept in two heaps, where a new
@@ -126,9 +126,6 @@ func (x *Index[V]) move(n *node[V], accessed, expires int64) {
 		x.heaps[byExpires].fix(byExpires, n)
 	}
 }
-
-// Len returns the number of entries.
-func (x *Index[V]) Len() int { return len(x.nodes) }
 
 // AppendIDs appends to ids those of all entries, in no particular order.
 func (x *Index[V]) AppendIDs(ids [][16]byte) [][16]byte {

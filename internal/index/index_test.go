@@ -72,8 +72,8 @@ func userName(n int) string {
 
 func compare(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 	t.Helper()
-	if x.Len() != len(m) {
-		t.Fatalf("Len() = %d, want %d", x.Len(), len(m))
+	if len(x.nodes) != len(m) {
+		t.Fatalf("%d entries, want %d", len(x.nodes), len(m))
 	}
 	for n := range uint64(200) {
 		id := testID(n)
@@ -132,16 +132,16 @@ func TestModel(t *testing.T) {
 		x.Delete(id)
 	}
 	checkHeaps(t, &x)
-	if x.Len() != 0 || len(x.users) != 0 {
-		t.Errorf("after deleting all: %d entries, %d users; want none", x.Len(), len(x.users))
+	if len(x.nodes) != 0 || len(x.users) != 0 {
+		t.Errorf("after deleting all: %d entries, %d users; want none", len(x.nodes), len(x.users))
 	}
 }
 
 func checkHeaps(t *testing.T, x *Index[uint64]) {
 	t.Helper()
 	for by, h := range x.heaps {
-		if len(h) != x.Len() {
-			t.Fatalf("heap %d holds %d nodes, want %d", by, len(h), x.Len())
+		if len(h) != len(x.nodes) {
+			t.Fatalf("heap %d holds %d nodes, want %d", by, len(h), len(x.nodes))
 		}
 		for i, n := range h {
 			if int(n.pos[by]) != i {
@@ -162,7 +162,7 @@ func checkHeaps(t *testing.T, x *Index[uint64]) {
 func TestZeroValue(t *testing.T) {
 	var x Index[int]
 	id := testID(1)
-	if _, ok := x.Get(id); ok || x.Delete(id) || x.Len() != 0 {
+	if _, ok := x.Get(id); ok || x.Delete(id) || len(x.nodes) != 0 {
 		t.Error("an empty index claims to hold an entry")
 	}
 	x.Touch(id, 1, 1)

@@ -1,11 +1,10 @@
-package session2_test
+package gobstore_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,9 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/session2/session2"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/gobstore"
 	"github.com/session2/session2/internal/lockfile"
+	"github.com/session2/session2/internal/record"
+	"github.com/session2/session2/internal/testsite"
 )
 
 var errDead = errors.New("the process is dead")
@@ -105,9 +106,9 @@ func (f dyingFile) Sync() error {
 }
 
 // update saves the next version of record n over the one in versions.
-func update(s *session2.GobStore, versions map[int]session2.Version, n int) error {
+func update(s *gobstore.Store, versions map[int]uint64, n int) error {
 	prev := versions[n]
-	err := s.Save(ctxGob, gobRecord(n, prev+1), prev)
+	err := s.Save(background, numbered(n, prev+1), prev)
 	if err == nil {
 		versions[n] = prev + 1
 	}
@@ -121,8 +122,8 @@ func TestGobStoreKilledAtEveryOperation(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "log")
 		d := &dyingFS{FS: fsys.OS}
 		d.left.Store(left)
-		versions := make(map[int]session2.Version)
-		s, err := session2.OpenGobStoreOn(d, path, &session2.GobOptions{Logger: slog.New(slog.DiscardHandler)}, 0)
+		versions := make(map[int]uint64)
+		s, err := openOn(d, path, false, 0)
 		for i := 0; err == nil && i < 14; i++ {
 			err = update(s, versions, i%3)
 		}
@@ -142,24 +143,24 @@ func TestGobStoreKilledAtEveryOperation(t *testing.T) {
 
 // checkVersions checks that the store holds the versions, or the next ones,
 // which were not acknowledged.
-func checkVersions(t *testing.T, when, path string, versions map[int]session2.Version) {
+func checkVersions(t *testing.T, when, path string, versions map[int]uint64) {
 	t.Helper()
-	s := openGob(t, path)
+	s := open(t, path)
 	defer s.Close()
 	for n, v := range versions {
-		rec, err := s.Load(ctxGob, gobID(n))
+		rec, err := s.Load(background, idOf(n))
 		if err != nil || rec.Version != v && rec.Version != v+1 {
 			t.Fatalf("%s: record %d has version %v, %v; %v was acknowledged", when, n, rec.Version, err, v)
 		}
 	}
-	mustGob(t, s.Save(ctxGob, gobRecord(99, 1), 0))
+	testsite.Must(t, s.Save(background, numbered(99, 1), 0))
 }
 
 func TestGobStoreGroupCommit(t *testing.T) {
 	d := &dyingFS{FS: fsys.OS}
 	d.left.Store(1 << 40)
-	s, err := session2.OpenGobStoreOn(d, filepath.Join(t.TempDir(), "log"), nil, 1<<20)
-	mustGob(t, err)
+	s, err := openOn(d, filepath.Join(t.TempDir(), "log"), false, 1<<20)
+	testsite.Must(t, err)
 	defer s.Close()
 	const savers, each = 64, 20
 	before := d.syncs.Load()
@@ -167,7 +168,7 @@ func TestGobStoreGroupCommit(t *testing.T) {
 	for w := range savers {
 		wg.Go(func() {
 			for i := range each {
-				if err := s.Save(ctxGob, gobRecord(w*each+i, 7), 0); err != nil {
+				if err := s.Save(background, numbered(w*each+i, 7), 0); err != nil {
 					t.Error(err)
 				}
 			}
@@ -212,20 +213,20 @@ func (f failSyncFile) Sync() error {
 func TestGobStoreFailedSync(t *testing.T) {
 	f := &failSync{FS: fsys.OS}
 	path := filepath.Join(t.TempDir(), "log")
-	s, err := session2.OpenGobStoreOn(f, path, nil, 1<<20)
-	mustGob(t, err)
+	s, err := openOn(f, path, false, 1<<20)
+	testsite.Must(t, err)
 	defer s.Close()
-	mustGob(t, s.Save(ctxGob, gobRecord(0, 7), 0))
+	testsite.Must(t, s.Save(background, numbered(0, 7), 0))
 	f.fail.Store(true)
-	if err := s.Save(ctxGob, gobRecord(0, 8), 7); !errors.Is(err, errDead) {
+	if err := s.Save(background, numbered(0, 8), 7); !errors.Is(err, errDead) {
 		t.Fatalf("Save with a failing sync: %v, want its error", err)
 	}
 	before := f.done.Load()
-	mustGob(t, s.Save(ctxGob, gobRecord(0, 8), 7)) // the same again: landed, and made durable
+	testsite.Must(t, s.Save(background, numbered(0, 8), 7)) // the same again: landed, and made durable
 	if f.done.Load() == before {
 		t.Error("a repeated Save was acknowledged without a sync")
 	}
-	checkVersions(t, "after a failed sync", path, map[int]session2.Version{0: 8})
+	checkVersions(t, "after a failed sync", path, map[int]uint64{0: 8})
 }
 
 // Two stores on one file, as two processes have them, compact and write.
@@ -233,18 +234,18 @@ func TestGobStoreSharedCompaction(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	var wg sync.WaitGroup
 	for p := range 2 {
-		s, err := session2.OpenGobStoreOn(fsys.OS, path, &session2.GobOptions{NoSync: true}, 500)
-		mustGob(t, err)
+		s, err := openOn(fsys.OS, path, true, 500)
+		testsite.Must(t, err)
 		defer s.Close()
 		wg.Go(func() {
-			versions := make(map[int]session2.Version)
+			versions := make(map[int]uint64)
 			for i := range 300 {
 				n := 10*p + i%5
 				if err := update(s, versions, n); err != nil {
 					t.Errorf("store %d, update %d: %v", p, i, err)
 					return
 				}
-				if rec, err := s.Load(ctxGob, gobID(n)); err != nil || rec.Version != versions[n] {
+				if rec, err := s.Load(background, idOf(n)); err != nil || rec.Version != versions[n] {
 					t.Errorf("store %d: version %v, %v, want %v", p, rec.Version, err, versions[n])
 				}
 			}
@@ -252,7 +253,7 @@ func TestGobStoreSharedCompaction(t *testing.T) {
 	}
 	wg.Wait()
 	info, err := fsys.OS.Lstat(path)
-	mustGob(t, err)
+	testsite.Must(t, err)
 	if info.Size() > 8192 { // without compaction it would have 75 KB
 		t.Errorf("the file has %d bytes, want at most 8192", info.Size())
 	}
@@ -261,21 +262,22 @@ func TestGobStoreSharedCompaction(t *testing.T) {
 // Touches alone must not let the file grow without bounds.
 func TestGobStoreTouchesAreCompacted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	s, err := session2.OpenGobStoreOn(fsys.OS, path, nil, 4096)
-	mustGob(t, err)
+	s, err := openOn(fsys.OS, path, false, 4096)
+	testsite.Must(t, err)
 	defer s.Close()
-	rec := gobRecord(0, 7)
-	mustGob(t, s.Save(ctxGob, rec, 0))
+	rec := numbered(0, 7)
+	testsite.Must(t, s.Save(background, rec, 0))
 	for i := range 1000 {
-		mustGob(t, s.Touch(ctxGob, rec.ID, rec.Accessed.Add(time.Duration(i+1)*time.Second), rec.Expires))
+		to := record.Access{Accessed: rec.Accessed + int64(i+1)*second, Expires: rec.Expires}
+		testsite.Must(t, s.Touch(background, rec.ID, to))
 	}
 	info, err := fsys.OS.Lstat(path)
-	mustGob(t, err)
+	testsite.Must(t, err)
 	if info.Size() > 8192 {
 		t.Errorf("the file has %d bytes after 1000 touches, want at most 8192", info.Size())
 	}
-	got, err := s.Load(ctxGob, rec.ID)
-	if want := rec.Accessed.Add(1000 * time.Second); err != nil || !got.Accessed.Equal(want) {
+	got, err := s.Load(background, rec.ID)
+	if want := rec.Accessed + 1000*second; err != nil || got.Accessed != want {
 		t.Errorf("Accessed is %v, %v, want %v", got.Accessed, err, want)
 	}
 }
@@ -383,18 +385,18 @@ func (c queuedCtx) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
-// batchGob makes the calls in one batch, in their order.
-func batchGob(t *testing.T, path string, calls []gobCall, s *session2.GobStore) []error {
+// inOneBatch makes the calls in one batch, in their order.
+func inOneBatch(t *testing.T, path string, calls []call, s *gobstore.Store) []error {
 	t.Helper()
 	unlock, err := lockfile.New(func() (lockfile.File, error) {
 		return os.OpenFile(path+".lock", os.O_RDWR, 0)
-	}).Lock(ctxGob)
-	mustGob(t, err)
+	}).Lock(background)
+	testsite.Must(t, err)
 	errs := make([]error, len(calls))
 	var wg sync.WaitGroup
 	for i, c := range calls {
 		queued := make(chan struct{})
-		ctx := queuedCtx{ctxGob, sync.OnceFunc(func() { close(queued) })}
+		ctx := queuedCtx{background, sync.OnceFunc(func() { close(queued) })}
 		wg.Go(func() { errs[i] = c.do(ctx, s) })
 		<-queued
 	}
@@ -403,43 +405,43 @@ func batchGob(t *testing.T, path string, calls []gobCall, s *session2.GobStore) 
 	return errs
 }
 
-// gobCall is a change, and how much of it a store shows.
-type gobCall struct {
+// call is a change, and how much of it a store shows.
+type call struct {
 	name string
-	do   func(context.Context, *session2.GobStore) error
-	made func(v map[int]session2.Record) (part, all bool)
+	do   func(context.Context, *gobstore.Store) error
+	made func(v map[int]record.Record) (part, all bool)
 }
 
-// fullGobCalls are changes of the records 0 to 7, which have version 1.
-func fullGobCalls() []gobCall {
-	save := func(n int, v, prev session2.Version) func(context.Context, *session2.GobStore) error {
-		return func(ctx context.Context, s *session2.GobStore) error { return s.Save(ctx, gobRecord(n, v), prev) }
+// fullCalls are changes of the records 0 to 7, which have version 1.
+func fullCalls() []call {
+	save := func(n int, v, prev uint64) func(context.Context, *gobstore.Store) error {
+		return func(ctx context.Context, s *gobstore.Store) error { return s.Save(ctx, numbered(n, v), prev) }
 	}
-	del := func(n int) func(context.Context, *session2.GobStore) error {
-		return func(ctx context.Context, s *session2.GobStore) error { return s.Delete(ctx, gobID(n)) }
+	del := func(n int) func(context.Context, *gobstore.Store) error {
+		return func(ctx context.Context, s *gobstore.Store) error { return s.Delete(ctx, idOf(n)) }
 	}
-	version := func(n int, want session2.Version) func(map[int]session2.Record) (part, all bool) {
-		return func(v map[int]session2.Record) (part, all bool) {
+	version := func(n int, want uint64) func(map[int]record.Record) (part, all bool) {
+		return func(v map[int]record.Record) (part, all bool) {
 			return v[n].Version == want, v[n].Version == want
 		}
 	}
-	later := gobRecord(3, 1).Accessed.Add(time.Hour)
-	return []gobCall{
+	later := numbered(3, 1).Accessed + hour
+	return []call{
 		{"create", save(20, 1, 0), version(20, 1)},
 		{"replace", save(0, 2, 1), version(0, 2)},
 		{"replace again", save(0, 2, 1), version(0, 2)},
 		{"replace what was replaced", save(0, 3, 1), version(0, 3)},
-		{"touch", func(ctx context.Context, s *session2.GobStore) error {
-			return s.Touch(ctx, gobID(3), later, later.Add(time.Hour))
-		}, func(v map[int]session2.Record) (part, all bool) {
-			return v[3].Accessed.Equal(later), v[3].Accessed.Equal(later)
+		{"touch", func(ctx context.Context, s *gobstore.Store) error {
+			return s.Touch(ctx, idOf(3), record.Access{Accessed: later, Expires: later + hour})
+		}, func(v map[int]record.Record) (part, all bool) {
+			return v[3].Accessed == later, v[3].Accessed == later
 		}},
 		{"delete", del(2), version(2, 0)},
-		{"delete nothing", del(99), func(map[int]session2.Record) (part, all bool) { return false, true }},
-		{"delete user", func(ctx context.Context, s *session2.GobStore) error {
+		{"delete nothing", del(99), func(map[int]record.Record) (part, all bool) { return false, true }},
+		{"delete user", func(ctx context.Context, s *gobstore.Store) error {
 			_, err := s.DeleteUser(ctx, "user1")
 			return err
-		}, func(v map[int]session2.Record) (part, all bool) {
+		}, func(v map[int]record.Record) (part, all bool) {
 			left := v[1].Version + v[4].Version + v[7].Version
 			return left < 3, left == 0
 		}},
@@ -447,14 +449,14 @@ func fullGobCalls() []gobCall {
 	}
 }
 
-func viewGob(t *testing.T, s *session2.GobStore) map[int]session2.Record {
+func view(t *testing.T, s *gobstore.Store) map[int]record.Record {
 	t.Helper()
-	v := make(map[int]session2.Record)
+	v := make(map[int]record.Record)
 	for n := range 22 {
-		rec, err := s.Load(ctxGob, gobID(n))
+		rec, err := s.Load(background, idOf(n))
 		if err == nil {
 			v[n] = rec
-		} else if !errors.Is(err, session2.ErrNotFound) {
+		} else if !errors.Is(err, record.ErrNotFound) {
 			t.Errorf("Load: %v", err)
 		}
 	}
@@ -468,15 +470,15 @@ func viewGob(t *testing.T, s *session2.GobStore) map[int]session2.Record {
 func TestGobStoreFullDiskWithinABatch(t *testing.T) {
 	t.Parallel()
 	template := filepath.Join(t.TempDir(), "log")
-	s := openGob(t, template)
+	s := open(t, template)
 	for n := range 8 {
-		mustGob(t, s.Save(ctxGob, gobRecord(n, 1), 0))
+		testsite.Must(t, s.Save(background, numbered(n, 1), 0))
 	}
 	log, err := os.ReadFile(template)
-	mustGob(t, err)
-	batchGob(t, template, fullGobCalls(), s)
+	testsite.Must(t, err)
+	inOneBatch(t, template, fullCalls(), s)
 	info, err := os.Stat(template)
-	mustGob(t, err)
+	testsite.Must(t, err)
 	size := info.Size() - int64(len(log))
 
 	for _, c := range []struct {
@@ -495,8 +497,8 @@ func TestGobStoreFullDiskWithinABatch(t *testing.T) {
 			f := &roomFS{FS: fsys.OS, err: c.err, fail: c.fail}
 			f.limit(plenty)
 			path := filepath.Join(t.TempDir(), "log")
-			mustGob(t, os.WriteFile(path, log, 0o600))
-			fullGobBatch(t, f, path, room, fmt.Sprintf("%v with room for %d of %d bytes, failing %q", c.err, room, size, c.fail))
+			testsite.Must(t, os.WriteFile(path, log, 0o600))
+			fullBatch(t, f, path, room, fmt.Sprintf("%v with room for %d of %d bytes, failing %q", c.err, room, size, c.fail))
 			if t.Failed() {
 				return
 			}
@@ -504,27 +506,27 @@ func TestGobStoreFullDiskWithinABatch(t *testing.T) {
 	}
 }
 
-// fullGobBatch makes a batch on a disk with so much room, looks at what became of
+// fullBatch makes a batch on a disk with so much room, looks at what became of
 // it from all sides, and makes it again with room for all.
-func fullGobBatch(t *testing.T, f *roomFS, path string, room int64, when string) {
+func fullBatch(t *testing.T, f *roomFS, path string, room int64, when string) {
 	t.Helper()
-	s, err := session2.OpenGobStoreOn(f, path, quietGob, 1<<20)
-	mustGob(t, err)
+	s, err := openOn(f, path, false, 1<<20)
+	testsite.Must(t, err)
 	defer s.Close()
-	beside := openGob(t, path)
-	calls := fullGobCalls()
+	beside := open(t, path)
+	calls := fullCalls()
 	f.limit(room)
-	errs := batchGob(t, path, calls, s)
-	views := map[string]map[int]session2.Record{"at once": viewGob(t, s), "beside it": viewGob(t, beside)}
+	errs := inOneBatch(t, path, calls, s)
+	views := map[string]map[int]record.Record{"at once": view(t, s), "beside it": view(t, beside)}
 	f.limit(plenty)
-	views["opened again"] = viewGob(t, openGob(t, path))
-	views["with room again"] = viewGob(t, s)
-	mustGob(t, s.Save(ctxGob, gobRecord(10, 1), 0))
-	views["after the next change"] = viewGob(t, s)
-	views["after the next change, beside it"] = viewGob(t, beside)
+	views["opened again"] = view(t, open(t, path))
+	views["with room again"] = view(t, s)
+	testsite.Must(t, s.Save(background, numbered(10, 1), 0))
+	views["after the next change"] = view(t, s)
+	views["after the next change, beside it"] = view(t, beside)
 	for i, c := range calls {
 		refused := errors.Is(errs[i], f.err)
-		conflict := c.name == "replace what was replaced" && errors.Is(errs[i], session2.ErrConflict)
+		conflict := c.name == "replace what was replaced" && errors.Is(errs[i], record.ErrConflict)
 		for view, v := range views {
 			part, all := c.made(v)
 			switch {
@@ -543,8 +545,8 @@ func fullGobBatch(t *testing.T, f *roomFS, path string, room int64, when string)
 		}
 	}
 	for _, c := range calls {
-		err := c.do(ctxGob, s)
-		if _, all := c.made(viewGob(t, s)); (err != nil || !all) && c.name != "replace what was replaced" {
+		err := c.do(background, s)
+		if _, all := c.made(view(t, s)); (err != nil || !all) && c.name != "replace what was replaced" {
 			t.Errorf("%s: %s with room again: %v, made: %t", when, c.name, err, all)
 		}
 	}
@@ -557,20 +559,20 @@ func TestGobStoreFullDiskAfterTheAppend(t *testing.T) {
 		f := &roomFS{FS: fsys.OS, err: full, fail: "sync"}
 		f.limit(plenty)
 		path := filepath.Join(t.TempDir(), "log")
-		s, err := session2.OpenGobStoreOn(f, path, quietGob, 1<<20)
-		mustGob(t, err)
+		s, err := openOn(f, path, false, 1<<20)
+		testsite.Must(t, err)
 		defer s.Close()
-		mustGob(t, s.Save(ctxGob, gobRecord(0, 1), 0))
+		testsite.Must(t, s.Save(background, numbered(0, 1), 0))
 		f.limit(1000)
 		for _, try := range []string{"a sync", "making the file anew"} {
-			if err := s.Save(ctxGob, gobRecord(0, 2), 1); err == nil || errors.Is(err, full) {
+			if err := s.Save(background, numbered(0, 2), 1); err == nil || errors.Is(err, full) {
 				t.Errorf("Save where %s fails with %v: got %v, want an error that is no refusal", try, full, err)
 			}
 			f.limit(10)
 		}
 		f.limit(plenty)
-		mustGob(t, s.Save(ctxGob, gobRecord(0, 2), 1))
-		checkVersions(t, "with room again", path, map[int]session2.Version{0: 2})
+		testsite.Must(t, s.Save(background, numbered(0, 2), 1))
+		checkVersions(t, "with room again", path, map[int]uint64{0: 2})
 	}
 }
 
@@ -578,18 +580,18 @@ func TestGobStoreFullDiskAfterTheAppend(t *testing.T) {
 func TestGobStoreFullDiskBetweenBatches(t *testing.T) {
 	f := &roomFS{FS: fsys.OS, err: syscall.ENOSPC}
 	f.limit(plenty)
-	s, err := session2.OpenGobStoreOn(f, filepath.Join(t.TempDir(), "log"), &session2.GobOptions{NoSync: true}, 1<<30)
-	mustGob(t, err)
+	s, err := openOn(f, filepath.Join(t.TempDir(), "log"), true, 1<<30)
+	testsite.Must(t, err)
 	defer s.Close()
 	const records = 300 // more than are deleted at once
 	for n := range records {
-		rec := gobRecord(n, 1)
+		rec := numbered(n, 1)
 		rec.User = "ada"
-		mustGob(t, s.Save(ctxGob, rec, 0))
+		testsite.Must(t, s.Save(background, rec, 0))
 	}
-	delete := func() (int, error) { return s.DeleteUser(ctxGob, "ada") }
+	delete := func() (int, error) { return s.DeleteUser(background, "ada") }
 	before := f.room.Load()
-	mustGob(t, s.Delete(ctxGob, gobID(0)))
+	testsite.Must(t, s.Delete(background, idOf(0)))
 	size := before - f.room.Load() // of a deletion
 	f.limit(0)
 	if n, err := delete(); n != 0 || !errors.Is(err, syscall.ENOSPC) {
@@ -611,35 +613,37 @@ func TestGobStoreFullDiskBetweenBatches(t *testing.T) {
 func TestGobStoreCountsOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	const records = 40
-	for name, remove := range map[string]func(*session2.GobStore) (int, error){
-		"delete user": func(s *session2.GobStore) (int, error) { return s.DeleteUser(ctxGob, "ada") },
-		"delete old":  func(s *session2.GobStore) (int, error) { return s.DeleteOld(ctxGob, time.Hour) },
+	for name, remove := range map[string]func(*gobstore.Store) (int, error){
+		"delete user": func(s *gobstore.Store) (int, error) { return s.DeleteUser(background, "ada") },
+		"delete old": func(s *gobstore.Store) (int, error) {
+			return s.DeleteOld(background, time.Now().Add(-time.Hour).UnixMicro(), time.Now().UnixMicro())
+		},
 	} {
 		for _, fail := range []string{"", "truncate", "stat", "sync"} {
 			parts := 0
 			for room := int64(0); room < 60*records; room += 83 {
 				f := &roomFS{FS: fsys.OS, err: syscall.ENOSPC, fail: fail}
 				f.limit(plenty)
-				s, err := session2.OpenGobStoreOn(f, filepath.Join(t.TempDir(), "log"), quietGob, 1<<20)
-				mustGob(t, err)
+				s, err := openOn(f, filepath.Join(t.TempDir(), "log"), false, 1<<20)
+				testsite.Must(t, err)
 				for n := range records {
-					rec := gobRecord(n, 1)
-					rec.User, rec.Accessed = "ada", time.Now().Add(-2*time.Hour)
-					mustGob(t, s.Save(ctxGob, rec, 0))
+					rec := numbered(n, 1)
+					rec.User, rec.Accessed = "ada", time.Now().Add(-2*time.Hour).UnixMicro()
+					testsite.Must(t, s.Save(background, rec, 0))
 				}
 				f.limit(room)
 				n, err := remove(s)
 				f.limit(plenty)
 				gone := 0
 				for i := range records {
-					if _, err := s.Load(ctxGob, gobID(i)); errors.Is(err, session2.ErrNotFound) {
+					if _, err := s.Load(background, idOf(i)); errors.Is(err, record.ErrNotFound) {
 						gone++
 					}
 				}
 				if gone > 0 && gone < records {
 					parts++
 				}
-				if n != gone && !(n < gone && errors.Is(err, session2.ErrUncertain)) || err == nil && gone < records {
+				if n != gone && !(n < gone && errors.Is(err, record.ErrUncertain)) || err == nil && gone < records {
 					t.Errorf("%s with room for %d bytes, failing %q, returned %d, %v, and %d are gone", name, room, fail, n, err, gone)
 				}
 				s.Close()

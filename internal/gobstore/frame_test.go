@@ -1,4 +1,4 @@
-package goblog
+package gobstore
 
 import (
 	"bytes"
@@ -8,37 +8,37 @@ import (
 	"io"
 	"reflect"
 	"testing"
+
+	"github.com/session2/session2/internal/record"
 )
 
-var testOps = []Op{
-	{Kind: Put, ID: [16]byte{1}, Version: 1 << 63, User: "ada", Created: 1, Accessed: -2, Expires: 1 << 60, Data: []byte("data")},
-	{Kind: Touch, ID: [16]byte{1}, Accessed: 5, Expires: 6},
-	{Kind: Put, ID: [16]byte{2}, Version: 3},
-	{Kind: Lost, ID: [16]byte{3}},
-	{Kind: Delete, ID: [16]byte{2}},
+var testOps = []op{
+	{put, record.Record{ID: [16]byte{1}, Version: 1 << 63, User: "ada", Created: 1, Data: []byte("data"),
+		Access: record.Access{Accessed: -2, Expires: 1 << 60}}},
+	{touch, record.Record{ID: [16]byte{1}, Access: record.Access{Accessed: 5, Expires: 6}}},
+	{put, record.Record{ID: [16]byte{2}, Version: 3}},
+	{lost, record.Record{ID: [16]byte{3}}},
+	{del, record.Record{ID: [16]byte{2}}},
 }
 
 // testLog returns a log with ops, and where its frames begin.
-func testLog(t testing.TB, g Generation, ops []Op) (b []byte, offs []int64) {
+func testLog(t testing.TB, g generation, ops []op) (b []byte, offs []int64) {
 	t.Helper()
-	var enc Encoder
-	b = g.Header()
+	var enc encoder
+	b = g.header()
 	for i := range ops {
 		off := int64(len(b))
 		offs = append(offs, off)
-		var err error
-		if b, err = enc.Append(b, g, off, off, &ops[i]); err != nil {
-			t.Fatal(err)
-		}
+		b = enc.append(b, g, off, off, &ops[i])
 	}
 	return b, offs
 }
 
 // scan returns what is found in a log, and the error at its end.
-func scan(b []byte, g Generation) (all []Entry, err error) {
-	s := NewScanner(bytes.NewReader(b), g, HeaderSize, int64(len(b)))
+func scan(b []byte, g generation) (all []frame, err error) {
+	s := newScanner(bytes.NewReader(b), g, headerSize, int64(len(b)))
 	for {
-		e, err := s.Next()
+		e, err := s.next()
 		if err != nil {
 			return all, err
 		}
@@ -47,42 +47,45 @@ func scan(b []byte, g Generation) (all []Entry, err error) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	g := NewGeneration()
+	g := newGeneration()
 	b, offs := testLog(t, g, testOps)
-	if got, err := ParseHeader(b); err != nil || got != g {
-		t.Fatalf("ParseHeader: %x, %v, want %x", got, err, g)
+	if got, err := parseHeader(b); err != nil || got != g {
+		t.Fatalf("parseHeader: %x, %v, want %x", got, err, g)
 	}
 	all, err := scan(b, g)
 	if err != io.EOF || len(all) != len(testOps) {
 		t.Fatalf("found %d frames, %v, want %d", len(all), err, len(testOps))
 	}
-	var dec Decoder
+	var dec decoder
 	for i, e := range all {
-		var op Op
-		whole := dec.DecodeFrame(b[e.Off:e.Off+e.Len], g, e.Off, &op)
-		if !whole || e.Off != offs[i] || e.Damage != "" || !e.Whole || !reflect.DeepEqual(op, testOps[i]) {
-			t.Errorf("frame %d: %+v at %d, %v, want %+v at %d", i, op, e.Off, whole, testOps[i], offs[i])
+		var o op
+		whole := dec.frame(b[e.off:e.off+e.len], g, e.off, true, &o)
+		if !whole || e.off != offs[i] || e.damage != "" || !e.whole || !reflect.DeepEqual(o, testOps[i]) {
+			t.Errorf("frame %d: %+v at %d, %v, want %+v at %d", i, o, e.off, whole, testOps[i], offs[i])
 		}
 	}
 }
 
 // What a client puts into its session must never pass for a frame.
 func TestImitatedFrame(t *testing.T) {
-	g := NewGeneration()
-	forged, _ := testLog(t, NewGeneration(), []Op{{Kind: Delete, ID: [16]byte{9}}})
-	b, offs := testLog(t, g, []Op{{Kind: Put, ID: [16]byte{1}, Version: 1, Data: forged}, {Kind: Lost, ID: [16]byte{2}}})
+	g := newGeneration()
+	forged, _ := testLog(t, newGeneration(), []op{{del, record.Record{ID: [16]byte{9}}}})
+	b, offs := testLog(t, g, []op{
+		{put, record.Record{ID: [16]byte{1}, Version: 1, Data: forged}},
+		{lost, record.Record{ID: [16]byte{2}}},
+	})
 	b[offs[0]+5] ^= 1 // so that the scanner searches through the data
 	all, err := scan(b, g)
-	if err != io.EOF || len(all) != 2 || all[0].ID != [16]byte{1} || !all[0].Whole || all[1].ID != [16]byte{2} {
+	if err != io.EOF || len(all) != 2 || all[0].ID != [16]byte{1} || !all[0].whole || all[1].ID != [16]byte{2} {
 		t.Errorf("found %+v, %v, want records 1 and 2", all, err)
 	}
 }
 
 func TestParseHeaderOfAnotherFormat(t *testing.T) {
-	b := NewGeneration().Header()
+	b := newGeneration().header()
 	b[8] = 2
 	binary.LittleEndian.PutUint32(b[20:], crc32.Checksum(b[:20], castagnoli))
-	if _, err := ParseHeader(b); err == nil {
+	if _, err := parseHeader(b); err == nil {
 		t.Error("a format of the future was accepted")
 	}
 }
@@ -90,7 +93,7 @@ func TestParseHeaderOfAnotherFormat(t *testing.T) {
 // FuzzGobLog puts any bytes behind a good log, as they are and as the payload
 // of a frame with good checksums: what was good before is still found.
 func FuzzGobLog(f *testing.F) {
-	const g = Generation(0x1122334455667788)
+	const g = generation(0x1122334455667788)
 	good, offs := testLog(f, g, testOps)
 	f.Add([]byte{})
 	f.Add(good)
@@ -102,25 +105,25 @@ func FuzzGobLog(f *testing.F) {
 	f.Fuzz(func(t *testing.T, junk []byte) {
 		check := func(b []byte) {
 			all, err := scan(b, g)
-			if err != io.EOF && !errors.Is(err, ErrTorn) {
+			if err != io.EOF && !errors.Is(err, errTorn) {
 				t.Fatalf("the scan ended with %v", err)
 			}
 			if len(all) < len(testOps) {
 				t.Fatalf("found %d frames, want at least %d", len(all), len(testOps))
 			}
 			for i := range testOps {
-				if e := all[i]; e.Damage != "" || e.Off != offs[i] || e.ID != testOps[i].ID {
+				if e := all[i]; e.damage != "" || e.off != offs[i] || e.ID != testOps[i].ID {
 					t.Fatalf("frame %d is %+v", i, e)
 				}
 			}
 		}
 		check(append(bytes.Clone(good), junk...))
 		off := int64(len(good))
-		b := head{kind: Put, size: int64(len(junk))}.append(bytes.Clone(good), g, off)
+		b := head{kind: put, size: int64(len(junk))}.append(bytes.Clone(good), g, off)
 		b = append(b, junk...)
 		b = binary.LittleEndian.AppendUint32(b, crc32.Update(g.seed(off), castagnoli, junk))
 		frame := b[off:]
 		check(b)
-		new(Decoder).DecodeFrame(frame, g, off, new(Op))
+		new(decoder).frame(frame, g, off, true, new(op))
 	})
 }

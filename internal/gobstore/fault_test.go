@@ -1,4 +1,4 @@
-package session2_test
+package gobstore_test
 
 import (
 	"errors"
@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/session2/session2"
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/gobstore"
+	"github.com/session2/session2/internal/testsite"
 )
 
 // faultFS is a file system on which all operations fail after the first n, and
@@ -67,10 +68,6 @@ func (f *faultFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, 
 	return &faultFile{File: file, fs: f}, nil
 }
 
-func (f *faultFS) Mkdir(name string, perm fs.FileMode) error {
-	return errors.Join(f.op("mkdir", name), f.unless(func() error { return f.FS.Mkdir(name, perm) }))
-}
-
 func (f *faultFS) Rename(oldName, newName string) error {
 	return errors.Join(f.op("rename", oldName), f.unless(func() error { return f.FS.Rename(oldName, newName) }))
 }
@@ -117,13 +114,6 @@ func (f *faultFile) ReadAt(b []byte, off int64) (int, error) {
 	return f.File.ReadAt(b, off)
 }
 
-func (f *faultFile) ReadDir(n int) ([]fs.DirEntry, error) {
-	if err := f.fs.op("read", f.Name()); err != nil {
-		return nil, err
-	}
-	return f.File.ReadDir(n)
-}
-
 func (f *faultFile) Stat() (fs.FileInfo, error) {
 	if err := f.fs.op("stat", f.Name()); err != nil {
 		return nil, err
@@ -147,27 +137,20 @@ func (f *faultFile) Close() error {
 }
 
 // Whatever fails in opening a store, all that it opened is closed.
-func TestStoresCloseWhatTheyDoNotOpen(t *testing.T) {
-	type openFS = func(f fsys.FS, path string) (houseStore, error)
-	for name, open := range map[string]openFS{
-		"gob": func(f fsys.FS, path string) (houseStore, error) { return session2.OpenGobStoreOn(f, path, nil, 0) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "s")
-			for n := 0; ; n++ {
-				f := &faultFS{FS: fsys.OS, n: n, err: syscall.EIO}
-				s, err := open(f, path)
-				if err == nil {
-					s.Close()
-				}
-				if f.open != 0 {
-					t.Errorf("the operation after %d fails, opening returns %v: %d files stay open", n, err, f.open)
-				}
-				if !f.hit() {
-					break
-				}
-			}
-		})
+func TestGobStoreClosesWhatItDoesNotOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for n := 0; ; n++ {
+		f := &faultFS{FS: fsys.OS, n: n, err: syscall.EIO}
+		s, err := gobstore.Open(f, path, quiet)
+		if err == nil {
+			s.Close()
+		}
+		if f.open != 0 {
+			t.Errorf("the operation after %d fails, opening returns %v: %d files stay open", n, err, f.open)
+		}
+		if !f.hit() {
+			break
+		}
 	}
 }
 
@@ -214,70 +197,52 @@ func (f fullFile) half(b []byte, write func([]byte) (int, error)) (int, error) {
 
 // A full disk costs the Saves that come meanwhile, each of which is told, and
 // nothing that was acknowledged; and it is no damage, of which the log tells.
-func TestStoresOutliveAFullDisk(t *testing.T) {
-	full := new(atomic.Bool)
-	log := new(strings.Builder)
-	logger := slog.New(slog.NewTextHandler(log, nil))
-	disk := fullFS{fsys.OS, full}
-	stores := map[string]func(path string) (houseStore, error){
-		"gob": func(path string) (houseStore, error) {
-			return session2.OpenGobStoreOn(disk, path, &session2.GobOptions{Logger: logger}, 1<<20)
-		},
+func TestGobStoreOutlivesAFullDisk(t *testing.T) {
+	full, log := new(atomic.Bool), new(strings.Builder)
+	path := filepath.Join(t.TempDir(), "s")
+	open := func() *gobstore.Store {
+		o := gobstore.Options{Logger: slog.New(slog.NewTextHandler(log, nil))}
+		s, err := gobstore.Open(fullFS{fsys.OS, full}, path, o)
+		testsite.Must(t, err)
+		return s
 	}
-	for name, open := range stores {
-		t.Run(name, func(t *testing.T) {
-			full.Store(false)
-			log.Reset()
-			path := filepath.Join(t.TempDir(), "s")
-			s, err := open(path)
-			if err != nil {
-				t.Fatal(err)
+	s, ctx := open(), t.Context()
+	for i := range 10 {
+		testsite.Must(t, s.Save(ctx, numbered(i, 1), 0))
+	}
+	full.Store(true)
+	for i := range 20 {
+		rec, prev := numbered(i, 100), uint64(1)
+		if rec.User = "bob"; i >= 10 {
+			prev = 0
+		}
+		if err := s.Save(ctx, rec, prev); !errors.Is(err, errFull) {
+			t.Fatalf("Save on a full disk: got %v, want %v", err, errFull)
+		}
+	}
+	full.Store(false)
+	check := func(when string) {
+		for i := range 10 {
+			if got, err := s.Load(ctx, idOf(i)); err != nil || got.Version != 1 {
+				t.Errorf("%s: Load: got version %d, %v, want 1", when, got.Version, err)
 			}
-			ctx := t.Context()
-			for i := range byte(10) {
-				if err := s.Save(ctx, houseRecord(i, "alice"), 0); err != nil {
-					t.Fatal(err)
-				}
-			}
-			full.Store(true)
-			for i := range byte(20) {
-				rec := houseRecord(i, "bob")
-				prev := rec.Version
-				if rec.Version += 100; i >= 10 {
-					prev = 0
-				}
-				if err := s.Save(ctx, rec, prev); !errors.Is(err, errFull) {
-					t.Fatalf("Save on a full disk: got %v, want %v", err, errFull)
-				}
-			}
-			full.Store(false)
-			check := func(when string) {
-				for i := range byte(10) {
-					want := houseRecord(i, "alice")
-					if got, err := s.Load(ctx, want.ID); err != nil || got.Version != want.Version {
-						t.Errorf("%s: Load: got version %d, %v, want %d", when, got.Version, err, want.Version)
-					}
-				}
-				if ok, err := s.Has(ctx, houseRecord(10, "").ID); ok || err != nil {
-					t.Errorf("%s: Has of what did not fit: got %v, %v, want false", when, ok, err)
-				}
-			}
-			check("with room again")
-			if err := s.Save(ctx, houseRecord(50, "bob"), 0); err != nil {
-				t.Errorf("Save with room again: %v", err)
-			}
-			if n, err := s.DeleteUser(ctx, "bob"); n != 1 || err != nil {
-				t.Errorf("DeleteUser: got %d, %v, want 1", n, err)
-			}
-			s.Close()
-			if s, err = open(path); err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			check("opened again")
-			if log.Len() > 0 {
-				t.Errorf("the log says %s", log)
-			}
-		})
+		}
+		if ok, err := s.Has(ctx, idOf(10)); ok || err != nil {
+			t.Errorf("%s: Has of what did not fit: got %v, %v, want false", when, ok, err)
+		}
+	}
+	check("with room again")
+	rec := numbered(50, 1)
+	rec.User = "bob"
+	testsite.Must(t, s.Save(ctx, rec, 0))
+	if n, err := s.DeleteUser(ctx, "bob"); n != 1 || err != nil {
+		t.Errorf("DeleteUser: got %d, %v, want 1", n, err)
+	}
+	s.Close()
+	s = open()
+	defer s.Close()
+	check("opened again")
+	if log.Len() > 0 {
+		t.Errorf("the log says %s", log)
 	}
 }
