@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
@@ -253,11 +254,11 @@ func strayEntries(t *testing.T, dir string, n byte) {
 // recordlessFS fails at each record, and removes nothing.
 type recordlessFS struct{ fsys.FS }
 
-func (recordlessFS) Remove(name string) error { return errFull }
+func (recordlessFS) Remove(name string) error { return faultfs.ErrFull }
 
 func (d recordlessFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
 	if fsys.IsTemp(name) && strings.Contains(filepath.ToSlash(name), "/sessions/") {
-		return nil, errFull
+		return nil, faultfs.ErrFull
 	}
 	return d.FS.OpenFile(name, flag, perm)
 }

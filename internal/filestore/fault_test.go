@@ -3,166 +3,34 @@ package filestore_test
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"math"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/testsite"
 )
 
-// faultFS is a file system on which all operations fail after the first n, and
-// that counts what is open.
-type faultFS struct {
-	fsys.FS
-	err error
-
-	mu   sync.Mutex
-	n    int
-	open int
-}
-
-// failAfter makes all but the next n operations fail.
-func (f *faultFS) failAfter(n int, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.n, f.err = n, err
-}
-
-// hit reports whether an operation has failed.
-func (f *faultFS) hit() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.n < 0
-}
-
-func (f *faultFS) op(op, name string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.n--; f.n < 0 {
-		return &fs.PathError{Op: op, Path: name, Err: f.err}
-	}
-	return nil
-}
-
-func (f *faultFS) opened(by int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.open += by
-}
-
-func (f *faultFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
-	if err := f.op("open", name); err != nil {
-		return nil, err
-	}
-	file, err := f.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	f.opened(1)
-	return &faultFile{File: file, fs: f}, nil
-}
-
-func (f *faultFS) Mkdir(name string, perm fs.FileMode) error {
-	return errors.Join(f.op("mkdir", name), f.unless(func() error { return f.FS.Mkdir(name, perm) }))
-}
-
-func (f *faultFS) Rename(oldName, newName string) error {
-	return errors.Join(f.op("rename", oldName), f.unless(func() error { return f.FS.Rename(oldName, newName) }))
-}
-
-func (f *faultFS) Remove(name string) error {
-	return errors.Join(f.op("remove", name), f.unless(func() error { return f.FS.Remove(name) }))
-}
-
-func (f *faultFS) SyncDir(name string) error {
-	return errors.Join(f.op("sync", name), f.unless(func() error { return f.FS.SyncDir(name) }))
-}
-
-func (f *faultFS) unless(do func() error) error {
-	if f.hit() {
-		return nil
-	}
-	return do()
-}
-
-type faultFile struct {
-	fsys.File
-	fs     *faultFS
-	closed bool
-}
-
-func (f *faultFile) Write(b []byte) (int, error) {
-	if err := f.fs.op("write", f.Name()); err != nil {
-		return 0, err
-	}
-	return f.File.Write(b)
-}
-
-func (f *faultFile) WriteAt(b []byte, off int64) (int, error) {
-	if err := f.fs.op("write", f.Name()); err != nil {
-		return 0, err
-	}
-	return f.File.WriteAt(b, off)
-}
-
-func (f *faultFile) ReadAt(b []byte, off int64) (int, error) {
-	if err := f.fs.op("read", f.Name()); err != nil {
-		return 0, err
-	}
-	return f.File.ReadAt(b, off)
-}
-
-func (f *faultFile) ReadDir(n int) ([]fs.DirEntry, error) {
-	if err := f.fs.op("read", f.Name()); err != nil {
-		return nil, err
-	}
-	return f.File.ReadDir(n)
-}
-
-func (f *faultFile) Stat() (fs.FileInfo, error) {
-	if err := f.fs.op("stat", f.Name()); err != nil {
-		return nil, err
-	}
-	return f.File.Stat()
-}
-
-func (f *faultFile) Sync() error {
-	if err := f.fs.op("sync", f.Name()); err != nil {
-		return err
-	}
-	return f.File.Sync()
-}
-
-func (f *faultFile) Close() error {
-	if !f.closed {
-		f.closed = true
-		f.fs.opened(-1)
-	}
-	return f.File.Close()
-}
-
 // Whatever fails in opening a store, all that it opened is closed.
 func TestFileStoreClosesWhatItDoesNotOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	for n := 0; ; n++ {
-		f := &faultFS{FS: fsys.OS, n: n, err: syscall.EIO}
+		f := faultfs.After(n, syscall.EIO)
 		s, err := filestore.Open(f, path, filestore.Options{})
 		if err == nil {
 			s.Close()
 		}
-		if f.open != 0 {
-			t.Errorf("the operation after %d fails, opening returns %v: %d files stay open", n, err, f.open)
+		if f.Open() != 0 {
+			t.Errorf("the operation after %d fails, opening returns %v: %d files stay open", n, err, f.Open())
 		}
-		if !f.hit() {
+		if !f.Hit() {
 			break
 		}
 	}
@@ -186,16 +54,16 @@ func TestFileStoreRefusesBeforeItChanges(t *testing.T) {
 	for name, call := range calls {
 		for _, refusal := range []syscall.Errno{syscall.EACCES, syscall.EROFS} {
 			for n := 0; ; n++ {
-				f := &faultFS{FS: fsys.OS, n: math.MaxInt}
+				f := faultfs.New()
 				s, err := filestore.Open(f, t.TempDir(), filestore.Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
 				mustSave(t, s, ada, 0)
-				f.failAfter(n, refusal)
+				f.FailAfter(n, refusal)
 				err = call(t.Context(), s)
-				hit := f.hit()
-				f.failAfter(math.MaxInt, nil)
+				hit := f.Hit()
+				f.FailAfter(math.MaxInt, nil)
 				var got uint64
 				for rec := range s.Iter(t.Context()) {
 					got += rec.Version
@@ -215,54 +83,13 @@ func TestFileStoreRefusesBeforeItChanges(t *testing.T) {
 	}
 }
 
-// fullFS is a file system that has no room left for as long as full says so:
-// the first half of each write fits.
-type fullFS struct {
-	fsys.FS
-	full *atomic.Bool
-}
-
-var errFull = errors.New("no space left")
-
-func (f fullFS) OpenFile(name string, flag int, perm fs.FileMode) (fsys.File, error) {
-	file, err := f.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return fullFile{file, f.full}, nil
-}
-
-type fullFile struct {
-	fsys.File
-	full *atomic.Bool
-}
-
-func (f fullFile) Write(b []byte) (int, error) {
-	return f.half(b, f.File.Write)
-}
-
-func (f fullFile) WriteAt(b []byte, off int64) (int, error) {
-	return f.half(b, func(b []byte) (int, error) { return f.File.WriteAt(b, off) })
-}
-
-func (f fullFile) half(b []byte, write func([]byte) (int, error)) (int, error) {
-	if !f.full.Load() {
-		return write(b)
-	}
-	n, err := write(b[:len(b)/2])
-	if err == nil {
-		err = errFull
-	}
-	return n, err
-}
-
 // A full disk costs the Saves that come meanwhile, each of which is told, and
 // nothing that was acknowledged; and it is no damage, of which the log tells.
 func TestFileStoreOutlivesAFullDisk(t *testing.T) {
 	full, log := new(atomic.Bool), new(testsite.Log)
 	path, ctx := filepath.Join(t.TempDir(), "s"), t.Context()
 	open := func() *filestore.Store {
-		s, err := filestore.Open(fullFS{fsys.OS, full}, path, filestore.Options{Logger: log.Logger()})
+		s, err := filestore.Open(faultfs.Full{FS: fsys.OS, Now: full}, path, filestore.Options{Logger: log.Logger()})
 		testsite.Must(t, err)
 		return s
 	}
@@ -277,8 +104,8 @@ func TestFileStoreOutlivesAFullDisk(t *testing.T) {
 		if rec.Version += 100; i >= 10 {
 			prev = 0
 		}
-		if err := s.Save(ctx, rec, prev); !errors.Is(err, errFull) {
-			t.Fatalf("Save on a full disk: got %v, want %v", err, errFull)
+		if err := s.Save(ctx, rec, prev); !errors.Is(err, faultfs.ErrFull) {
+			t.Fatalf("Save on a full disk: got %v, want %v", err, faultfs.ErrFull)
 		}
 	}
 	full.Store(false)
@@ -332,7 +159,7 @@ func sweeps(t *testing.T, when string, s *filestore.Store, age time.Duration, n 
 // of what lives on anew; and what lives on is swept in its time.
 func TestFileStoreSweepsAFullDisk(t *testing.T) {
 	full := new(atomic.Bool)
-	s, err := filestore.Open(fullFS{fsys.OS, full}, t.TempDir(), filestore.Options{})
+	s, err := filestore.Open(faultfs.Full{FS: fsys.OS, Now: full}, t.TempDir(), filestore.Options{})
 	testsite.Must(t, err)
 	mustSave(t, s, agedRecord(1, 4), 0)
 	for i := range byte(3) {
@@ -341,8 +168,8 @@ func TestFileStoreSweepsAFullDisk(t *testing.T) {
 	sweeps(t, "with room", s, math.MaxInt64, 0, nil)
 	testsite.Must(t, s.Touch(t.Context(), fileRecord(1, "").ID, access(time.Now(), time.Now().Add(time.Hour))))
 	full.Store(true)
-	sweeps(t, "full", s, time.Hour, 3, errFull)
-	sweeps(t, "still full", s, time.Hour, 0, errFull)
+	sweeps(t, "full", s, time.Hour, 3, faultfs.ErrFull)
+	sweeps(t, "still full", s, time.Hour, 0, faultfs.ErrFull)
 	full.Store(false)
 	sweeps(t, "with room again", s, time.Hour, 0, nil)
 	sweeps(t, "in the end", s, 0, 1, nil)
@@ -353,7 +180,7 @@ func TestFileStoreSweepsAFullDisk(t *testing.T) {
 func TestFileStoreSweepsWhatItCannotTakeOver(t *testing.T) {
 	full := new(atomic.Bool)
 	dir := t.TempDir()
-	s, err := filestore.Open(fullFS{fsys.OS, full}, dir, filestore.Options{})
+	s, err := filestore.Open(faultfs.Full{FS: fsys.OS, Now: full}, dir, filestore.Options{})
 	testsite.Must(t, err)
 	for round := range byte(2) {
 		full.Store(false)
@@ -363,8 +190,8 @@ func TestFileStoreSweepsWhatItCannotTakeOver(t *testing.T) {
 			mustSave(t, s, rec, 0)
 		}
 		full.Store(true)
-		sweeps(t, "full", s, time.Hour, 2, errFull)
-		sweeps(t, "still full", s, time.Hour, 0, errFull)
+		sweeps(t, "full", s, time.Hour, 2, faultfs.ErrFull)
+		sweeps(t, "still full", s, time.Hour, 0, faultfs.ErrFull)
 	}
 	full.Store(false)
 	sweeps(t, "with room again", s, time.Hour, 0, nil)
@@ -379,7 +206,7 @@ func TestFileStoreSweepsWhatItCannotTakeOver(t *testing.T) {
 func TestFileStoreThinsAFullDisk(t *testing.T) {
 	full := new(atomic.Bool)
 	dir := t.TempDir()
-	s, err := filestore.Open(fullFS{fsys.OS, full}, dir, filestore.Options{})
+	s, err := filestore.Open(faultfs.Full{FS: fsys.OS, Now: full}, dir, filestore.Options{})
 	testsite.Must(t, err)
 	now := time.Now()
 	for i := range byte(40) { // two a bucket
@@ -394,7 +221,7 @@ func TestFileStoreThinsAFullDisk(t *testing.T) {
 		}
 	}
 	full.Store(true)
-	sweeps(t, "full", s, math.MaxInt64, 0, errFull)
+	sweeps(t, "full", s, math.MaxInt64, 0, faultfs.ErrFull)
 	if got := len(filesIn(t, filepath.Join(dir, "due", "accessed"))); got != 10 {
 		t.Errorf("%d buckets are left, want the 10 that cannot be written anew", got)
 	}

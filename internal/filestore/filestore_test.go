@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/lockfile"
@@ -412,13 +413,13 @@ func TestFileStoreWithoutSweepsLeavesLittle(t *testing.T) {
 // not take.
 func TestFileStoreFailedSaveLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	f := &faultFS{FS: fsys.OS, n: math.MaxInt}
+	f := faultfs.New()
 	s, err := filestore.Open(f, dir, filestore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	full := &atomic.Bool{}
-	f.FS = fullFS{fsys.OS, full}
+	f.FS = faultfs.Full{FS: fsys.OS, Now: full}
 	for _, prev := range []uint64{0, 1} {
 		rec := fileRecord(1, "ada")
 		rec.Version = 1 + prev

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/gobstore"
 	"github.com/session2/session2/internal/lockfile"
@@ -164,17 +164,17 @@ func TestGobStoreRefusesBeforeItChanges(t *testing.T) {
 	} {
 		for n := 0; ; n++ {
 			path := filepath.Join(t.TempDir(), "log")
-			f := &faultFS{FS: fsys.OS, n: math.MaxInt}
+			f := faultfs.New()
 			s, err := openOn(f, path, false, 1<<20)
 			testsite.Must(t, err)
 			defer s.Close()
 			testsite.Must(t, s.Save(background, numbered(0, 1), 0))
-			f.failAfter(n, refusal)
+			f.FailAfter(n, refusal)
 			err = s.Save(background, numbered(1, 1), 0)
 			if n == 0 && !errors.Is(err, refusal) {
 				t.Errorf("%v at once: got %v, want a refusal", refusal, err)
 			}
-			hit := f.hit()
+			hit := f.Hit()
 			landed, hasErr := open(t, path).Has(background, idOf(1))
 			testsite.Must(t, hasErr)
 			if errors.Is(err, refusal) && landed {
@@ -238,7 +238,7 @@ func TestGobStoreWaitsNoLongerThanItsContext(t *testing.T) {
 // then all is as before.
 func TestGobStoreCompactsAfterAFailure(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	f := &faultFS{FS: fsys.OS, n: math.MaxInt}
+	f := faultfs.New()
 	const slack = 4096
 	s, err := openOn(f, path, false, slack)
 	testsite.Must(t, err)
