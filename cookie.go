@@ -95,8 +95,9 @@ func (m *Manager) warnPlain(r *http.Request) {
 		return
 	}
 	if m.warned.CompareAndSwap(false, true) {
-		m.cfg.Logger.WarnContext(r.Context(), "session2: a Secure cookie was sent over plain HTTP, and browsers drop it: "+
-			"use HTTPS, let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development",
+		m.cfg.Logger.WarnContext(r.Context(), "session2: a Secure cookie was sent over plain HTTP, "+
+			"and browsers drop it: use HTTPS, let the proxy in front say so by X-Forwarded-Proto, "+
+			"or set Config.Cookie.Insecure for development",
 			"host", r.Host)
 	}
 }

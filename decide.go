@@ -84,7 +84,8 @@ func (a *attempt) idle(now instant) bool {
 	case !st.stored():
 		return true
 	}
-	return st.hasInfo() && !a.over(now) && !a.resend() && !a.noteSeen(st) && !a.periodic(st, now) && !a.accessed(st, now)
+	return st.hasInfo() && !a.over(now) && !a.resend() &&
+		!a.noteSeen(st) && !a.periodic(st, now) && !a.accessed(st, now)
 }
 
 // resend reports whether the answer with the token's successor was lost, or is

@@ -231,7 +231,8 @@ func count(s string) (int, error) {
 // to the server: misspelt, they would be found out at the first connection.
 func (o *openOptions) refuse(params map[string]string) error {
 	for name := range params {
-		o.errs = append(o.errs, fmt.Errorf("session2: open: unknown option %q; a setting of the server is set.%s", name, name))
+		o.errs = append(o.errs, fmt.Errorf("session2: open: unknown option %[1]q; a setting of the server is set.%[1]s",
+			name))
 	}
 	return errors.Join(o.errs...)
 }

@@ -76,9 +76,13 @@ func TestFileStoreCorrupt(t *testing.T) {
 	mustSave(t, s, other, 0)
 	name := sessionFile(dir, rec.ID)
 	damages := map[string]func(){
-		"empty":          func() { os.Truncate(name, 0) },
-		"cut":            func() { os.Truncate(name, 90) },
-		"longer":         func() { f, _ := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0); f.Write([]byte{0}); f.Close() },
+		"empty": func() { os.Truncate(name, 0) },
+		"cut":   func() { os.Truncate(name, 90) },
+		"longer": func() {
+			f, _ := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+			f.Write([]byte{0})
+			f.Close()
+		},
 		"both accesses":  func() { flip(t, name, 3); flip(t, name, 23) },
 		"body":           func() { flip(t, name, 45) },
 		"another's":      func() { b, _ := os.ReadFile(sessionFile(dir, other.ID)); os.WriteFile(name, b, 0o600) },

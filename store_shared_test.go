@@ -53,7 +53,8 @@ func TestStoresShareADirectory(t *testing.T) {
 			for _, c := range []struct {
 				mode            fs.FileMode
 				private, shared bool
-			}{{0o700, true, true}, {0o750, true, true}, {0o770, false, true}, {0o777, false, false}, {0o702, false, false}} {
+			}{{0o700, true, true}, {0o750, true, true}, {0o770, false, true}, {0o777, false, false},
+				{0o702, false, false}} {
 				for with, admitted := range map[string]bool{"private": c.private, "shared": c.shared} {
 					dir := t.TempDir()
 					if err := os.Chmod(dir, c.mode); err != nil {
@@ -68,7 +69,8 @@ func TestStoresShareADirectory(t *testing.T) {
 						s.Close()
 					}
 					if (err == nil) != admitted || err != nil && !strings.Contains(err.Error(), "others may write") {
-						t.Errorf("%s, directory with mode %o: got %v, want it admitted: %v", with, c.mode, err, admitted)
+						t.Errorf("%s, directory with mode %o: got %v, want it admitted: %v", with, c.mode, err,
+							admitted)
 					}
 				}
 			}
@@ -94,7 +96,8 @@ func TestStoresRefuseOpenFiles(t *testing.T) {
 					s.Close()
 				}
 				if (err == nil) != admitted[i] {
-					t.Errorf("%s, file with mode %o, shared %v: got %v, want it admitted: %v", name, mode, i == 1, err, admitted[i])
+					t.Errorf("%s, file with mode %o, shared %v: got %v, want it admitted: %v", name, mode, i == 1, err,
+						admitted[i])
 				}
 			}
 		}
@@ -263,7 +266,8 @@ func asMember(t *testing.T, binary, use string, n int, uid, group uint32) {
 	cmd := exec.Command(binary, "-test.run=^TestStoresAreSharedByUsers$")
 	cmd.Env = append(os.Environ(), sharedEnv+"="+use, "N="+strings.Repeat("n", n))
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, Groups: []uint32{group}}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid,
+		Groups: []uint32{group}}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s, user %d, step %d: %v\n%s", use, uid, n, err, out)
 	}
@@ -376,7 +380,8 @@ func TestSavesBesideBusyProcess(t *testing.T) {
 			startBusy(t, "TestSavesBesideBusyProcess", kind, dir)
 			turns, _ := savesBesideBusy(t, s, 51)
 			if median := turns[len(turns)/2]; median > 4 {
-				t.Errorf("while one save waited, the busy process had %d in the median, want 4 at most; all: %v", median, turns)
+				t.Errorf("while one save waited, the busy process had %d in the median, want 4 at most; all: %v",
+					median, turns)
 			}
 		})
 	}

@@ -189,7 +189,8 @@ func encodeTyped[T any](c Codec, v T) ([]byte, error) {
 	}
 	b, err := c.Marshal(v)
 	if err != nil {
-		return nil, encodeError(c, v, err, "it needs exported fields, and gob.Register for what an interface in it holds")
+		return nil, encodeError(c, v, err,
+			"it needs exported fields, and gob.Register for what an interface in it holds")
 	}
 	return tagged(kindTyped, c, b), nil
 }

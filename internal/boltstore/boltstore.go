@@ -198,7 +198,9 @@ func (s *Store) IterUser(ctx context.Context, user string) iter.Seq2[record.Reco
 }
 
 // each lists the records that the range leads to and that are meant.
-func (s *Store) each(ctx context.Context, r keyRange, meant func(record.Record, error) bool) iter.Seq2[record.Record, error] {
+func (s *Store) each(ctx context.Context, r keyRange,
+	meant func(record.Record, error) bool,
+) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
 		for r := r; !r.done; { // a copy: the sequence may be used again
 			var page []hit

@@ -415,7 +415,8 @@ func TestBoltSecondProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := string(out); !strings.HasPrefix(s, "true\nsession2: open bolt store ") || !strings.Contains(s, "in use by another process") {
+	if s := string(out); !strings.HasPrefix(s, "true\nsession2: open bolt store ") ||
+		!strings.Contains(s, "in use by another process") {
 		t.Errorf("the second process says %q", s)
 	}
 	save(t, b, newRecord(1, ""))

@@ -405,7 +405,8 @@ func TestBoltFileThatIsEmptiedBeneathIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	b, err := session2.OpenBoltStore(path, nil)
 	testsite.Must(t, err)
-	rec := session2.Record{ID: session2.ID{1}, Version: 1, Created: time.Now(), Accessed: time.Now(), Expires: time.Now().Add(time.Hour)}
+	rec := session2.Record{ID: session2.ID{1}, Version: 1, Created: time.Now(), Accessed: time.Now(),
+		Expires: time.Now().Add(time.Hour)}
 	testsite.Must(t, b.Save(t.Context(), rec, 0))
 	testsite.Must(t, os.Truncate(path, 0))
 	failed := 0

@@ -60,7 +60,8 @@ func (d *disk) step(do func() error, note func()) error {
 }
 
 func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (f fsys.File, err error) {
-	if _, err := d.FS.Lstat(name); err == nil || flag&os.O_CREATE == 0 || filepath.Base(filepath.Dir(name)) == "locks" {
+	if _, err := d.FS.Lstat(name); err == nil || flag&os.O_CREATE == 0 ||
+		filepath.Base(filepath.Dir(name)) == "locks" {
 		return d.openOld(name, flag, perm)
 	}
 	err = d.step(func() error {
@@ -116,7 +117,8 @@ func (d *disk) Remove(name string) error {
 }
 
 func (d *disk) SyncDir(name string) error {
-	return d.step(func() error { _, err := d.FS.Lstat(name); return err }, func() { d.nodes[name].names = d.list(name) })
+	return d.step(func() error { _, err := d.FS.Lstat(name); return err },
+		func() { d.nodes[name].names = d.list(name) })
 }
 
 // list returns what is in a directory.

@@ -548,7 +548,8 @@ func TestFileStoreChecksWhenOpened(t *testing.T) {
 		next.Version = uint64(len(sub))
 		s.Delete(t.Context(), next.ID)
 		mustSave(t, s, next, 0)
-		if s, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil || !strings.Contains(err.Error(), "others may write") {
+		if s, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil ||
+			!strings.Contains(err.Error(), "others may write") {
 			t.Errorf("opening with an open %s: got %v, %v, want a refusal", sub, s, err)
 		}
 		os.Chmod(filepath.Join(dir, sub), 0o700)
@@ -663,10 +664,19 @@ func TestFileStoreOverlongRecord(t *testing.T) {
 		"Touch": func(ctx context.Context, s *filestore.Store) error {
 			return s.Touch(ctx, rec.ID, rec.Access)
 		},
-		"Delete":         func(ctx context.Context, s *filestore.Store) error { return s.Delete(ctx, rec.ID) },
-		"DeleteOld":      func(ctx context.Context, s *filestore.Store) error { _, err := deleteOld(ctx, s, 0); return err },
-		"DeleteUser":     func(ctx context.Context, s *filestore.Store) error { _, err := s.DeleteUser(ctx, "ada"); return err },
-		"CheckIndexes":   func(ctx context.Context, s *filestore.Store) error { _, _, err := s.CheckIndexes(ctx); return err },
+		"Delete": func(ctx context.Context, s *filestore.Store) error { return s.Delete(ctx, rec.ID) },
+		"DeleteOld": func(ctx context.Context, s *filestore.Store) error {
+			_, err := deleteOld(ctx, s, 0)
+			return err
+		},
+		"DeleteUser": func(ctx context.Context, s *filestore.Store) error {
+			_, err := s.DeleteUser(ctx, "ada")
+			return err
+		},
+		"CheckIndexes": func(ctx context.Context, s *filestore.Store) error {
+			_, _, err := s.CheckIndexes(ctx)
+			return err
+		},
 		"RebuildIndexes": func(ctx context.Context, s *filestore.Store) error { return s.RebuildIndexes(ctx) },
 	}
 	for damage, do := range damages {
@@ -788,7 +798,8 @@ func TestFileStoreLogsWhatItSetsAside(t *testing.T) {
 		s.Load(t.Context(), rec.ID)
 	}
 	text := log.String()
-	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, hexID(rec.ID)) || strings.Contains(text, "secret") {
+	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, hexID(rec.ID)) ||
+		strings.Contains(text, "secret") {
 		t.Errorf("the log says %q", text)
 	}
 }

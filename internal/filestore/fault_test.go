@@ -70,7 +70,8 @@ func TestFileStoreRefusesBeforeItChanges(t *testing.T) {
 				}
 				synced := name == "again" && err != nil && strings.Contains(err.Error(), "sync")
 				if errors.Is(err, refusal) && (got != ada.Version || synced) {
-					t.Errorf("%s, %v after %d operations: a refusal, %v, but the change was made", name, refusal, n, err)
+					t.Errorf("%s, %v after %d operations: a refusal, %v, but the change was made", name, refusal, n,
+						err)
 				}
 				if n == 0 && !errors.Is(err, refusal) {
 					t.Errorf("%s, %v at once: got %v, want a refusal", name, refusal, err)

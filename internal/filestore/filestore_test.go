@@ -124,7 +124,8 @@ func TestFileStoreRefusesFolders(t *testing.T) {
 			dir := t.TempDir()
 			openFile(t, dir, filestore.Options{})
 			os.Chmod(filepath.Join(dir, sub), mode)
-			if _, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil || !strings.Contains(err.Error(), "others may write") {
+			if _, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil ||
+				!strings.Contains(err.Error(), "others may write") {
 				t.Errorf("%s with mode %v: error %v, want a refusal", sub, mode, err)
 			}
 		}
@@ -149,7 +150,8 @@ func TestFileStoreRefusesOthersFolder(t *testing.T) {
 	if err := os.Chown(dir, 12345, -1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil || !strings.Contains(err.Error(), "another user") {
+	if _, err := filestore.Open(fsys.OS, dir, filestore.Options{}); err == nil ||
+		!strings.Contains(err.Error(), "another user") {
 		t.Errorf("another user's directory: error %v, want a refusal", err)
 	}
 }
@@ -211,7 +213,9 @@ func TestFileStoreReadsWithoutLock(t *testing.T) {
 	s := openFile(t, dir, filestore.Options{})
 	rec := fileRecord(7, "")
 	mustSave(t, s, rec, 0)
-	m := lockfile.New(func() (lockfile.File, error) { return os.OpenFile(filepath.Join(dir, "locks", "07"), os.O_RDWR, 0) })
+	m := lockfile.New(func() (lockfile.File, error) {
+		return os.OpenFile(filepath.Join(dir, "locks", "07"), os.O_RDWR, 0)
+	})
 	unlock, err := m.Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +265,8 @@ func TestFileStoreSweepsByIndex(t *testing.T) {
 		c.opens.Store(0)
 		n, err := deleteOld(t.Context(), s, time.Hour)
 		if err != nil || n != want.deleted || c.opens.Load() > int64(want.opens) {
-			t.Errorf("DeleteOld = %d, %v, and opens %d of 200 records; want %d deleted, %d opened", n, err, c.opens.Load(), want.deleted, want.opens)
+			t.Errorf("DeleteOld = %d, %v, and opens %d of 200 records; want %d deleted, %d opened", n, err,
+				c.opens.Load(), want.deleted, want.opens)
 		}
 	}
 	if n, err := deleteOld(t.Context(), s, 0); n != 195 || err != nil {
@@ -286,7 +291,8 @@ func TestFileStoreSweepsLater(t *testing.T) {
 		}
 	}
 	if got := len(filesIn(t, filepath.Join(dir, "due"))); got != 2 {
-		t.Errorf("%d files in the index by time, want one in each tree: %v", got, filesIn(t, filepath.Join(dir, "due")))
+		t.Errorf("%d files in the index by time, want one in each tree: %v", got,
+			filesIn(t, filepath.Join(dir, "due")))
 	}
 	if n, err := deleteOld(t.Context(), s, 20*time.Minute); n != 1 || err != nil {
 		t.Errorf("DeleteOld = %d, %v; want the record", n, err)

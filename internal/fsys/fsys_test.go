@@ -135,7 +135,8 @@ func TestWriteFilePassesErrorsOn(t *testing.T) {
 }
 
 func TestOpenFileAnswersNil(t *testing.T) {
-	if f, err := fsys.OS.OpenFile(filepath.Join(t.TempDir(), "absent"), os.O_RDONLY, 0); f != nil || !errors.Is(err, fs.ErrNotExist) {
+	if f, err := fsys.OS.OpenFile(filepath.Join(t.TempDir(), "absent"), os.O_RDONLY, 0); f != nil ||
+		!errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("opening nothing: %v, %v", f, err)
 	}
 }

@@ -45,7 +45,8 @@ func guarded(info fs.FileInfo, shared bool) error {
 	case !shared:
 		return fmt.Errorf("it belongs to another user (uid %d)", st.Uid)
 	case !inGroup(int(st.Gid)):
-		return fmt.Errorf("it belongs to another user (uid %d), and its group %d is none of this process's", st.Uid, st.Gid)
+		return fmt.Errorf("it belongs to another user (uid %d), and its group %d is none of this process's",
+			st.Uid, st.Gid)
 	}
 	return nil
 }

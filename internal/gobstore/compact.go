@@ -92,7 +92,8 @@ func (s *Store) copyLive(old *log, add func(*op) error) error {
 				s.reportDamage(&frame{op: op{put, record.Record{ID: id}},
 					off: e.Value.off, len: int64(e.Value.size), damage: "damaged frame"})
 			}
-			o = op{lost, record.Record{ID: id, User: e.User, Access: record.Access{Accessed: e.Accessed, Expires: e.Expires}}}
+			access := record.Access{Accessed: e.Accessed, Expires: e.Expires}
+			o = op{lost, record.Record{ID: id, User: e.User, Access: access}}
 		} else if err != nil {
 			return err
 		}

@@ -498,7 +498,8 @@ func TestGobStoreFullDiskWithinABatch(t *testing.T) {
 			f.limit(plenty)
 			path := filepath.Join(t.TempDir(), "log")
 			testsite.Must(t, os.WriteFile(path, log, 0o600))
-			fullBatch(t, f, path, room, fmt.Sprintf("%v with room for %d of %d bytes, failing %q", c.err, room, size, c.fail))
+			fullBatch(t, f, path, room, fmt.Sprintf("%v with room for %d of %d bytes, failing %q", c.err, room, size,
+				c.fail))
 			if t.Failed() {
 				return
 			}
@@ -644,7 +645,8 @@ func TestGobStoreCountsOnAFullDisk(t *testing.T) {
 					parts++
 				}
 				if n != gone && !(n < gone && errors.Is(err, record.ErrUncertain)) || err == nil && gone < records {
-					t.Errorf("%s with room for %d bytes, failing %q, returned %d, %v, and %d are gone", name, room, fail, n, err, gone)
+					t.Errorf("%s with room for %d bytes, failing %q, returned %d, %v, and %d are gone", name, room,
+						fail, n, err, gone)
 				}
 				s.Close()
 			}

@@ -23,7 +23,8 @@ func (s *Store) DeleteOld(ctx context.Context, accessed, expires int64) (int, er
 func (s *Store) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (int, error) {
 	return s.deleteAll(ctx, false,
 		func(l *log) [][16]byte {
-			ids := slices.DeleteFunc(l.index.AppendUser(nil, user), func(id [16]byte) bool { return slices.Contains(keep, id) })
+			ids := slices.DeleteFunc(l.index.AppendUser(nil, user),
+				func(id [16]byte) bool { return slices.Contains(keep, id) })
 			return ids[:min(len(ids), batchSize)]
 		},
 		func(e entry) bool { return e.User == user })
@@ -64,7 +65,9 @@ func (s *Store) deleteAll(ctx context.Context, sweeps bool,
 // Iter takes down the IDs, 16 bytes each, and reads the records one by one, in
 // their order.
 func (s *Store) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
-	return s.each(ctx, func(l *log) [][16]byte { return l.index.AppendIDs(nil) }, func(record.Record) bool { return true })
+	return s.each(ctx,
+		func(l *log) [][16]byte { return l.index.AppendIDs(nil) },
+		func(record.Record) bool { return true })
 }
 
 // IterUser lists the user's records likewise.

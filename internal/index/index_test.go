@@ -46,7 +46,8 @@ func (m model) touch(id [16]byte, accessed, expires int64) {
 func step(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 	t.Helper()
 	id := testID(rnd.Uint64N(200))
-	e := Entry[uint64]{User: userName(rnd.IntN(6)), Accessed: rnd.Int64N(50), Expires: rnd.Int64N(50), Value: rnd.Uint64()}
+	e := Entry[uint64]{User: userName(rnd.IntN(6)), Accessed: rnd.Int64N(50), Expires: rnd.Int64N(50),
+		Value: rnd.Uint64()}
 	switch rnd.IntN(5) {
 	case 0, 1:
 		x.Put(id, e)
@@ -82,7 +83,8 @@ func compare(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 			t.Fatalf("Get(%x) = %+v, %v, want %+v, %v", id, got, ok, want, found)
 		}
 	}
-	if got, want := sorted(x.AppendIDs(nil)), m.where(func(Entry[uint64]) bool { return true }); !slices.Equal(got, want) {
+	got, want := sorted(x.AppendIDs(nil)), m.where(func(Entry[uint64]) bool { return true })
+	if !slices.Equal(got, want) {
 		t.Fatalf("IDs() = %x, want %x", got, want)
 	}
 	for n := range 7 {
@@ -107,7 +109,8 @@ func compareDue(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 		t.Fatalf("Due(%d, %d, %d) names an ID twice: %x", now, cutoff, limit, got)
 	}
 	for _, id := range got {
-		if _, ok := slices.BinarySearchFunc(want, id, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }); !ok {
+		if _, ok := slices.BinarySearchFunc(want, id,
+			func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }); !ok {
 			t.Fatalf("Due(%d, %d, %d) names %x, which is not due", now, cutoff, limit, id)
 		}
 	}
@@ -166,7 +169,8 @@ func TestZeroValue(t *testing.T) {
 		t.Error("an empty index claims to hold an entry")
 	}
 	x.Touch(id, 1, 1)
-	if ids := slices.Concat(x.AppendIDs(nil), x.AppendUser(nil, "a"), x.AppendUser(nil, ""), x.Due(1, 1, 10)); len(ids) != 0 {
+	ids := slices.Concat(x.AppendIDs(nil), x.AppendUser(nil, "a"), x.AppendUser(nil, ""), x.Due(1, 1, 10))
+	if len(ids) != 0 {
 		t.Errorf("an empty index lists %x", ids)
 	}
 }

@@ -22,7 +22,8 @@ func TestMemoryStore(t *testing.T) {
 // newRecord returns the nth record of user, made and used now, for an hour.
 func newRecord(n uint64, user string) session2.Record {
 	now := time.Now()
-	rec := session2.Record{Version: 1, User: user, Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data")}
+	rec := session2.Record{Version: 1, User: user, Created: now, Accessed: now, Expires: now.Add(time.Hour),
+		Data: []byte("data")}
 	binary.BigEndian.PutUint64(rec.ID[8:], n)
 	return rec
 }
@@ -65,13 +66,18 @@ var calls = map[string]func(context.Context, *session2.MemoryStore) error{
 	"Touch": func(ctx context.Context, s *session2.MemoryStore) error {
 		return s.Touch(ctx, session2.ID{}, time.Now(), time.Now())
 	},
-	"DeleteOld": func(ctx context.Context, s *session2.MemoryStore) error { _, err := s.DeleteOld(ctx, 0); return err },
+	"DeleteOld": func(ctx context.Context, s *session2.MemoryStore) error {
+		_, err := s.DeleteOld(ctx, 0)
+		return err
+	},
 	"DeleteUser": func(ctx context.Context, s *session2.MemoryStore) error {
 		_, err := s.DeleteUser(ctx, "alice")
 		return err
 	},
-	"Iter":     func(ctx context.Context, s *session2.MemoryStore) error { return firstError(s.Iter(ctx)) },
-	"IterUser": func(ctx context.Context, s *session2.MemoryStore) error { return firstError(s.IterUser(ctx, "alice")) },
+	"Iter": func(ctx context.Context, s *session2.MemoryStore) error { return firstError(s.Iter(ctx)) },
+	"IterUser": func(ctx context.Context, s *session2.MemoryStore) error {
+		return firstError(s.IterUser(ctx, "alice"))
+	},
 }
 
 func firstError(seq iter.Seq2[session2.Record, error]) error {

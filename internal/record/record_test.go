@@ -15,8 +15,10 @@ import (
 
 func samples() []record.Record {
 	return []record.Record{
-		{ID: [16]byte{1, 2, 3}, Version: 4, Created: 5, User: "ada", Data: []byte("data"), Access: record.Access{Accessed: 6, Expires: 7}},
-		{ID: [16]byte{15: 255}, Version: math.MaxUint64, Created: math.MinInt64, Data: []byte{}, Access: record.Access{Accessed: -1, Expires: math.MaxInt64}},
+		{ID: [16]byte{1, 2, 3}, Version: 4, Created: 5, User: "ada", Data: []byte("data"),
+			Access: record.Access{Accessed: 6, Expires: 7}},
+		{ID: [16]byte{15: 255}, Version: math.MaxUint64, Created: math.MinInt64, Data: []byte{},
+			Access: record.Access{Accessed: -1, Expires: math.MaxInt64}},
 		{User: strings.Repeat("ü\x00", 300), Data: make([]byte, 70000)},
 	}
 }

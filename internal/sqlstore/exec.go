@@ -36,7 +36,9 @@ func (s *Store) exec(ctx context.Context, query string, args []any) (written, er
 }
 
 // query runs a query that may be run twice, and scans each of its rows.
-func query[T any](ctx context.Context, s *Store, query string, args []any, scan func(*sql.Rows, *T) error) ([]T, error) {
+func query[T any](ctx context.Context, s *Store, query string, args []any,
+	scan func(*sql.Rows, *T) error,
+) ([]T, error) {
 	return call(ctx, s, func(ctx context.Context) ([]T, error) {
 		return queryOnce(ctx, s, query, args, scan)
 	})
@@ -138,7 +140,9 @@ func (s *Store) unprepared(ctx context.Context, query string, args []any) (sql.R
 // errEnough is what a scan returns that wants no more rows than this one.
 var errEnough = errors.New("enough rows")
 
-func queryOnce[T any](ctx context.Context, s *Store, query string, args []any, scan func(*sql.Rows, *T) error) ([]T, error) {
+func queryOnce[T any](ctx context.Context, s *Store, query string, args []any,
+	scan func(*sql.Rows, *T) error,
+) ([]T, error) {
 	rows, err := s.ask(ctx, query, args)
 	if err != nil {
 		return nil, err

@@ -126,8 +126,10 @@ WHERE (by_{c} = ? AND id > UNHEX(?) OR by_{c} > ?) AND by_{c} <= ? ORDER BY by_{
 			Wait: fill(`DELETE FROM {t} WHERE id IN ({ids}) AND {c} <= ?`),
 		},
 		Refile: Skipping{
-			Skip: fill(`UPDATE {free} SET s.by_accessed = s.accessed, s.by_expires = s.expires WHERE s.id = free.id AND s.by_{c} < s.{c}`),
-			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE id IN ({ids}) AND by_{c} < {c}`),
+			Skip: fill(`UPDATE {free} SET s.by_accessed = s.accessed, s.by_expires = s.expires ` +
+				`WHERE s.id = free.id AND s.by_{c} < s.{c}`),
+			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires ` +
+				`WHERE id IN ({ids}) AND by_{c} < {c}`),
 		},
 	}
 }

@@ -101,7 +101,8 @@ func (p *pages) read(ctx context.Context, q string) ([]record.Record, error) {
 	return call(ctx, p.s, func(ctx context.Context) ([]record.Record, error) {
 		size := 0
 		return queryOnce(ctx, p.s, q, args, func(rows *sql.Rows, r *record.Record) error {
-			err := rows.Scan(idOf(&r.ID), versionOf(&r.Version), bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
+			err := rows.Scan(idOf(&r.ID), versionOf(&r.Version), bytesOf(&r.User),
+				&r.Created, &r.Accessed, &r.Expires, &r.Data)
 			if size += sizeOf(r); err == nil && size >= wideBytes && p.wide {
 				return errEnough
 			}

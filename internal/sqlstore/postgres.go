@@ -131,7 +131,8 @@ WHERE (by_{c}, id) > ($1, $2) AND $3::bigint IS NOT NULL AND by_{c} <= $4 ORDER 
 		},
 		Refile: Skipping{
 			Skip: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE {free} AND by_{c} < {c}`),
-			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires WHERE id IN ({ids}) AND by_{c} < {c}`),
+			Wait: fill(`UPDATE {t} SET by_accessed = accessed, by_expires = expires ` +
+				`WHERE id IN ({ids}) AND by_{c} < {c}`),
 		},
 	}
 }

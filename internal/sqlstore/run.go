@@ -12,7 +12,7 @@ import (
 
 const (
 	attempts = 10                   // while connections break
-	contests = 50                   // with others for the same row: under serializable isolation the others may win often
+	contests = 50                   // with others for the same row: under serializable isolation they may win often
 	pause    = 4 * time.Millisecond // before the second attempt; then twice that, up to 16 times
 )
 

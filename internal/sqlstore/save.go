@@ -110,9 +110,11 @@ func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
 	create := w.prev == 0
 	var out written
 	if create {
-		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], int64(r.Version), user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
+		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], int64(r.Version), user,
+			r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
 	} else {
-		out, err = s.execOnce(ctx, s.q.Update, s.args(int64(r.Version), user, r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], int64(w.prev)), false)
+		out, err = s.execOnce(ctx, s.q.Update, s.args(int64(r.Version), user,
+			r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], int64(w.prev)), false)
 	}
 	w.lost = w.lost || out.lost
 	if create && s.fault(err) == Duplicate {

@@ -146,7 +146,8 @@ func (s *Store) current(ctx context.Context) (bool, error) {
 	case err != nil:
 		return false, err
 	case version.Int64 > schemaVersion:
-		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d", version.Int64, schemaVersion)
+		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
+			version.Int64, schemaVersion)
 	}
 	if version.Int64 != schemaVersion {
 		return false, nil

@@ -20,7 +20,8 @@ func TestLeap(t *testing.T) {
 		w := walk{from: place{filed: times[1]}, to: times[2], leaps: r.IntN(100)}
 		w.leap(times[0])
 		if w.from.filed < times[1] || w.from.filed > times[2] {
-			t.Fatalf("seed %d: from %d, the batch begun at %d, up to %d: got to %d", seed, times[1], times[0], times[2], w.from.filed)
+			t.Fatalf("seed %d: from %d, the batch begun at %d, up to %d: got to %d", seed, times[1], times[0],
+				times[2], w.from.filed)
 		}
 		if away := w.from.filed != times[1]; away && (w.leapt == nil || w.leapt.filed != times[1]) {
 			t.Fatalf("seed %d: leapt from %d to %d without a way back", seed, times[1], w.from.filed)
