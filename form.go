@@ -115,7 +115,7 @@ func (s *Session) HasFormToken(token string) bool {
 // errSpent ends a transaction whose form token is not there.
 var errSpent = errors.New("session2: no such form token")
 
-// UseFormToken uses the token up, by a Save of its own, before it answers true:
+// UseFormToken uses the token up, by a Save of its own, before it returns true:
 // of two submits at once, one is told true. The rest of the request's changes
 // wait for its commit as ever; if the request fails, the token stays used. An
 // unknown token is false and no error. [ErrUncertain] says that it is used up

@@ -13,7 +13,7 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// The errors that stores and the manager answer with. They come wrapped:
+// The errors that stores and the manager return. They come wrapped:
 // test for them with [errors.Is].
 var (
 	// ErrNotFound says that no record has the ID, or that the session a

@@ -24,7 +24,7 @@ import (
 //
 // A record that was damaged on the disk is an error of its own. But bbolt keeps
 // no checksums of its pages: a file in which one of those is damaged is refused
-// when it is opened, and calls that meet such damage later answer an error. Not
+// when it is opened, and calls that meet such damage later return an error. Not
 // all damage is seen in time, and then bbolt may take much memory or end the
 // process: 1 of 200 files with four bad bytes did.
 //

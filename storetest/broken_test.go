@@ -281,7 +281,7 @@ var breakages = []breakage{
 			return rec, err
 		}
 	}},
-	{"ignores contexts", "A call whose context is done on entry answers the context's error and changes nothing",
+	{"ignores contexts", "A call whose context is done on entry returns the context's error and changes nothing",
 		func(s *broken, r *reference) {
 			s.save = func(_ context.Context, rec session2.Record, prev session2.Version) error {
 				return r.Save(context.Background(), rec, prev)
@@ -306,7 +306,7 @@ var breakages = []breakage{
 			}
 		}},
 	{"returns what it has when its time is up",
-		"DeleteUser whose context ends in its midst answers the context's error or a number that is exact",
+		"DeleteUser whose context ends in its midst returns the context's error or a number that is exact",
 		func(s *broken, r *reference) {
 			s.deleteUser = func(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
 				if err := ctx.Err(); err != nil {
@@ -324,7 +324,7 @@ var breakages = []breakage{
 			}
 		}},
 	{"calls the deadline a cancellation",
-		"DeleteOld whose context ends in its midst answers the context's error or a number that is exact",
+		"DeleteOld whose context ends in its midst returns the context's error or a number that is exact",
 		func(s *broken, r *reference) {
 			s.deleteOld = func(ctx context.Context, age time.Duration) (int, error) {
 				n, err := r.DeleteOld(ctx, age)

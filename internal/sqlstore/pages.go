@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// PageRows is the number of rows that the narrow query of a list answers at
+	// PageRows is the number of rows that the narrow query of a list returns at
 	// most, and WideRows that of the wide one. A page is held in memory, each
 	// record with its data, so the wide one is for small records.
 	PageRows = 32

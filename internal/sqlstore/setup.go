@@ -24,7 +24,7 @@ type Schema struct {
 	Current string   // the version that is there
 	Note    string   // version: notes it, once everything is there
 
-	// Autocommit answers whether statements commit by themselves. It is empty
+	// Autocommit returns whether statements commit by themselves. It is empty
 	// where they always do.
 	Autocommit string
 }
@@ -116,7 +116,7 @@ func (s *Store) create(ctx context.Context) error {
 	return nil
 }
 
-// readable reports whether the table is there. It answers [ErrForeign] where its
+// readable reports whether the table is there. It returns [ErrForeign] where its
 // columns are not.
 func (s *Store) readable(ctx context.Context) (bool, error) {
 	_, err := s.Load(ctx, [16]byte{})

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// BatchIDs is the number of IDs that the queries of a sweep answer at most,
+	// BatchIDs is the number of IDs that the queries of a sweep return at most,
 	// and that those with a list of IDs take, always.
 	BatchIDs = 100
 
@@ -106,7 +106,7 @@ func newStore(db *sql.DB, o Options, speak func(table []string) dialect) (*Store
 func (s *Store) OnClose(last func() error) { s.last = last }
 
 // Close closes the prepared statements, and then calls what OnClose was given, within
-// the timeout. It may be called twice; later calls answer [fs.ErrClosed].
+// the timeout. It may be called twice; later calls return [fs.ErrClosed].
 func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.mu.Lock()
@@ -257,7 +257,7 @@ func batch(ids [][16]byte, size int) []any {
 	return list
 }
 
-// check answers why no call can be made.
+// check returns why no call can be made.
 func (s *Store) check(ctx context.Context) error {
 	if s.closed.Load() {
 		return fs.ErrClosed
