@@ -14,9 +14,12 @@ export SESSION2_REQUIRE_DB = 1
 # the tests run hundreds of processes.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: test check tools format lint unit test-cluster fuzz bench cover
+.PHONY: test check tools format lint unit modules test-cluster fuzz bench cover
 
-test: tools lint unit test-cluster fuzz bench
+# Most tests wait for a disk or a server, and the linters for a processor: side by
+# side they take little longer than the longest of them.
+test: tools
+	@$(MAKE) --no-print-directory -j3 lint unit modules test-cluster fuzz bench
 
 # make check is the inner loop: the format, vet, and the tests that need no server.
 check: format
@@ -31,13 +34,15 @@ format:
 
 lint: format
 	go mod tidy -diff
-	go vet ./... && go vet -tags cluster ./...
+	go vet ./... && go vet -tags cluster ./internal/sqltest
 	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
 	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster ./internal/sqltest
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
 	go test -race -shuffle=on -parallel 4 -timeout 30m ./...
+
+modules:
 	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -parallel 4 -timeout 20m ./...) || exit 1; done
 
 # Clusters of database servers, which die in the middle of load.
