@@ -88,8 +88,10 @@ func ParseID(s string) (ID, error) {
 // by the caller of Save for each new state, and never zero in a stored record.
 type Version uint64
 
-// Record is a session as a store keeps it. Times are kept to the microsecond;
-// a store returns them in UTC.
+// Record is a session as a store keeps it. Times are kept to the microsecond, what
+// is finer is cut off, and a store returns them in UTC; the zero time, times before
+// 1970 and those until the year 9999 come back as they were. User and Data are bytes,
+// not text: no encoding may change them. Nil Data and empty Data are the same.
 type Record struct {
 	ID       ID
 	Version  Version
@@ -109,6 +111,8 @@ type Record struct {
 // fail with the context's error and change nothing. A store keeps no reference
 // to a Record's Data that it was given and hands out none that it keeps.
 // Expires matters to DeleteOld alone: Load and Has show an expired record.
+// A store that must be closed is an [io.Closer]; it may be closed twice, and later
+// calls return an error matching [fs.ErrClosed].
 //
 // A definite refusal matches ErrTooLarge, ErrNotSetUp, [fs.ErrClosed],
 // [fs.ErrPermission] (no right, a constraint, a read-only server),
@@ -125,18 +129,19 @@ type Store interface {
 
 	// Save replaces the stored record by rec if its version is still prev. A
 	// zero prev means "create": there must be no record with the ID. The check
-	// and the write are one atomic step. rec.Version must not be zero.
+	// and the write are one atomic step. A zero rec.Version is an error.
 	//
 	// Save returns nil and changes nothing if the stored version already is
 	// rec.Version: the same Save landed before. Otherwise it returns
 	// ErrConflict if the stored version is not prev, or if prev is zero and
 	// there is a record; ErrNotFound if prev is not zero and there is none, for
-	// nothing but a zero prev creates a record. A store that retries by itself
-	// returns ErrUncertain where it cannot tell if an earlier try landed.
+	// nothing but a zero prev creates a record; ErrCorrupt, and changes nothing, if
+	// the stored record cannot be read and so not be compared. A store that retries
+	// by itself returns ErrUncertain where it cannot tell if an earlier try landed.
 	Save(ctx context.Context, rec Record, prev Version) error
 
-	// Delete removes the record, whatever its version. An absent record is no
-	// error.
+	// Delete removes the record, whatever its version, also one that cannot be
+	// read. An absent record is no error.
 	Delete(ctx context.Context, id ID) error
 
 	// Has reports whether there is a record, without reading it. It is for tools
@@ -180,24 +185,30 @@ func Close(store Store) error {
 // were not accessed for age (Accessed is at or before now-age) and those that
 // have expired (Expires is at or before now), and returns their number. A
 // negative age is an error. A record that was saved or touched in the meantime
-// must survive. Sweeping is housekeeping: no session's end depends on it.
+// must survive. A corrupt record stops no sweep; the store may remove it, too. One
+// whose context ends returns that error, or a number that is exact. Sweeping is
+// housekeeping: no session's end depends on it.
 type DeleteOldStore interface {
 	DeleteOld(ctx context.Context, age time.Duration) (int, error)
 }
 
 // IterStore is a Store that can list its records, in no particular order and
-// without holding them all in memory. A record that is there throughout is
+// without copying them all into memory at once. A record that is there throughout is
 // seen exactly once; one that comes or goes meanwhile is seen at most once. The
 // loop's body may call the store. A record that cannot be read is
 // yielded as an error matching ErrCorrupt with the ID in the Record, where it
-// is known, and the iteration goes on; after any other error it ends.
+// is known, and the iteration goes on; after any other error, such as that of its
+// context, it ends.
 type IterStore interface {
 	Iter(ctx context.Context) iter.Seq2[Record, error]
 }
 
 // TouchStore is a Store that can note an access without rewriting data. Touch
 // moves Accessed and Expires forward, each by itself and never back, and keeps
-// Version and Data. An absent record is not created and no error.
+// Version and Data. An absent record is not created and no error. A Touch that is
+// acknowledged may be lost when the machine goes down. A store of which it would cost
+// a Save leaves it out: the manager then saves the record, as often as
+// AccessResolution says.
 type TouchStore interface {
 	Touch(ctx context.Context, id ID, accessed, expires time.Time) error
 }
@@ -206,7 +217,8 @@ type TouchStore interface {
 // methods cost what the user's own sessions cost, not what the store holds.
 // IterUser follows the rules of [IterStore]. DeleteUser removes all of them but
 // those named by keep, in batches, and returns the number of records removed. For
-// the empty user, who is nobody, both find nothing.
+// the empty user, who is nobody, both find nothing. A store that would have to read
+// all its records leaves it out: the manager then lists by Iter, and deletes one by one.
 type UserStore interface {
 	IterUser(ctx context.Context, user string) iter.Seq2[Record, error]
 	DeleteUser(ctx context.Context, user string, keep ...ID) (int, error)
@@ -223,7 +235,7 @@ type Capabilities struct {
 	ThreadSafe       bool // goroutines may share the store; if false the manager serialises its calls
 	MultiprocessSafe bool // processes on one machine may share the data
 	MultihostSafe    bool // machines may share the data
-	Durable          bool // an acknowledged Save survives the death of the process and of the machine
+	Durable          bool // an acknowledged Save or removal survives the death of the process and of the machine
 }
 
 // capabilities returns what store promises.

@@ -643,6 +643,87 @@ func TestWritesAtClose(t *testing.T) {
 	failsIn(t, "After kill -9 every acknowledged change is there and nothing is half done", openWriteBehind, nil)
 }
 
+// lazy takes what it was to save to the disk with the next Delete only.
+type lazy struct{ *buffered }
+
+func (l lazy) remove(id session2.ID) error {
+	return errors.Join(l.inMemory.remove(id), l.flush())
+}
+
+func TestSavesAreWrittenByTheNextDelete(t *testing.T) {
+	open := func(t testing.TB, dir string) session2.Store {
+		s := openWriteBehind(t, dir).(writeBehind)
+		s.keep = lazy{s.keep.(*buffered)}
+		return s
+	}
+	failsIn(t, "After kill -9 every acknowledged change is there and nothing is half done", open, nil)
+}
+
+// textual writes users as UTF-8 text and no time before 1970,
+// and shows what it was given until it is opened again.
+type textual struct{ *reference }
+
+func (s textual) Close() error {
+	b := s.keep.(*buffered)
+	for id, rec := range b.inMemory {
+		rec.User = strings.ToValidUTF8(rec.User, "?")
+		if rec.Created.Before(time.Unix(0, 0)) {
+			rec.Created = time.Unix(0, 0)
+		}
+		b.inMemory[id] = rec
+	}
+	return errors.Join(b.flush(), s.reference.Close())
+}
+
+func TestWritesLessThanItShows(t *testing.T) {
+	open := func(t testing.TB, dir string) session2.Store {
+		return textual{openWriteBehind(t, dir).(writeBehind).reference}
+	}
+	failsIn(t, "A user of any bytes is kept up to 255 of them", open, nil)
+	failsIn(t, "The zero time and times before 1970 and in the far future are kept", open, nil)
+}
+
+// A clause that is given up says nothing any more: package testing would end the
+// whole test binary.
+func TestGivenUpClauseIsSilent(t *testing.T) {
+	done := make(chan struct{})
+	t.Run("clause", func(t *testing.T) {
+		failures := storetest.Failures(t, "Save copies the Data that it is given", 50*time.Millisecond,
+			func(t testing.TB, _ string) session2.Store {
+				r := newReference()
+				s := newBroken(r)
+				s.save = func(context.Context, session2.Record, session2.Version) error {
+					time.Sleep(200 * time.Millisecond)
+					time.AfterFunc(100*time.Millisecond, func() { t.Error("late"); close(done) })
+					return errors.New("late")
+				}
+				return s
+			}, nil)
+		if len(failures) != 1 || !strings.Contains(failures[0], "too slow") {
+			t.Errorf("got %q, want one failure that says that the store is too slow", failures)
+		}
+	})
+	<-done
+}
+
+// A Save that cannot read what is there must not take it for its own.
+func TestSavesOverDamage(t *testing.T) {
+	open := func(_ testing.TB, dir string) session2.Store {
+		r := openReference(dir)
+		s := newBroken(r)
+		s.save = func(ctx context.Context, rec session2.Record, prev session2.Version) error {
+			err := r.Save(ctx, rec, prev)
+			if errors.Is(err, session2.ErrCorrupt) {
+				return r.keep.put(rec)
+			}
+			return err
+		}
+		return s
+	}
+	failsIn(t, "Save does not replace what it cannot read and so not compare",
+		open, &storetest.Options{Corrupt: corrupt})
+}
+
 // unlocked is a directory that does not exclude other processes.
 type unlocked struct{ inFolder }
 

@@ -18,6 +18,8 @@ var damaging = []clause{
 		needs: damage | reopens | users, check: corruptUser},
 	{says: "A corrupt record does not stop DeleteOld", needs: damage | reopens | sweeps, check: corruptSweep},
 	{says: "Delete removes a corrupt record", needs: damage | reopens, check: corruptDelete},
+	{says: "Save does not replace what it cannot read and so not compare",
+		needs: damage | reopens, check: corruptSave},
 }
 
 // corrupt creates the records and damages the first.
@@ -103,6 +105,22 @@ func corruptSweep(e *exam) {
 	}
 	e.lacks(ids(recs[1:])...)
 	e.holds(young...)
+}
+
+// corruptSave takes a conflict as well: what can be read of a damaged record may tell
+// the store that its version is another.
+func corruptSave(e *exam) {
+	recs := e.records(3)
+	e.corrupt(recs)
+	next := e.next(recs[0])
+	err := e.store.Save(e.ctx(), next, recs[0].Version)
+	if !errors.Is(err, session2.ErrConflict) {
+		e.answers("Save", err, session2.ErrCorrupt)
+	}
+	if got, err := e.store.Load(e.ctx(), next.ID); err == nil {
+		e.Fatalf("Load: got the record with version %d, want none: nothing could be compared", got.Version)
+	}
+	e.holds(recs[1:]...)
 }
 
 func corruptDelete(e *exam) {

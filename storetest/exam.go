@@ -35,21 +35,72 @@ func (s *suite) examine(t testing.TB, c clause, has trait) {
 	t.Helper()
 	hash := fnv.New64()
 	hash.Write([]byte(c.says)) // so a clause draws the same numbers when run alone
-	e := &exam{TB: t, suite: s, clause: c, has: has, rand: rand.New(rand.NewPCG(s.Seed, hash.Sum64()))}
+	v := &verdict{TB: t}
+	e := &exam{TB: v, suite: s, clause: c, has: has, rand: rand.New(rand.NewPCG(s.Seed, hash.Sum64()))}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer e.closeAll()
 		defer e.recover()
-		e.dir = t.TempDir()
+		e.dir = v.TempDir()
 		e.store = e.another()
 		c.check(e)
 	}()
 	select {
 	case <-done:
 	case <-time.After(s.limit):
-		t.Errorf("%s: the store hangs: no answer within %v", c.says, s.limit)
+		v.close()
+		t.Errorf("%s: the store hangs, or is too slow: no answer within %v", c.says, s.limit)
 	}
+}
+
+// verdict is where a clause reports to. It is closed when the clause is given up, for
+// what that says later would end the test binary.
+type verdict struct {
+	testing.TB
+	mu     sync.RWMutex
+	closed bool
+}
+
+func (v *verdict) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+}
+
+// open calls f unless the verdict is closed.
+func (v *verdict) open(f func()) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if !v.closed {
+		f()
+	}
+}
+
+func (v *verdict) Log(args ...any)   { v.Helper(); v.open(func() { v.TB.Log(args...) }) }
+func (v *verdict) Fail()             { v.open(v.TB.Fail) }
+func (v *verdict) Error(args ...any) { v.Helper(); v.Errorf("%s", fmt.Sprintln(args...)) }
+func (v *verdict) Fatal(args ...any) { v.Helper(); v.Fatalf("%s", fmt.Sprintln(args...)) }
+
+func (v *verdict) Logf(format string, args ...any) {
+	v.Helper()
+	v.open(func() { v.TB.Logf(format, args...) })
+}
+
+func (v *verdict) Errorf(format string, args ...any) {
+	v.Helper()
+	v.open(func() { v.TB.Errorf(format, args...) })
+}
+
+func (v *verdict) Fatalf(format string, args ...any) {
+	v.Helper()
+	v.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (v *verdict) FailNow() {
+	v.Fail()
+	runtime.Goexit()
 }
 
 // recover makes a panic of the store a failure of the clause.
@@ -152,6 +203,18 @@ func (e *exam) holds(wants ...session2.Record) {
 		if ok, err := e.store.Has(e.ctx(), want.ID); !ok || err != nil {
 			e.Fatalf("Has of a stored record: got %v, %v, want true", ok, err)
 		}
+	}
+}
+
+// keeps wants the store to hold these records, and to hold them still when it is
+// opened again, if it may be: what a store has in memory may be more exact than what
+// it has written.
+func (e *exam) keeps(wants ...session2.Record) {
+	e.Helper()
+	e.holds(wants...)
+	if e.has&reopens != 0 {
+		e.reopen()
+		e.holds(wants...)
 	}
 }
 

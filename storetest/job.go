@@ -35,6 +35,7 @@ var works = map[string]func(e *exam, j job) error{
 	"create": createJob,
 	"setup":  setupJob,
 	"write":  writeJob,
+	"change": changeJob,
 }
 
 // serve does the job that this process was started for, if there is one, and

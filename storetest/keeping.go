@@ -36,7 +36,7 @@ func anyBytes(e *exam) {
 	} {
 		rec.Version, rec.Data = e.version(), data
 		e.save(rec, prev)
-		e.holds(rec)
+		e.keeps(rec)
 		prev = rec.Version
 	}
 }
@@ -60,7 +60,7 @@ func emptyData(e *exam) {
 	last.Data = nil
 	e.save(last, emptied.Version)
 	e.save(filled, none.Version)
-	e.holds(last, filled)
+	e.keeps(last, filled, empty)
 }
 
 func growAndShrink(e *exam) {
@@ -80,7 +80,7 @@ func anyUser(e *exam) {
 		recs[i].User = user
 	}
 	e.create(recs...)
-	e.holds(recs...)
+	e.keeps(recs...)
 }
 
 func timesKept(e *exam) {
@@ -90,7 +90,7 @@ func timesKept(e *exam) {
 	rec.Accessed = time.Date(2031, 12, 31, 0, 0, 0, 1_000, time.Local)
 	rec.Expires = time.Now().Add(time.Hour) // with a monotonic clock reading
 	e.save(rec, 0)
-	e.holds(rec)
+	e.keeps(rec)
 }
 
 func oddTimes(e *exam) {
@@ -103,7 +103,7 @@ func oddTimes(e *exam) {
 	recs[2].Created, recs[2].Accessed, recs[2].Expires = future, future, past
 	recs[3].Created, recs[3].Accessed, recs[3].Expires = time.Unix(0, 0), time.Time{}, edge
 	e.create(recs...)
-	e.holds(recs...)
+	e.keeps(recs...)
 }
 
 func copiesIn(e *exam) {

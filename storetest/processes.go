@@ -328,6 +328,66 @@ func killLosesNothing(e *exam) {
 		e.survived(main.ID, acknowledged)
 		e.agrees()
 	}
+	e.killAfterEach()
+}
+
+// The changes of a changeJob.
+const (
+	changeCreate = iota
+	changeSave
+	changeDelete
+	changes
+)
+
+// killAfterEach kills a process just after each kind of change, when that alone was
+// acknowledged: no later change can have taken it to the disk.
+func (e *exam) killAfterEach() {
+	e.Helper()
+	for change := range changes {
+		rec := e.record()
+		rec.Version = 1
+		rec = pattern(rec)
+		if change != changeCreate {
+			e.save(rec, 0)
+		}
+		e.close()
+		p := e.start(job{Work: "change", ID: rec.ID, N: change})
+		e.signal(p)
+		_, _, ok := p.next()
+		p.kill()
+		if p.cmd.Wait(); !ok {
+			e.Fatalf("another process ended before its change: %s", p.errors.String())
+		}
+		e.store = e.another()
+		switch change {
+		case changeDelete:
+			e.lacks(rec.ID)
+		default:
+			got := e.load(rec.ID)
+			if want := session2.Version(1 + change); got.Version != want || diff(got, pattern(got)) != "" {
+				e.Fatalf("after a Save that was acknowledged: got version %d, want %d", got.Version, want)
+			}
+		}
+	}
+}
+
+// changeJob makes one change, reports it, and waits to be killed.
+func changeJob(e *exam, j job) (err error) {
+	rec := e.record()
+	rec.ID, rec.Version = j.ID, session2.Version(1+j.N)
+	switch j.N {
+	case changeCreate:
+		err = e.store.Save(e.ctx(), pattern(rec), 0)
+	case changeSave:
+		err = e.store.Save(e.ctx(), pattern(rec), 1)
+	default:
+		err = e.store.Delete(e.ctx(), rec.ID)
+	}
+	if err == nil {
+		report("acknowledged", j.N)
+		select {} // the process ends with its parent, if not before
+	}
+	return err
 }
 
 // survived checks what a killed writeJob leaves: all steps that it reported,

@@ -26,7 +26,8 @@
 // the same data, another dir other data.
 //
 // Run the suite with the race detector: it finds what an unlucky schedule
-// would have to show otherwise.
+// would have to show otherwise. It makes thousands of calls, so that a slow Save
+// makes it slow.
 package storetest
 
 import (
