@@ -45,8 +45,10 @@ func TestSQLDeadlock(t *testing.T) {
 		if n != 3 || err != nil {
 			t.Errorf("got %d, %v, want 3 deleted", n, err)
 		}
-		if got := tap.failures(); got != 1 {
-			t.Errorf("%d statements failed, want one deadlock", got)
+		// More than one, if the second attempt has the first row before the other
+		// transaction, which waits for it, wakes up.
+		if tap.failures() == 0 {
+			t.Error("no statement failed: there was no deadlock")
 		}
 	})
 }
