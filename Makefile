@@ -47,7 +47,7 @@ modules:
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools
-	go test -race -tags cluster -run Cluster -timeout 10m ./internal/sqltest
+	go test -race -tags cluster -run Cluster -timeout 30m ./internal/sqltest
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
@@ -61,7 +61,7 @@ fuzz:
 
 # Each benchmark once, so that none can rot.
 bench:
-	go test -run='^$$' -bench=. -benchtime=1x ./...
+	go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
 
 cover:
 	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1
