@@ -3,6 +3,7 @@ package testdb
 import (
 	"bytes"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -230,17 +233,41 @@ func (s *Server) append(name string, lines []string) error {
 
 // freePort returns a port that nobody listens on, below those that the system
 // gives to connections: one of them could else take it while the server is
-// down.
+// down. No other process that asks gets the same one, though the server takes it
+// only later, and leaves it while it is down.
 func freePort() (int, error) {
 	var err error
 	for range 100 {
-		port := 15000 + rand.IntN(15000)
+		port := strconv.Itoa(15000 + rand.IntN(15000))
 		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, l.Close()
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", port)); err != nil {
+			continue
+		}
+		l.Close()
+		if reserve(port) {
+			return strconv.Atoi(port)
 		}
 	}
-	return 0, err
+	return 0, fmt.Errorf("no free port: %w", err)
+}
+
+// reserved keeps the reservations until the process ends.
+var reserved struct {
+	sync.Mutex
+	list []net.Listener
+}
+
+// reserve listens on the port of another loopback address, where whoever asks after
+// this process meets it. Where the system has no such address, nothing is reserved.
+func reserve(port string) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.2", port))
+	if err != nil {
+		return !errors.Is(err, syscall.EADDRINUSE)
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.list = append(reserved.list, l)
+	return true
 }
 
 // find returns the path of a program, from the PATH or one of the places.
