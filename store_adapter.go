@@ -185,6 +185,14 @@ func access(accessed, expires time.Time) record.Access {
 	return record.Access{Accessed: microTime(accessed), Expires: microTime(expires)}
 }
 
+// filled returns the options, or for nil their zero value.
+func filled[T any](opts *T) (o T) {
+	if opts != nil {
+		o = *opts
+	}
+	return o
+}
+
 // failed names the operation that failed; nil stays nil.
 func failed(op string, err error) error {
 	if err == nil {

@@ -1,7 +1,6 @@
 package session2
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/session2/session2/internal/boltstore"
@@ -66,13 +65,10 @@ type BoltOptions struct {
 // application filled or a later release of this package wrote is an error and
 // stays as it is. The caller closes the store.
 func OpenBoltStore(path string, opts *BoltOptions) (*BoltStore, error) {
-	var o BoltOptions
-	if opts != nil {
-		o = *opts
-	}
+	o := filled(opts)
 	back, err := boltstore.Open(path, boltstore.Options(o))
 	if err != nil {
-		return nil, fmt.Errorf("session2: open bolt store %s: %w", path, err)
+		return nil, failed("open bolt store "+path, err)
 	}
 	return &BoltStore{adapter{back, Capabilities{ThreadSafe: true, Durable: !o.NoSync}}}, nil
 }

@@ -2,7 +2,6 @@ package session2
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
 	"github.com/session2/session2/internal/filestore"
@@ -66,13 +65,10 @@ type FileOptions struct {
 // of the indexes, that call makes the index anew from the sessions, which takes
 // the longer the more there are.
 func OpenFileStore(dir string, opts *FileOptions) (*FileStore, error) {
-	var o FileOptions
-	if opts != nil {
-		o = *opts
-	}
+	o := filled(opts)
 	files, err := filestore.Open(fsys.OS, dir, filestore.Options(o))
 	if err != nil {
-		return nil, fmt.Errorf("session2: open file store: %w", err)
+		return nil, failed("open file store", err)
 	}
 	caps := Capabilities{ThreadSafe: true, MultiprocessSafe: true, Durable: !o.NoSync}
 	return &FileStore{adapter{files, caps}, files}, nil

@@ -1,7 +1,6 @@
 package session2
 
 import (
-	"cmp"
 	"log/slog"
 
 	"github.com/session2/session2/internal/fsys"
@@ -70,11 +69,7 @@ type GobOptions struct {
 // may be able to write to them. The path is resolved now, once. A file that is no
 // such store is left alone, with an error.
 func OpenGobStore(path string, opts *GobOptions) (*GobStore, error) {
-	var o GobOptions
-	if opts != nil {
-		o = *opts
-	}
-	o.Logger = cmp.Or(o.Logger, slog.Default())
+	o := filled(opts)
 	s, err := gobstore.Open(fsys.OS, path, gobstore.Options(o))
 	if err != nil {
 		return nil, failed("open gob store", err)

@@ -37,12 +37,7 @@ type SQLOptions struct {
 }
 
 // fill returns the options as the back end has them; nil are the defaults.
-func (o *SQLOptions) fill() (opts sqlstore.Options) {
-	if o != nil {
-		opts = sqlstore.Options(*o)
-	}
-	return opts
-}
+func (o *SQLOptions) fill() sqlstore.Options { return sqlstore.Options(filled(o)) }
 
 // sqlStore is what both SQL stores are. It promises everything; Durable holds as far
 // as the server was not told to acknowledge commits before they are on its disk.

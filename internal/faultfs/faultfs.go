@@ -1,5 +1,6 @@
 // Package faultfs gives the tests of stores file systems that fail: after so many
-// operations, or as a disk does that is full.
+// operations, or as a disk does that is full; and the tests that every store on files
+// must pass there.
 package faultfs
 
 import (

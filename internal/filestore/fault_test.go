@@ -3,6 +3,7 @@ package filestore_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"strings"
@@ -18,23 +19,17 @@ import (
 	"github.com/session2/session2/internal/testsite"
 )
 
-// Whatever fails in opening a store, all that it opened is closed.
-func TestFileStoreClosesWhatItDoesNotOpen(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	for n := 0; ; n++ {
-		f := faultfs.After(n, syscall.EIO)
-		s, err := filestore.Open(f, path, filestore.Options{})
-		if err == nil {
-			s.Close()
-		}
-		if f.Open() != 0 {
-			t.Errorf("the operation after %d fails, opening returns %v: %d files stay open", n, err, f.Open())
-		}
-		if !f.Hit() {
-			break
-		}
+// inDir opens a store in a directory of the test's.
+func inDir(t *testing.T) faultfs.Open {
+	dir := filepath.Join(t.TempDir(), "s")
+	return func(disk fsys.FS, log *slog.Logger) (record.Store, error) {
+		return filestore.Open(disk, dir, filestore.Options{Logger: log})
 	}
 }
+
+func TestFileStoreClosesWhatItDoesNotOpen(t *testing.T) { faultfs.ClosesWhatItDoesNotOpen(t, inDir(t)) }
+
+func TestFileStoreOutlivesAFullDisk(t *testing.T) { faultfs.OutlivesAFullDisk(t, inDir(t)) }
 
 // A refusal says that nothing was changed, at once; an error after a change is
 // none. All others leave it open.
@@ -81,59 +76,6 @@ func TestFileStoreRefusesBeforeItChanges(t *testing.T) {
 				}
 			}
 		}
-	}
-}
-
-// A full disk costs the Saves that come meanwhile, each of which is told, and
-// nothing that was acknowledged; and it is no damage, of which the log tells.
-func TestFileStoreOutlivesAFullDisk(t *testing.T) {
-	full, log := new(atomic.Bool), new(testsite.Log)
-	path, ctx := filepath.Join(t.TempDir(), "s"), t.Context()
-	open := func() *filestore.Store {
-		s, err := filestore.Open(faultfs.Full{FS: fsys.OS, Now: full}, path, filestore.Options{Logger: log.Logger()})
-		testsite.Must(t, err)
-		return s
-	}
-	s := open()
-	for i := range byte(10) {
-		mustSave(t, s, fileRecord(i, "alice"), 0)
-	}
-	full.Store(true)
-	for i := range byte(20) {
-		rec := fileRecord(i, "bob")
-		prev := rec.Version
-		if rec.Version += 100; i >= 10 {
-			prev = 0
-		}
-		if err := s.Save(ctx, rec, prev); !errors.Is(err, faultfs.ErrFull) {
-			t.Fatalf("Save on a full disk: got %v, want %v", err, faultfs.ErrFull)
-		}
-	}
-	full.Store(false)
-	check := func(when string) {
-		for i := range byte(10) {
-			want := fileRecord(i, "alice")
-			if got, err := s.Load(ctx, want.ID); err != nil || got.Version != want.Version {
-				t.Errorf("%s: Load: got version %d, %v, want %d", when, got.Version, err, want.Version)
-			}
-		}
-		if ok, err := s.Has(ctx, fileRecord(10, "").ID); ok || err != nil {
-			t.Errorf("%s: Has of what did not fit: got %v, %v, want false", when, ok, err)
-		}
-	}
-	check("with room again")
-	if err := s.Save(ctx, fileRecord(50, "bob"), 0); err != nil {
-		t.Errorf("Save with room again: %v", err)
-	}
-	if n, err := s.DeleteUser(ctx, "bob"); n != 1 || err != nil {
-		t.Errorf("DeleteUser: got %d, %v, want 1", n, err)
-	}
-	s.Close()
-	s = open()
-	defer s.Close()
-	check("opened again")
-	if log.String() != "" {
-		t.Errorf("the log says %s", log.String())
 	}
 }
 

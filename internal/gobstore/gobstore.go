@@ -31,6 +31,7 @@
 package gobstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -76,7 +77,7 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, logger: o.Logger, slack: maxDead}
+	s := &Store{noSync: o.NoSync, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err
