@@ -705,35 +705,37 @@ func TestHangingStore(t *testing.T) {
 // A client that is told of a failure can be told, too, whether to repeat what it
 // asked.
 func TestFailureSaysWhetherItIsCertain(t *testing.T) {
-	set := func(s *session2.Session) { s.Set("k", 1) }
-	for _, c := range []struct {
-		name      string
-		uncertain bool
-		fail      func(b *testsite.Brittle) *atomic.Bool
-		ask       func(s *session2.Session)
-	}{
-		{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, set},
-		{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, set},
-		{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, (*session2.Session).Destroy},
-	} {
-		store := testsite.NewBrittle()
-		var failed error
-		st := testsite.NewSite(t, store, session2.Config{
-			CommitTimeout: testsite.TinyTimeout,
-			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-				failed = err
-				w.WriteHeader(http.StatusServiceUnavailable)
-			},
-		})
-		b := st.Login("alice")
-		c.fail(store).Store(true)
-		res := st.Do(b, c.ask)
-		uncertain := errors.Is(failed, session2.ErrUncertain)
-		if res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || uncertain != c.uncertain {
-			t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t",
-				c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
+	synctest.Test(t, func(t *testing.T) {
+		set := func(s *session2.Session) { s.Set("k", 1) }
+		for _, c := range []struct {
+			name      string
+			uncertain bool
+			fail      func(b *testsite.Brittle) *atomic.Bool
+			ask       func(s *session2.Session)
+		}{
+			{"load", false, func(b *testsite.Brittle) *atomic.Bool { return &b.FailLoad }, set},
+			{"save", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailSave }, set},
+			{"logout", true, func(b *testsite.Brittle) *atomic.Bool { return &b.FailDelete }, (*session2.Session).Destroy},
+		} {
+			store := testsite.NewBrittle()
+			var failed error
+			st := testsite.NewSite(t, store, session2.Config{
+				CommitTimeout: testsite.TinyTimeout,
+				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+					failed = err
+					w.WriteHeader(http.StatusServiceUnavailable)
+				},
+			})
+			b := st.Login("alice")
+			c.fail(store).Store(true)
+			res := st.Do(b, c.ask)
+			uncertain := errors.Is(failed, session2.ErrUncertain)
+			if res.StatusCode != 503 || !errors.Is(failed, testsite.ErrDown) || uncertain != c.uncertain {
+				t.Errorf("%s: status %d, %v; want 503, %v, and ErrUncertain %t",
+					c.name, res.StatusCode, failed, testsite.ErrDown, c.uncertain)
+			}
 		}
-	}
+	})
 }
 
 func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {

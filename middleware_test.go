@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/session2/session2"
@@ -83,60 +84,64 @@ func TestErrorHandlers(t *testing.T) {
 		}
 	})
 	t.Run("custom", func(t *testing.T) {
-		store := testsite.NewBrittle()
-		store.FailSave.Store(true)
-		st := testsite.NewSite(t, store, session2.Config{
-			CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
-			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-				if !errors.Is(err, testsite.ErrDown) {
-					t.Errorf("err = %v", err)
-				}
-				w.Header().Set("Retry-After", "3")
-				w.WriteHeader(599)
-			},
+		synctest.Test(t, func(t *testing.T) {
+			store := testsite.NewBrittle()
+			store.FailSave.Store(true)
+			st := testsite.NewSite(t, store, session2.Config{
+				CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
+				ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+					if !errors.Is(err, testsite.ErrDown) {
+						t.Errorf("err = %v", err)
+					}
+					w.Header().Set("Retry-After", "3")
+					w.WriteHeader(599)
+				},
+			})
+			res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
+			if res.StatusCode != 599 || res.Header.Get("Retry-After") != "3" {
+				t.Errorf("status %d, header %v", res.StatusCode, res.Header)
+			}
 		})
-		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
-		if res.StatusCode != 599 || res.Header.Get("Retry-After") != "3" {
-			t.Errorf("status %d, header %v", res.StatusCode, res.Header)
-		}
 	})
 }
 
 // An error handler that writes nothing must not end in the server's 200.
 func TestErrorHandlerThatWritesNothing(t *testing.T) {
-	big := func(s *session2.Session) { s.Set("big", make([]byte, 2000)) }
-	failures := map[int]func(st *testsite.Site, store *testsite.Brittle) *http.Response{
-		503: func(st *testsite.Site, store *testsite.Brittle) *http.Response {
-			store.FailSave.Store(true)
-			return st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
-		},
-		500: func(st *testsite.Site, _ *testsite.Brittle) *http.Response { return st.Do(&testsite.Browser{}, big) },
-		409: func(st *testsite.Site, _ *testsite.Brittle) *http.Response {
-			b := st.Login("alice")
-			renew := func() { st.Do(b, (*session2.Session).Renew) }
-			set := func(s *session2.Session) { s.Set("x", 1) }
-			res, _ := st.During(b.Clone(), set, renew, func(*session2.Session) {})
-			return res
-		},
-	}
-	handlers := map[string]func(w http.ResponseWriter){
-		"nothing":  func(http.ResponseWriter) {},
-		"a header": func(w http.ResponseWriter) { w.Header().Set("Retry-After", "3") },
-	}
-	for want, fail := range failures {
-		for name, h := range handlers {
-			store := testsite.NewBrittle()
-			st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, MaxBytes: 1000,
-				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { h(w) }})
-			res := fail(st, store)
-			if res.StatusCode != want || res.Header.Get("Cache-Control") != "no-store" {
-				t.Errorf("%s: status %d, want %d; header %v", name, res.StatusCode, want, res.Header)
-			}
-			if name == "a header" && res.Header.Get("Retry-After") != "3" {
-				t.Errorf("the error handler's own header is gone: %v", res.Header)
+	synctest.Test(t, func(t *testing.T) {
+		big := func(s *session2.Session) { s.Set("big", make([]byte, 2000)) }
+		failures := map[int]func(st *testsite.Site, store *testsite.Brittle) *http.Response{
+			503: func(st *testsite.Site, store *testsite.Brittle) *http.Response {
+				store.FailSave.Store(true)
+				return st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("color", "green") })
+			},
+			500: func(st *testsite.Site, _ *testsite.Brittle) *http.Response { return st.Do(&testsite.Browser{}, big) },
+			409: func(st *testsite.Site, _ *testsite.Brittle) *http.Response {
+				b := st.Login("alice")
+				renew := func() { st.Do(b, (*session2.Session).Renew) }
+				set := func(s *session2.Session) { s.Set("x", 1) }
+				res, _ := st.During(b.Clone(), set, renew, func(*session2.Session) {})
+				return res
+			},
+		}
+		handlers := map[string]func(w http.ResponseWriter){
+			"nothing":  func(http.ResponseWriter) {},
+			"a header": func(w http.ResponseWriter) { w.Header().Set("Retry-After", "3") },
+		}
+		for want, fail := range failures {
+			for name, h := range handlers {
+				store := testsite.NewBrittle()
+				st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, MaxBytes: 1000,
+					ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { h(w) }})
+				res := fail(st, store)
+				if res.StatusCode != want || res.Header.Get("Cache-Control") != "no-store" {
+					t.Errorf("%s: status %d, want %d; header %v", name, res.StatusCode, want, res.Header)
+				}
+				if name == "a header" && res.Header.Get("Retry-After") != "3" {
+					t.Errorf("the error handler's own header is gone: %v", res.Header)
+				}
 			}
 		}
-	}
+	})
 }
 
 // An error handler has the writer that the handler has, and any way to answer
@@ -185,30 +190,32 @@ func TestErrorHandlerWrites(t *testing.T) {
 // An outage must not read as "new session, no error": what the handler said to
 // somebody it took for anonymous does not go out, but its own 500 does.
 func TestFailedLoadFailsClosed(t *testing.T) {
-	for status, want := range map[int]int{200: 503, 302: 503, 401: 503, 500: 500, 502: 502} {
-		store := testsite.NewBrittle()
-		st := testsite.NewSite(t, store, session2.Config{
-			CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
-		})
-		b := &testsite.Browser{}
-		st.Begin(b)
-		token := b.Token()
-		store.FailLoad.Store(true)
-		res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			if s.User() != "" || !errors.Is(s.Err(), testsite.ErrDown) {
-				t.Errorf("User() = %q, Err() = %v", s.User(), s.Err())
+	synctest.Test(t, func(t *testing.T) {
+		for status, want := range map[int]int{200: 503, 302: 503, 401: 503, 500: 500, 502: 502} {
+			store := testsite.NewBrittle()
+			st := testsite.NewSite(t, store, session2.Config{
+				CommitTimeout: testsite.TinyTimeout, Logger: (&testsite.Log{}).Logger(),
+			})
+			b := &testsite.Browser{}
+			st.Begin(b)
+			token := b.Token()
+			store.FailLoad.Store(true)
+			res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+				if s.User() != "" || !errors.Is(s.Err(), testsite.ErrDown) {
+					t.Errorf("User() = %q, Err() = %v", s.User(), s.Err())
+				}
+				w.WriteHeader(status)
+				io.WriteString(w, "handler's")
+			})
+			body, _ := io.ReadAll(res.Body)
+			if res.StatusCode != want || (status < 500) == (string(body) == "handler's") {
+				t.Errorf("handler's %d became %d %q, want %d", status, res.StatusCode, body, want)
 			}
-			w.WriteHeader(status)
-			io.WriteString(w, "handler's")
-		})
-		body, _ := io.ReadAll(res.Body)
-		if res.StatusCode != want || (status < 500) == (string(body) == "handler's") {
-			t.Errorf("handler's %d became %d %q, want %d", status, res.StatusCode, body, want)
+			if len(res.Cookies()) != 0 || b.Token() != token {
+				t.Error("an outage touched the cookie")
+			}
 		}
-		if len(res.Cookies()) != 0 || b.Token() != token {
-			t.Error("an outage touched the cookie")
-		}
-	}
+	})
 }
 
 // A failed request leaves no trace, logout included.
@@ -657,60 +664,64 @@ func TestTrailersStay(t *testing.T) {
 
 // Nested managers: the outer one's commit fails after the inner one's has been done.
 func TestNestedManagersLoseTheInnerCookie(t *testing.T) {
-	outerStore := testsite.NewBrittle()
-	quiet := slog.New(slog.DiscardHandler)
-	outer, err := session2.NewManager(outerStore, session2.Config{
-		Logger: quiet, CommitTimeout: testsite.TinyTimeout,
-		Cookie: session2.CookieConfig{Name: "__Host-outer"},
-	})
-	testsite.Must(t, err)
-	inner, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: quiet})
-	testsite.Must(t, err)
-	var do func(in, out *session2.Session)
-	h := outer.Wrap(inner.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		do(inner.Session(r), outer.Session(r))
-		io.WriteString(w, "done")
-	})))
-	b := &testsite.Browser{} // of the inner cookie
-	ask := func(f func(in, out *session2.Session)) *http.Response {
-		do = f
-		r := httptest.NewRequest("GET", "/", nil)
-		b.Send(r)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		res := w.Result()
-		for _, c := range res.Cookies() {
-			if c.Name == "__Host-session" {
-				b.Cookie = c
+	synctest.Test(t, func(t *testing.T) {
+		outerStore := testsite.NewBrittle()
+		quiet := slog.New(slog.DiscardHandler)
+		outer, err := session2.NewManager(outerStore, session2.Config{
+			Logger: quiet, CommitTimeout: testsite.TinyTimeout,
+			Cookie: session2.CookieConfig{Name: "__Host-outer"},
+		})
+		testsite.Must(t, err)
+		inner, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: quiet})
+		testsite.Must(t, err)
+		var do func(in, out *session2.Session)
+		h := outer.Wrap(inner.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			do(inner.Session(r), outer.Session(r))
+			io.WriteString(w, "done")
+		})))
+		b := &testsite.Browser{} // of the inner cookie
+		ask := func(f func(in, out *session2.Session)) *http.Response {
+			do = f
+			r := httptest.NewRequest("GET", "/", nil)
+			b.Send(r)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			res := w.Result()
+			for _, c := range res.Cookies() {
+				if c.Name == "__Host-session" {
+					b.Cookie = c
+				}
 			}
+			return res
 		}
-		return res
-	}
-	ask(func(in, _ *session2.Session) { in.SetUser("alice") })
-	outerStore.FailSave.Store(true)
-	res := ask(func(in, out *session2.Session) { in.Renew(); in.Set("order", 1); out.Set("k", 1) })
-	outerStore.FailSave.Store(false)
-	var user string
-	ask(func(in, _ *session2.Session) { user = in.User() })
-	if user != "alice" {
-		t.Errorf("status %d: the inner session's token was replaced, and its cookie is lost: user %q",
-			res.StatusCode, user)
-	}
+		ask(func(in, _ *session2.Session) { in.SetUser("alice") })
+		outerStore.FailSave.Store(true)
+		res := ask(func(in, out *session2.Session) { in.Renew(); in.Set("order", 1); out.Set("k", 1) })
+		outerStore.FailSave.Store(false)
+		var user string
+		ask(func(in, _ *session2.Session) { user = in.User() })
+		if user != "alice" {
+			t.Errorf("status %d: the inner session's token was replaced, and its cookie is lost: user %q",
+				res.StatusCode, user)
+		}
+	})
 }
 
 func TestErrorHandlerHasTheSession(t *testing.T) {
-	store := newHookStore()
-	var told error
-	cfg := session2.Config{CommitTimeout: time.Millisecond}
-	cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
-		told = session2.FromContext(r.Context()).Err()
-		w.WriteHeader(http.StatusTeapot)
-	}
-	st := testsite.NewSite(t, store, cfg)
-	broken := errors.New("disk on fire")
-	store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
-	res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) })
-	if res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
-		t.Errorf("status %d, Err() = %v", res.StatusCode, told)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		var told error
+		cfg := session2.Config{CommitTimeout: time.Millisecond}
+		cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+			told = session2.FromContext(r.Context()).Err()
+			w.WriteHeader(http.StatusTeapot)
+		}
+		st := testsite.NewSite(t, store, cfg)
+		broken := errors.New("disk on fire")
+		store.onSave = func(_ session2.Record, _ session2.Version, _ func() error) error { return broken }
+		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) })
+		if res.StatusCode != http.StatusTeapot || !errors.Is(told, broken) {
+			t.Errorf("status %d, Err() = %v", res.StatusCode, told)
+		}
+	})
 }

@@ -109,124 +109,126 @@ func TestSupersededHasNoToken(t *testing.T) {
 // Live IDs' secrets in the log, tokens in the clear, values in errors: nothing
 // of it, whatever happens.
 func TestNoSecretIsPrinted(t *testing.T) {
-	book, known := &testsite.Log{}, secrets{secretText: "value", hex.EncodeToString([]byte(secretText)): "value",
-		base64.StdEncoding.EncodeToString([]byte(secretText)): "value"}
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: book.Logger(),
-		RenewEvery: time.Second, MaxBytes: 4000, Codec: session2.JSON{}})
-	b := &testsite.Browser{}
-	var old []*testsite.Browser
-	visit := func(b *testsite.Browser, f sessionHandler) {
-		t.Helper()
-		known.token(b.Token())
-		defer func() {
-			if p := recover(); p != nil {
-				known.check(t, "a panic", fmt.Sprint(p))
-			}
+	synctest.Test(t, func(t *testing.T) {
+		book, known := &testsite.Log{}, secrets{secretText: "value", hex.EncodeToString([]byte(secretText)): "value",
+			base64.StdEncoding.EncodeToString([]byte(secretText)): "value"}
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout, Logger: book.Logger(),
+			RenewEvery: time.Second, MaxBytes: 4000, Codec: session2.JSON{}})
+		b := &testsite.Browser{}
+		var old []*testsite.Browser
+		visit := func(b *testsite.Browser, f sessionHandler) {
+			t.Helper()
 			known.token(b.Token())
-		}()
-		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			f(s, w, r)
-			known.token(s.Token())
-			var dump strings.Builder
-			s.Dump(&dump)
-			for where, v := range map[string]any{
-				"the session": s, "the context": r.Context(), "the writer": w, "Err": s.Err(),
-			} {
-				known.check(t, where, printed(book, v))
-			}
-			known.check(t, "Dump", dump.String())
-		})
-	}
-	down := func(f sessionHandler) {
-		store.FailSave.Store(true)
-		store.FailDelete.Store(true)
-		visit(b, f)
-		store.FailSave.Store(false)
-		store.FailDelete.Store(false)
-	}
-	set := func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-		s.Set("k", secretText)
-		s.Flash(secretText)
-	}
-	steps := []func(){
-		func() { visit(b, set) },
-		func() {
-			old = append(old, b.Clone())
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.SetUser("alice") })
-		},
-		func() { visit(old[0], set) }, // superseded
-		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-				s.Renew()
-				s.FormToken()
-				s.CSRFToken()
-			})
-		},
-		func() {
-			visit(b, func(*session2.Session, http.ResponseWriter, *http.Request) { panic("handler's own") })
-		},
-		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-				s.Set("n", json.Number(secretText))
-			})
-		},
-		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-				s.Set("big", strings.Repeat(secretText, 1000))
-			})
-		},
-		func() { visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { readAs[int](s) }) },
-		func() {
-			visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-				w.WriteHeader(200)
-				s.Renew()
-			})
-		},
-		func() { down(set) },
-		func() { down(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Destroy() }) },
-		func() { store.FailLoad.Store(true); visit(b, set); store.FailLoad.Store(false) },
-		func() {
-			id, secret, _ := strings.Cut(b.Token(), ".")
-			for _, bad := range []string{
-				id + "." + strings.Repeat("Q", 43),
-				strings.Repeat("0", 32) + "." + secret,
-				secret,
-				b.Token() + "x",
-			} {
-				visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: bad}}, set)
-			}
-		},
-		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
-				if err := st.M.Revoke(r.Context(), s.ID()); err != nil {
-					t.Error(err)
+			defer func() {
+				if p := recover(); p != nil {
+					known.check(t, "a panic", fmt.Sprint(p))
 				}
-				set(s, nil, nil) // dropped
+				known.token(b.Token())
+			}()
+			st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				f(s, w, r)
+				known.token(s.Token())
+				var dump strings.Builder
+				s.Dump(&dump)
+				for where, v := range map[string]any{
+					"the session": s, "the context": r.Context(), "the writer": w, "Err": s.Err(),
+				} {
+					known.check(t, where, printed(book, v))
+				}
+				known.check(t, "Dump", dump.String())
 			})
-		},
-		func() {
-			s, err := st.M.Open(t.Context(), old[0].Token())
-			known.check(t, "Open", printed(book, []any{s, err}))
-		},
-		func() {
-			visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-				s.SetUser("bob")
-				s.Destroy()
-			})
-		},
-	}
-	for _, step := range steps {
-		step()
-	}
-	for _, e := range st.Events.List {
-		known.check(t, "an event", printed(book, e)+fmt.Sprint(e.Err))
-	}
-	if len(known) < 20 || len(st.Events.List) < 10 || len(book.String()) < 1000 {
-		t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen",
-			len(known), len(st.Events.List), len(book.String()))
-	}
-	known.check(t, "the log", book.String())
+		}
+		down := func(f sessionHandler) {
+			store.FailSave.Store(true)
+			store.FailDelete.Store(true)
+			visit(b, f)
+			store.FailSave.Store(false)
+			store.FailDelete.Store(false)
+		}
+		set := func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			s.Set("k", secretText)
+			s.Flash(secretText)
+		}
+		steps := []func(){
+			func() { visit(b, set) },
+			func() {
+				old = append(old, b.Clone())
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.SetUser("alice") })
+			},
+			func() { visit(old[0], set) }, // superseded
+			func() {
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+					s.Renew()
+					s.FormToken()
+					s.CSRFToken()
+				})
+			},
+			func() {
+				visit(b, func(*session2.Session, http.ResponseWriter, *http.Request) { panic("handler's own") })
+			},
+			func() {
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+					s.Set("n", json.Number(secretText))
+				})
+			},
+			func() {
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+					s.Set("big", strings.Repeat(secretText, 1000))
+				})
+			},
+			func() { visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { readAs[int](s) }) },
+			func() {
+				visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+					w.WriteHeader(200)
+					s.Renew()
+				})
+			},
+			func() { down(set) },
+			func() { down(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Destroy() }) },
+			func() { store.FailLoad.Store(true); visit(b, set); store.FailLoad.Store(false) },
+			func() {
+				id, secret, _ := strings.Cut(b.Token(), ".")
+				for _, bad := range []string{
+					id + "." + strings.Repeat("Q", 43),
+					strings.Repeat("0", 32) + "." + secret,
+					secret,
+					b.Token() + "x",
+				} {
+					visit(&testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: bad}}, set)
+				}
+			},
+			func() {
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+					if err := st.M.Revoke(r.Context(), s.ID()); err != nil {
+						t.Error(err)
+					}
+					set(s, nil, nil) // dropped
+				})
+			},
+			func() {
+				s, err := st.M.Open(t.Context(), old[0].Token())
+				known.check(t, "Open", printed(book, []any{s, err}))
+			},
+			func() {
+				visit(b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+					s.SetUser("bob")
+					s.Destroy()
+				})
+			},
+		}
+		for _, step := range steps {
+			step()
+		}
+		for _, e := range st.Events.List {
+			known.check(t, "an event", printed(book, e)+fmt.Sprint(e.Err))
+		}
+		if len(known) < 20 || len(st.Events.List) < 10 || len(book.String()) < 1000 {
+			t.Fatalf("only %d secrets, %d events and %d bytes of log: the scenarios did not happen",
+				len(known), len(st.Events.List), len(book.String()))
+		}
+		known.check(t, "the log", book.String())
+	})
 }
 
 func TestTokensDoNotPrint(t *testing.T) {
@@ -557,17 +559,19 @@ func TestFormTokenUsedTwice(t *testing.T) {
 
 // Related: a request whose session is broken is told true for a token of its own.
 func TestFormTokenOfABrokenSession(t *testing.T) {
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout})
-	b := st.Login("alice")
-	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-		tok := s.FormToken()
-		store.FailSave.Store(true)
-		if s.Commit(r.Context()) == nil {
-			t.Error("stored")
-		}
-		if ok, err := s.UseFormToken(r.Context(), tok); ok {
-			t.Errorf("UseFormToken = %t, %v, while Err() = %v", ok, err, s.Err())
-		}
+	synctest.Test(t, func(t *testing.T) {
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout})
+		b := st.Login("alice")
+		st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			tok := s.FormToken()
+			store.FailSave.Store(true)
+			if s.Commit(r.Context()) == nil {
+				t.Error("stored")
+			}
+			if ok, err := s.UseFormToken(r.Context(), tok); ok {
+				t.Errorf("UseFormToken = %t, %v, while Err() = %v", ok, err, s.Err())
+			}
+		})
 	})
 }

@@ -75,23 +75,26 @@ func (d *deaf) ExecContext(_ context.Context, _ string, args []driver.NamedValue
 // TestGivenUpSaveLeavesTheDataAlone finds, under the race detector above all,
 // that a Save which was given up has no hand on the caller's data.
 func TestGivenUpSaveLeavesTheDataAlone(t *testing.T) {
-	d := &deaf{release: make(chan struct{}), read: make(chan struct{})}
-	db := sql.OpenDB(d)
-	defer db.Close()
-	s, err := newStore(db, Options{NoPrepare: true, Timeout: time.Millisecond}, func([]string) dialect {
-		return dialect{meaning: func(error) Fault { return Failed }}
+	synctest.Test(t, func(t *testing.T) { // time passes only once the driver waits
+		d := &deaf{release: make(chan struct{}), read: make(chan struct{})}
+		db := sql.OpenDB(d)
+		defer db.Close()
+		s, err := newStore(db, Options{NoPrepare: true, Timeout: time.Second}, func([]string) dialect {
+			return dialect{meaning: func(error) Fault { return Failed }}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := []byte("as it was")
+		err = s.Save(t.Context(), record.Record{Version: 2, Data: data}, 1)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+		}
+		copy(data, "otherwise")
+		close(d.release)
+		<-d.read
+		if d.data != "as it was" {
+			t.Errorf("the driver got %q", d.data)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := []byte("as it was")
-	if err := s.Save(t.Context(), record.Record{Version: 2, Data: data}, 1); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
-	}
-	copy(data, "otherwise")
-	close(d.release)
-	<-d.read
-	if d.data != "as it was" {
-		t.Errorf("the driver got %q", d.data)
-	}
 }
