@@ -24,7 +24,7 @@ test: tools
 # make check is the inner loop: the format, vet, and the tests that need no server.
 check: format
 	go vet ./...
-	SESSION2_REQUIRE_DB= go test -short ./...
+	SESSION2_REQUIRE_DB= .ci/ram go test -short ./...
 
 tools:
 	@.ci/tools
@@ -40,7 +40,7 @@ lint: format
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
-	go test -race -shuffle=on -parallel 4 -timeout 30m ./...
+	.ci/ram go test -race -shuffle=on -parallel 4 -timeout 30m ./...
 
 modules:
 	@for dir in $(MODULES); do (cd $$dir && go test -race -shuffle=on -parallel 4 -timeout 20m ./...) || exit 1; done
@@ -61,7 +61,7 @@ fuzz:
 
 # Each benchmark once, so that none can rot.
 bench:
-	go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
+	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
 
 cover:
 	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1

@@ -43,6 +43,7 @@ func preparePostgres(s *Server) error {
 		"port = " + strconv.Itoa(s.port),
 		"unix_socket_directories = ''",
 		"max_connections = 400",
+		"dynamic_shared_memory_type = mmap", // in files of its own directory, which goes with it
 	}, s.conf...), "\n")+"\n")
 }
 

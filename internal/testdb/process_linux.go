@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is a server's first process. Its children are found through /proc.
@@ -77,6 +79,9 @@ func (p *process) kill() error {
 		}
 	}
 	<-p.done
+	for _, name := range []string{"faketime_shm_%d", "sem.faketime_sem_%d"} { // libfaketime's, if it had that
+		os.Remove(filepath.Join("/dev/shm", fmt.Sprintf(name, pids[0])))
+	}
 	return until(stopTimeout, func() (bool, error) {
 		for _, pid := range pids {
 			if alive(pid) {
@@ -125,6 +130,15 @@ func children(parent int) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// freeMemory removes a piece of System V shared memory that no process uses.
+func freeMemory(key, id int) {
+	var d unix.SysvShmDesc
+	_, err := unix.SysvShmCtl(id, unix.IPC_STAT, &d)
+	if err == nil && int(d.Perm.Key) == key && d.Nattch == 0 {
+		unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
 }
 
 // alive reports whether a process is there, and no zombie that nobody has

@@ -26,6 +26,8 @@ func (p *process) resume() error            { return errSystem }
 
 func alive(int) bool { return true }
 
+func freeMemory(key, id int) {}
+
 func demote(*exec.Cmd) {}
 
 func give(string) error { return nil }

@@ -101,7 +101,7 @@ func (s *Server) create() error {
 		return err
 	}
 	removeLeftovers()
-	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-%s-", folderPrefix, os.Getpid(), s.kind.name)); err != nil {
+	if s.dir, err = os.MkdirTemp(parent(), fmt.Sprintf("%s%d-%s-", folderPrefix, os.Getpid(), s.kind.name)); err != nil {
 		return err
 	}
 	if s.password == "" {
@@ -175,20 +175,54 @@ func (s *Server) remove() {
 		fmt.Fprintln(os.Stderr, "testdb:", err)
 	}
 	if s.dir != "" {
-		os.RemoveAll(s.dir)
+		discard(s.dir)
 	}
+}
+
+// discard removes a server's directory, and the shared memory that a killed
+// PostgreSQL has left: there is room for some thousand pieces, and it is never
+// given back otherwise.
+func discard(dir string) {
+	if key, id, err := sharedMemory(dir); err == nil {
+		freeMemory(key, id)
+	}
+	os.RemoveAll(dir)
+}
+
+// sharedMemory returns which piece of System V shared memory the PostgreSQL in a
+// directory uses, as its lock file has it.
+func sharedMemory(dir string) (key, id int, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		return 0, 0, err
+	}
+	lines := strings.Split(string(b), "\n")
+	_, err = fmt.Sscan(lines[min(6, len(lines)-1)], &key, &id)
+	return key, id, err
 }
 
 const folderPrefix = "session2-test-"
 
+// parent returns the directory of the servers' directories: a temporary one on a
+// disk, for a server that is to be durable, where the others may be in memory.
+func parent() string {
+	const disk = "/var/tmp"
+	if f, err := os.CreateTemp(disk, folderPrefix); err == nil {
+		f.Close()
+		os.Remove(f.Name())
+		return disk
+	}
+	return os.TempDir()
+}
+
 // removeLeftovers removes the directories of test processes that were killed, whose
 // servers died with them.
 func removeLeftovers() {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*"))
+	dirs, _ := filepath.Glob(filepath.Join(parent(), folderPrefix+"*"))
 	for _, dir := range dirs {
 		var pid int
 		if _, err := fmt.Sscanf(filepath.Base(dir), folderPrefix+"%d-", &pid); err == nil && !alive(pid) {
-			os.RemoveAll(dir)
+			discard(dir)
 		}
 	}
 }

@@ -98,8 +98,8 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	dead := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, cmd.Process.Pid))
-	living := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, os.Getpid()))
+	dead := filepath.Join(parent(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, cmd.Process.Pid))
+	living := filepath.Join(parent(), fmt.Sprintf("%s%d-postgres-1", folderPrefix, os.Getpid()))
 	for _, dir := range []string{dead, living} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
