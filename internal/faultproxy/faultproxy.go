@@ -145,15 +145,19 @@ func (p *Proxy) set(f func()) {
 
 // end ends so many connections, whichever, and returns how many there were.
 func (p *Proxy) end(most int, reset bool) (n int) {
-	p.set(func() {
-		for l := range p.links {
-			if n == most {
-				return
-			}
-			p.endLink(l, reset)
-			n++
+	p.set(func() { n = p.endLinks(most, reset) })
+	return n
+}
+
+// endLinks is end for a caller who holds the mutex.
+func (p *Proxy) endLinks(most int, reset bool) (n int) {
+	for l := range p.links {
+		if n == most {
+			return n
 		}
-	})
+		p.endLink(l, reset)
+		n++
+	}
 	return n
 }
 
@@ -177,8 +181,10 @@ func (l *link) end(reset bool) {
 func (p *Proxy) close() {
 	p.listener.Close()
 	close(p.done)
-	p.Cut()
-	p.set(func() { p.links = nil })
+	p.set(func() { // at once: a link that came in between would never end
+		p.endLinks(math.MaxInt, true)
+		p.links = nil
+	})
 	p.wg.Wait()
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -210,5 +211,25 @@ func TestServerGone(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("got an answer, and there is no server")
+	}
+}
+
+// TestCloseBesideConnections closes proxies while clients come: close ends all that
+// have come, and so returns.
+func TestCloseBesideConnections(t *testing.T) {
+	addr, _ := server(t)
+	for range 500 {
+		t.Run("proxy", func(t *testing.T) {
+			var clients sync.WaitGroup
+			t.Cleanup(clients.Wait) // after the proxy is closed
+			p := New(t, addr)
+			for range 16 {
+				clients.Go(func() {
+					if c, err := net.Dial("tcp", p.Addr()); err == nil {
+						c.Close()
+					}
+				})
+			}
+		})
 	}
 }
