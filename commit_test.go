@@ -807,6 +807,7 @@ func TestAnUnreachableDatabaseStoresNothing(t *testing.T) {
 	for _, url := range []string{"postgres://app@127.0.0.1:1/app?sslmode=disable", "mysql://app@127.0.0.1:1/app"} {
 		store, err := session2.Open(t.Context(), url)
 		testsite.Must(t, err)
+		defer closeStore(t, store)
 		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: 200 * time.Millisecond})
 		s, err := st.M.Open(t.Context(), "")
 		testsite.Must(t, err)

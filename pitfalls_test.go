@@ -243,6 +243,7 @@ func TestStoresShowTheSchema(t *testing.T) {
 	for _, url := range []string{"postgres://localhost/db", "mysql://u@localhost/db"} { // nobody is called
 		store, err := session2.Open(t.Context(), url)
 		testsite.Must(t, err)
+		defer closeStore(t, store)
 		ddl := strings.Join(store.(interface{ Schema() []string }).Schema(), ";\n") + ";\n"
 		if !strings.Contains(string(text), "```sql\n"+ddl+"```") {
 			t.Errorf("docs/STORES.md does not show the schema of %s:\n%s", url, ddl)
