@@ -106,12 +106,17 @@ func (f *failing) call(ctx context.Context, do func(context.Context) error) erro
 // requestEnds ends an outage that has begun.
 func (f *failing) requestEnds() { f.over.Store(f.struck.Load()) }
 
-func (f *failing) Load(ctx context.Context, id session2.ID) (rec session2.Record, err error) {
-	err = f.call(ctx, func(ctx context.Context) (err error) { rec, err = f.MemoryStore.Load(ctx, id); return err })
+func (f *failing) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	var found atomic.Pointer[session2.Record] // what comes late is nobody's
+	err := f.call(ctx, func(ctx context.Context) error {
+		rec, err := f.MemoryStore.Load(ctx, id)
+		found.Store(&rec)
+		return err
+	})
 	if err != nil {
-		rec = session2.Record{}
+		return session2.Record{}, err
 	}
-	return rec, err
+	return *found.Load(), nil
 }
 
 func (f *failing) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
@@ -127,12 +132,17 @@ func (f *failing) Touch(ctx context.Context, id session2.ID, accessed, expires t
 	return f.call(ctx, func(ctx context.Context) error { return f.MemoryStore.Touch(ctx, id, accessed, expires) })
 }
 
-func (f *failing) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
-	err = f.call(ctx, func(ctx context.Context) (err error) {
-		n, err = f.MemoryStore.DeleteUser(ctx, user, keep...)
+func (f *failing) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
+	var n atomic.Int64
+	err := f.call(ctx, func(ctx context.Context) error {
+		deleted, err := f.MemoryStore.DeleteUser(ctx, user, keep...)
+		n.Store(int64(deleted))
 		return err
 	})
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	return int(n.Load()), nil
 }
 
 func (f *failing) IterUser(ctx context.Context, user string) iter.Seq2[session2.Record, error] {

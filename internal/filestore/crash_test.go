@@ -2,7 +2,6 @@ package filestore_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -16,187 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/record"
 )
-
-// A disk is a file system that can be stopped after a number of steps, and
-// that knows what of its state was synced. Nothing is really synced.
-type disk struct {
-	fsys.FS
-	mu    sync.Mutex
-	left  int                  // steps until it stops
-	nodes map[string]*diskNode // by path: what a process sees
-}
-
-// diskNode is a file or directory as the last sync left it.
-type diskNode struct {
-	dir   bool
-	data  []byte
-	names map[string]*diskNode
-}
-
-var errStopped = errors.New("the disk has stopped")
-
-// newDisk returns a disk that has the directory root, and stops after n steps.
-func newDisk(root string, n int) *disk {
-	return &disk{FS: fsys.OS, left: n, nodes: map[string]*diskNode{root: {dir: true}}}
-}
-
-// step does one step, with its effect on the nodes, unless the disk has stopped.
-func (d *disk) step(do func() error, note func()) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.left <= 0 {
-		return errStopped
-	}
-	d.left--
-	err := do()
-	if err == nil {
-		note()
-	}
-	return err
-}
-
-func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (f fsys.File, err error) {
-	if _, err := d.FS.Lstat(name); err == nil || flag&os.O_CREATE == 0 ||
-		filepath.Base(filepath.Dir(name)) == "locks" {
-		return d.openOld(name, flag, perm)
-	}
-	err = d.step(func() error {
-		f, err = d.FS.OpenFile(name, flag, perm)
-		return err
-	}, func() {
-		if d.nodes[name] == nil {
-			d.nodes[name] = &diskNode{}
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return diskFile{f, d}, nil
-}
-
-// openOld opens what is there, or a lock, which is no step: it changes nothing
-// that a crash could lose.
-func (d *disk) openOld(name string, flag int, perm fs.FileMode) (fsys.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.left <= 0 {
-		return nil, errStopped
-	}
-	f, err := d.FS.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return diskFile{f, d}, nil
-}
-
-func (d *disk) Mkdir(name string, perm fs.FileMode) error {
-	return d.step(func() error { return d.FS.Mkdir(name, perm) }, func() { d.nodes[name] = &diskNode{dir: true} })
-}
-
-func (d *disk) Rename(oldName, newName string) error {
-	return d.step(func() error { return d.FS.Rename(oldName, newName) }, func() {
-		d.nodes[newName] = d.nodes[oldName]
-		delete(d.nodes, oldName)
-	})
-}
-
-func (d *disk) Link(oldName, newName string) error {
-	return d.step(func() error { return d.FS.Link(oldName, newName) }, func() {
-		if n := d.nodes[oldName]; n != nil { // a lock has none
-			d.nodes[newName] = n
-		}
-	})
-}
-
-func (d *disk) Remove(name string) error {
-	return d.step(func() error { return d.FS.Remove(name) }, func() { delete(d.nodes, name) })
-}
-
-func (d *disk) SyncDir(name string) error {
-	return d.step(func() error { _, err := d.FS.Lstat(name); return err },
-		func() { d.nodes[name].names = d.list(name) })
-}
-
-// list returns what is in a directory.
-func (d *disk) list(dir string) map[string]*diskNode {
-	names := map[string]*diskNode{}
-	for path, node := range d.nodes {
-		if filepath.Dir(path) == dir && path != dir {
-			names[filepath.Base(path)] = node
-		}
-	}
-	return names
-}
-
-type diskFile struct {
-	fsys.File
-	d *disk
-}
-
-func (f diskFile) Write(b []byte) (n int, err error) {
-	err = f.d.step(func() error { n, err = f.File.Write(b); return err }, func() {})
-	return n, err
-}
-
-func (f diskFile) WriteAt(b []byte, off int64) (n int, err error) {
-	err = f.d.step(func() error { n, err = f.File.WriteAt(b, off); return err }, func() {})
-	return n, err
-}
-
-func (f diskFile) Sync() error {
-	return f.d.step(func() error { return nil }, func() {
-		f.d.nodes[f.Name()].data, _ = os.ReadFile(f.Name())
-	})
-}
-
-// restore writes what is left of the directory from into the directory to: of its
-// names all, or only the synced ones; of the files what was synced.
-func (d *disk) restore(t *testing.T, from, to string, node *diskNode, allNames bool) {
-	t.Helper()
-	names := node.names
-	if allNames {
-		names = d.list(from)
-	}
-	for name, node := range names {
-		path := filepath.Join(to, name)
-		var err error
-		if node.dir {
-			err = os.Mkdir(path, 0o700)
-			d.restore(t, filepath.Join(from, name), path, node, allNames)
-		} else {
-			err = os.WriteFile(path, node.data, 0o600)
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			t.Fatal(err)
-		}
-	}
-}
-
-// A crash is a way to die after the disk has stopped. It returns the directory in
-// which life goes on.
-type crash struct {
-	name string
-	die  func(t *testing.T, d *disk, root string) string
-}
-
-func crashes() []crash {
-	cut := func(allNames bool) func(t *testing.T, d *disk, root string) string {
-		return func(t *testing.T, d *disk, root string) string {
-			to := t.TempDir()
-			d.restore(t, root, to, d.nodes[root], allNames)
-			return to
-		}
-	}
-	return []crash{
-		{"power cut that loses names", cut(false)},
-		{"power cut that keeps names", cut(true)},
-		{"kill -9", func(_ *testing.T, _ *disk, root string) string { return root }}, // last: root is used up
-	}
-}
 
 // fileState is what is stored: versions by ID.
 type fileState map[[16]byte]uint64
@@ -253,7 +76,7 @@ func fileLife() []fileStep {
 
 // live goes through the calls until one fails, and returns the states before
 // and after that one.
-func live(d *disk, root string, opts filestore.Options, steps []fileStep) (before, after fileState, at string) {
+func live(d *faultfs.Disk, root string, opts filestore.Options, steps []fileStep) (before, after fileState, at string) {
 	before, after = fileState{}, fileState{}
 	s, err := filestore.Open(d, filepath.Join(root, "store"), opts)
 	if err != nil {
@@ -286,15 +109,15 @@ func crashEverywhere(t *testing.T, shared bool) {
 	n := 0
 	for ; !t.Failed(); n++ {
 		root := t.TempDir()
-		d := newDisk(root, n)
+		d := faultfs.NewDisk(t, root, n)
 		before, after, at := live(d, root, filestore.Options{SharedGroup: shared}, fileLife())
 		if at == "" {
 			break
 		}
-		for _, crash := range crashes() {
-			dir := filepath.Join(crash.die(t, d, root), "store")
+		for _, crash := range faultfs.Crashes() {
+			dir := filepath.Join(crash.Die(t, d), "store")
 			if !checkAfterCrash(t, dir, shared, before, after) {
-				t.Fatalf("%s after step %d, in %s", crash.name, n, at)
+				t.Fatalf("%s after step %d, in %s", crash.Name, n, at)
 			}
 		}
 	}

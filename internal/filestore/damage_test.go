@@ -352,27 +352,6 @@ func TestFileStoreTrimsBesideWriters(t *testing.T) {
 	}
 }
 
-// load notes what is in a directory as synced.
-func (d *disk) load(t *testing.T, dir string) {
-	t.Helper()
-	testsite.Must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		node := &diskNode{dir: e.IsDir()}
-		if !node.dir {
-			node.data, err = os.ReadFile(path)
-		}
-		d.nodes[path] = node
-		return err
-	}))
-	for path, node := range d.nodes {
-		if node.dir {
-			node.names = d.list(path)
-		}
-	}
-}
-
 // A crash at any step of a rebuilding: both indexes are whole afterwards, for who
 // asks for them.
 func TestFileStoreCrashRebuilding(t *testing.T) {
@@ -388,8 +367,7 @@ func TestFileStoreCrashRebuilding(t *testing.T) {
 		}
 		removals["directory removed"](t, filepath.Join(root, "store", "users"))
 		removals["files removed"](t, filepath.Join(root, "store", "due"))
-		d := newDisk(root, n)
-		d.load(t, root)
+		d := faultfs.NewDisk(t, root, n)
 		done := false
 		s, err := filestore.Open(d, filepath.Join(root, "store"), filestore.Options{})
 		if err == nil {
@@ -399,9 +377,9 @@ func TestFileStoreCrashRebuilding(t *testing.T) {
 			_, err = deleteOld(t.Context(), s, time.Hour)
 		}
 		done = err == nil
-		for _, crash := range crashes() {
-			if !checkAfterCrash(t, filepath.Join(crash.die(t, d, root), "store"), false, state, state) {
-				t.Fatalf("%s after step %d", crash.name, n)
+		for _, crash := range faultfs.Crashes() {
+			if !checkAfterCrash(t, filepath.Join(crash.Die(t, d), "store"), false, state, state) {
+				t.Fatalf("%s after step %d", crash.Name, n)
 			}
 		}
 		if done {
