@@ -38,6 +38,16 @@ func (m *Manager) Session(r *http.Request) *Session {
 // committed with it. That includes a byte written while the panic goes by, as by a
 // deferred Close of a gzip.Writer: put the middleware that recovers inside of it.
 //
+// The context of a request that has looked at its session ends when the session is
+// revoked, destroyed or expires, and when another request's login or Renew replaces
+// its token (a periodic rotation does not): so ends a stream, or a WebSocket whose
+// handler waits for its context. [context.Cause] then matches [ErrNotFound], and
+// [ErrStale] for a replaced token. This manager's own doing ends it at once; for what
+// other processes do and for the session's limits see Config.WatchEvery. What a
+// request does to its session itself does not end its context, and before its response
+// has begun nor does a login. That costs a handler something only if it asks for the
+// context's Done, as database/sql does.
+//
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
 // next is given keeps what the server's can do: flush, hijack, push, sendfile,
@@ -71,7 +81,8 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 }
 
 // exchange is one request and its response: the context that holds the session,
-// and the writer that commits it. It is one piece of memory.
+// and ends with it (live.go), and the writer that commits it. It is one piece of
+// memory.
 type exchange struct {
 	context.Context // the request's
 	session         Session
@@ -104,7 +115,7 @@ func (x *exchange) Value(key any) any {
 			return &x.session
 		}
 	}
-	return x.Context.Value(key)
+	return x.parent().Value(key)
 }
 
 // begin commits the session, once, before the first byte of a response with
@@ -134,6 +145,7 @@ func (x *exchange) begin(status int) error {
 	}
 	x.header(committed)
 	x.begun = true
+	s.streams()
 	return nil
 }
 
