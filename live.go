@@ -232,9 +232,13 @@ func (s *Session) leave(id ID) {
 	}
 }
 
-// hasEnded returns the cause of a context whose session has ended.
-func hasEnded(id ID, how string) error {
-	return fmt.Errorf("session2: session %v has ended (%s): %w", id, how, ErrNotFound)
+// hasEnded returns the cause of a context whose session has ended; how is 0 if that is
+// not known.
+func hasEnded(id ID, how EventKind, err error) error {
+	if how == 0 {
+		return fmt.Errorf("session2: session %v has ended: %w", id, err)
+	}
+	return fmt.Errorf("session2: session %v has ended (%v): %w", id, how, err)
 }
 
 // heard tells the requests of a session that it has ended, if that is the event, but
@@ -248,7 +252,7 @@ func (m *Manager) heard(ctx context.Context, e Event) {
 		if self, ok := ctx.Value(m).(*Session); ok {
 			self.leave(e.ID)
 		}
-		m.tell(e.ID, news{ended: hasEnded(e.ID, e.Kind.String())})
+		m.tell(e.ID, news{ended: hasEnded(e.ID, e.Kind, ErrNotFound)})
 	}
 }
 
@@ -295,21 +299,15 @@ func (m *Manager) lookAt(id ID) {
 	case failed:
 		return
 	case errors.Is(err, errExpired):
-		m.tell(id, news{ended: hasEnded(id, "expired"), read: true})
-	case err != nil:
-		m.tell(id, news{ended: fmt.Errorf("session2: session %v has ended: %w", id, notFound(err)), read: true})
+		m.tell(id, news{ended: hasEnded(id, EventExpired, ErrNotFound), read: true})
+	case errors.Is(err, ErrNotFound):
+		m.tell(id, news{ended: hasEnded(id, 0, ErrNotFound), read: true})
+	case err != nil: // nobody can use it
+		m.tell(id, news{ended: hasEnded(id, EventCorrupt, fmt.Errorf("%w: %w", ErrNotFound, err)), read: true})
 	default:
 		m.watch.tell(id, news{now: st, read: true})
 	}
 	m.watch.failing.Store(failed)
-}
-
-// notFound makes ErrNotFound of a record that cannot be read: nobody can use it.
-func notFound(err error) error {
-	if errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrNotFound, err)
 }
 
 // maxLooks bounds how many sessions are looked at at once.
