@@ -790,3 +790,28 @@ func TestReverseProxyEndsWithTheSession(t *testing.T) {
 	testsite.Must(t, st.M.Revoke(t.Context(), id))
 	<-ended
 }
+
+// WatchEvery is 5 s, and less where the token would be forgotten in that time.
+func TestWatchEvery(t *testing.T) {
+	for _, c := range []struct{ renew, set, want time.Duration }{
+		{0, 0, 5 * time.Second},
+		{time.Minute, 0, 5 * time.Second},
+		{10 * time.Millisecond, 0, 320 * time.Millisecond},
+		{time.Minute, time.Hour, 0},
+		{0, time.Hour, time.Hour},
+		{time.Minute, -1, -1},
+	} {
+		m, err := session2.NewManager(session2.NewMemoryStore(),
+			session2.Config{RenewEvery: c.renew, RenewGrace: time.Microsecond, WatchEvery: c.set})
+		if c.want == 0 {
+			if err == nil || !strings.Contains(err.Error(), "Config.WatchEvery") {
+				t.Errorf("RenewEvery %v, WatchEvery %v: %v", c.renew, c.set, err)
+			}
+			continue
+		}
+		testsite.Must(t, err)
+		if got := session2.Effective(m).WatchEvery; got != c.want {
+			t.Errorf("RenewEvery %v, WatchEvery %v: effective %v, want %v", c.renew, c.set, got, c.want)
+		}
+	}
+}

@@ -39,14 +39,17 @@ func (m *Manager) Session(r *http.Request) *Session {
 // deferred Close of a gzip.Writer: put the middleware that recovers inside of it.
 //
 // The context of a request that has looked at its session ends when the session is
-// revoked, destroyed or expires, and when another request's login or Renew replaces
-// its token (a periodic rotation does not): so ends a stream, or a WebSocket whose
-// handler waits for its context. [context.Cause] then matches [ErrNotFound], and
-// [ErrStale] for a replaced token. This manager's own doing ends it at once; for what
-// other processes do and for the session's limits see Config.WatchEvery. What a
-// request does to its session itself does not end its context, and before its response
-// has begun nor does a login. That costs a handler something only if it asks for the
-// context's Done, as database/sql does.
+// destroyed, is revoked or expires, and when another request's login, logout by SetUser
+// or Renew replaces its token: a stream or a WebSocket ends whose handler waits for that
+// (ASVS 7.4.1). A periodic rotation does not end it. [context.Cause] then matches
+// [ErrNotFound], or [ErrStale] for a replaced token, and Err is context.Canceled. It
+// happens at once if this manager does it, and within Config.WatchEvery if another
+// process does, or if the session's time is over. What a request does to its session
+// itself does not end its own context; give [Manager.Revoke] and its like the request's
+// context for that. A login by another request ends a context only once its response
+// has begun: until then the request may be the same login, sent twice. All this costs
+// something only where the context's Done is asked for, as by database/sql. When next
+// has returned, the context has ended, as net/http's has.
 //
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
