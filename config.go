@@ -41,6 +41,15 @@ type Config struct {
 	// CommitTimeout bounds all store calls of one commit together. Default 5 s.
 	CommitTimeout time.Duration
 
+	// WatchEvery is how often the session of a running request is looked at, if the
+	// request has looked at its session, waits for the end of its context, and has done
+	// so for this long already: a stream. That is one Load for each session, however
+	// many requests it has, and no use of the session. So the context ends within
+	// WatchEvery and the time of a Load after the session was ended by another process,
+	// or by its limits. While the store fails, it does not. Default 5 s; negative:
+	// never, so that only what this manager does, or meets, ends a context.
+	WatchEvery time.Duration
+
 	// MaxBytes bounds what the application keeps in one session: keys, encoded
 	// values and flash messages. Default 1 MiB; more is ErrTooLarge. A record's
 	// Data hold up to 4 KiB more of the library's own.
@@ -119,6 +128,7 @@ const (
 	defaultResolution  = time.Minute
 	defaultGrace       = 30 * time.Second
 	defaultTimeout     = 5 * time.Second
+	defaultWatch       = 5 * time.Second
 	defaultMaxBytes    = 1 << 20
 	maxCookieAge       = 400 * 24 * time.Hour // RFC 6265bis 5.5
 	maxRealm           = 64                   // bytes
@@ -137,6 +147,12 @@ func (c Config) withDefaults() Config {
 	}
 	c.RenewGrace = cmp.Or(c.RenewGrace, defaultGrace)
 	c.CommitTimeout = cmp.Or(c.CommitTimeout, defaultTimeout)
+	if c.WatchEvery == 0 {
+		c.WatchEvery = defaultWatch
+		if c.RenewEvery > 0 {
+			c.WatchEvery = min(c.WatchEvery, maxRetired*c.RenewEvery)
+		}
+	}
 	c.MaxBytes = cmp.Or(c.MaxBytes, defaultMaxBytes)
 	if c.Codec == nil {
 		c.Codec = Gob{}
@@ -221,6 +237,8 @@ func (c *Config) check() error {
 		"Config.RenewEvery: %v is less than %v, which is 1/%d of the RenewGrace of %v",
 		c.RenewEvery, c.RenewGrace/maxRetired, maxRetired, c.RenewGrace)
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
+	p.when(c.RenewEvery > 0 && c.WatchEvery > maxRetired*c.RenewEvery,
+		"Config.WatchEvery: %v is more than %d times the RenewEvery of %v", c.WatchEvery, maxRetired, c.RenewEvery)
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
 	p.when(strings.ContainsFunc(c.Realm, unicode.IsControl), "Config.Realm: %q has control characters", c.Realm)

@@ -98,8 +98,10 @@ type Event struct {
 	Err  error
 }
 
-// emit logs an event and hands it to the application.
+// emit tells of an event: the requests whose session has ended by it, the log, and the
+// application.
 func (m *Manager) emit(ctx context.Context, e Event) {
+	m.heard(ctx, e)
 	if log, level := m.cfg.Logger, e.level(); log.Enabled(ctx, level) {
 		attrs := make([]slog.Attr, 0, 3)
 		if e.ID != (ID{}) {

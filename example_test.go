@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/http/cookiejar"
@@ -178,6 +179,48 @@ func ExampleSession_UseFormToken() {
 	// Output:
 	// true <nil>
 	// false <nil>
+}
+
+// A stream ends with its session.
+func ExampleManager_Wrap() {
+	m := manager(session2.Config{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") })
+	mux.HandleFunc("/logout", func(w http.ResponseWriter, r *http.Request) { m.Session(r).Destroy() })
+	news := make(chan string)
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprintf(w, "data: hello %s\n", m.Session(r).User())
+		w.(http.Flusher).Flush()
+		for {
+			select {
+			case text := <-news:
+				fmt.Fprintf(w, "data: %s\n", text)
+				w.(http.Flusher).Flush()
+			case <-r.Context().Done():
+				if errors.Is(context.Cause(r.Context()), session2.ErrNotFound) {
+					fmt.Fprintln(w, "event: signed-out")
+				}
+				return
+			}
+		}
+	})
+	server := httptest.NewTLSServer(m.Wrap(mux))
+	defer server.Close()
+	browser := server.Client()
+	browser.Jar, _ = cookiejar.New(nil)
+	browser.Get(server.URL + "/login")
+	stream, err := browser.Get(server.URL + "/events")
+	if err != nil {
+		log.Fatal(err)
+	}
+	news <- "something new"
+	browser.Get(server.URL + "/logout") // in another tab
+	io.Copy(os.Stdout, stream.Body)
+	// Output:
+	// data: hello alice
+	// data: something new
+	// event: signed-out
 }
 
 func ExampleFromContext() {

@@ -126,6 +126,7 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 	if !ok {
 		return false, nil
 	}
+	ctx = s.beyond(ctx)
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}

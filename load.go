@@ -62,6 +62,7 @@ func (s *Session) eventContext() context.Context {
 func (s *Session) load(ctx context.Context) {
 	var h hearing
 	if s.loadOnce(ctx, &h) {
+		s.follow()
 		s.warnLateLook()
 		h.report(s.eventContext(), s.m)
 	}

@@ -13,12 +13,14 @@ import (
 )
 
 // Manager drives a Store for the handlers that it wraps. It is safe for
-// concurrent use, holds no session in memory and starts no goroutine.
+// concurrent use and holds no session in memory. It starts no goroutine but short ones,
+// while requests wait for the end of their context for longer than Config.WatchEvery.
 type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
 	open   running
+	watch  watch
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
 	shared atomic.Bool // of a cookie name that a manager around this one has, too
@@ -40,6 +42,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 		store = &serialStore{store: store}
 	}
 	m := &Manager{store: store, cfg: cfg}
+	m.watch.every, m.watch.look = cfg.WatchEvery, m.lookAtDue
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler
 	}

@@ -38,6 +38,19 @@ func (m *Manager) Session(r *http.Request) *Session {
 // committed with it. That includes a byte written while the panic goes by, as by a
 // deferred Close of a gzip.Writer: put the middleware that recovers inside of it.
 //
+// The context of a request that has looked at its session ends when the session is
+// destroyed, is revoked or expires, and when another request's login, logout by SetUser
+// or Renew replaces its token: a stream or a WebSocket ends whose handler waits for that
+// (ASVS 7.4.1). A periodic rotation does not end it. [context.Cause] then matches
+// [ErrNotFound], or [ErrStale] for a replaced token, and Err is context.Canceled. It
+// happens at once if this manager does it, and within Config.WatchEvery if another
+// process does, or if the session's time is over. What a request does to its session
+// itself does not end its own context; give [Manager.Revoke] and its like the request's
+// context for that. A login by another request ends a context only once its response
+// has begun: until then the request may be the same login, sent twice. All this costs
+// something only where the context's Done is asked for, as by database/sql. When next
+// has returned, the context has ended, as net/http's has.
+//
 // It does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that
 // next is given keeps what the server's can do: flush, hijack, push, sendfile,
@@ -71,7 +84,8 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 }
 
 // exchange is one request and its response: the context that holds the session,
-// and the writer that commits it. It is one piece of memory.
+// and ends with it (live.go), and the writer that commits it. It is one piece of
+// memory.
 type exchange struct {
 	context.Context // the request's
 	session         Session
@@ -104,7 +118,7 @@ func (x *exchange) Value(key any) any {
 			return &x.session
 		}
 	}
-	return x.Context.Value(key)
+	return x.parent().Value(key)
 }
 
 // begin commits the session, once, before the first byte of a response with
@@ -134,6 +148,7 @@ func (x *exchange) begin(status int) error {
 	}
 	x.header(committed)
 	x.begun = true
+	s.streams()
 	return nil
 }
 

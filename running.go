@@ -18,6 +18,7 @@ type holders struct {
 	n      int
 	empty  bool // it was saved with nothing in it
 	ending bool // somebody ends it
+	news   *news
 }
 
 // set notes what is known of a session. It is called with r.mu held.
@@ -104,4 +105,21 @@ func (r *running) isEmpty(id ID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.held[id].empty
+}
+
+// tell notes what has become of a session, for those of its requests that ask later.
+func (r *running) tell(id ID, n *news) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.held[id]; h.n > 0 && (h.news == nil || h.news.ended == nil) {
+		h.news = n
+		r.set(id, h)
+	}
+}
+
+// latest returns that; nil if there is nothing to tell.
+func (r *running) latest(id ID) *news {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held[id].news
 }

@@ -41,10 +41,13 @@ type Session struct {
 	warned  atomic.Bool // and the session was used after that
 	handing atomic.Bool // Token was called
 
+	live atomic.Pointer[live] // the request's context, once somebody waits for its end
+
 	mu       sync.Mutex
 	held     ID   // the session that Manager.open has this request for
 	passive  bool // the request is no use of the session
 	begun    bool // the response has begun: no cookie can be sent any more
+	left     bool // the request has ended its own session by a method of the Manager
 	*working      // nil before the first look
 }
 
@@ -699,6 +702,7 @@ func (s *Session) fooled() bool {
 // finish ends the request's use of the session: its handler has returned.
 func (s *Session) finish() {
 	s.over.Store(true)
+	defer s.unfollow()
 	s.letGo()
 	if !s.handing.Load() {
 		return
@@ -728,6 +732,7 @@ func (s *Session) reset() {
 // has ended although what came after it could not be stored, for want of a cookie.
 func (s *Session) Commit(ctx context.Context) error {
 	s.must()
+	ctx = s.beyond(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -758,6 +763,7 @@ func (s *Session) Check(ctx context.Context) error {
 	case !base.stored():
 		return nil
 	}
+	ctx = s.beyond(ctx)
 	st, err := s.m.fetch(ctx, base.id)
 	switch {
 	case errors.Is(err, ErrCorrupt):

@@ -91,6 +91,9 @@ func (s *Session) fail(t *txn, o outcome, err error) {
 	if redo {
 		s.rework()
 	}
+	if o == dropped {
+		s.isOver(err)
+	}
 }
 
 // shut is what a request goes on with whose token opens its session no more:
@@ -185,11 +188,15 @@ func (s *Session) adopt(t *txn, late bool) {
 	s.forget(t)
 	s.mu.Unlock()
 	s.rework()
+	s.follow()
 	switch t.plan.event {
 	case EventDestroyed:
 		s.tellEnd(t, before)
 	case EventCreated, EventRenewed:
 		t.hear(Event{Kind: t.plan.event, ID: t.plan.next.id, User: t.plan.next.user})
+	}
+	if t.plan.event == EventRenewed {
+		s.m.tell(t.plan.next.id, news{now: t.plan.next})
 	}
 }
 
