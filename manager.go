@@ -13,12 +13,14 @@ import (
 )
 
 // Manager drives a Store for the handlers that it wraps. It is safe for
-// concurrent use, holds no session in memory and starts no goroutine.
+// concurrent use, holds no session in memory, and starts no goroutine but those that
+// keep the lease of [Manager.Exclusive] for handlers that run for long.
 type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
 	open   running
+	lines  lines
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
 	shared atomic.Bool // of a cookie name that a manager around this one has, too
