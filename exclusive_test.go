@@ -814,7 +814,7 @@ func (l *lossy) Save(ctx context.Context, rec session2.Record, prev session2.Ver
 // of the session and beside logouts of none.
 func TestExclusiveOnAnUnreliableStore(t *testing.T) {
 	rnd := testsite.Seeded(t)
-	for range 20 {
+	for range 6 {
 		synctest.Test(t, func(t *testing.T) {
 			store := &lossy{MemoryStore: session2.NewMemoryStore(), draw: rnd.IntN}
 			cfg := session2.Config{CommitTimeout: time.Minute}
