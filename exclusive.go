@@ -24,6 +24,8 @@ var errTurnLost = fmt.Errorf("its lease (Manager.Exclusive) had run out, and was
 // that opens no stored session runs at once. Requests that are not in Exclusive are not
 // kept out: what they change is merged, or refused, as ever.
 //
+// A handler must not wait for another request that is in Exclusive with the same session.
+//
 // Nothing is locked while the handler runs, and no database connection is held. The
 // request has a lease of 10 s in the record, which is renewed while the handler runs. It
 // is given back just before the first byte of the response, with the changes;
@@ -44,7 +46,8 @@ var errTurnLost = fmt.Errorf("its lease (Manager.Exclusive) had run out, and was
 // applied to the session as it is then.
 //
 // An uncontended request costs a Load, a Save to take the lease, and the Save of its
-// commit, which is due even if nothing was changed.
+// commit, which is due even if nothing was changed. A [Session.Passive] one costs a Load
+// more.
 func (m *Manager) Exclusive(next http.Handler) http.Handler {
 	m.must()
 	if next == nil {
@@ -85,7 +88,7 @@ func (s *Session) takeTurn(ctx context.Context) error {
 		case err == nil:
 			return nil
 		case !shut(err):
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, errOver) {
 				s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: base.id, User: base.user, Err: err})
 			}
 			return fmt.Errorf("session2: exclusive %v: %w", base.id, err)
@@ -115,19 +118,33 @@ func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 	shown := s.life.shown
 	s.mu.Unlock()
 	judge := func(st *state) verdict { return st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace) }
-	st, err := c.wait(ctx, base, judge)
-	if err != nil {
-		c.end(ctx, ctx.Err() == nil && !shut(err)) // if that fails, the turn runs out
-		return err
+	err := errLoadPanicked
+	defer func() {
+		if err != nil { // a store that has failed is not asked again: the turn runs out
+			c.end(ctx, !shut(err) && !errors.Is(err, errOver) && ctx.Err() == nil)
+		}
+	}()
+	var st *state
+	if st, err = c.wait(ctx, base, judge); err == nil {
+		err = s.hasTurn(c, base, st, judge(st))
 	}
-	c.keep(context.WithoutCancel(ctx))
+	return err
+}
+
+// hasTurn makes the session, which was loaded as base, what it is at the request's turn.
+func (s *Session) hasTurn(c *claim, base, st *state, v verdict) error {
 	s.mu.Lock()
-	if v, l := judge(st), &s.life; l.base == base {
+	if s.over.Load() { // a goroutine of the request has outlived it, as in http.TimeoutHandler
+		s.mu.Unlock()
+		return errOver
+	}
+	if l := &s.life; l.base == base {
 		l.base, l.token.secret, l.standing, l.unseen = st, v.secret, v.standing, v.unseen
 		if len(s.log) == 0 {
 			s.work = st
 		}
 	}
+	c.keep(context.WithoutCancel(s.ctx))
 	s.claim = c
 	s.gen++
 	s.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +47,19 @@ func increment(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprint(w, "done")
 }
 
+// sitesOver returns a site for each of the stores, as processes have them.
+func sitesOver(t *testing.T, cfg session2.Config, stores ...session2.Store) (list []*testsite.Site) {
+	for _, s := range stores {
+		list = append(list, testsite.NewSite(t, s, cfg))
+	}
+	return list
+}
+
+// notCalled is a handler that must not be.
+func notCalled(t *testing.T) sessionHandler {
+	return func(*session2.Session, http.ResponseWriter, *http.Request) { t.Error("the handler is called") }
+}
+
 // free fails the test if somebody has, or waits for, a session.
 func free(t *testing.T, store session2.IterStore, managers ...*session2.Manager) {
 	t.Helper()
@@ -84,7 +96,7 @@ func eachHouseStore(t *testing.T, test func(t *testing.T, s session2.Store)) {
 func TestExclusiveIncrements(t *testing.T) {
 	test := func(t *testing.T, store session2.Store) {
 		cfg := session2.Config{CommitTimeout: time.Minute}
-		sites := []*testsite.Site{testsite.NewSite(t, store, cfg), testsite.NewSite(t, store, cfg)}
+		sites := sitesOver(t, cfg, store, store)
 		b := sites[0].Login("alice")
 		var wg sync.WaitGroup
 		for i := range 32 {
@@ -116,6 +128,7 @@ func TestExclusiveStoreCalls(t *testing.T) {
 	store := testsite.NewBrittle()
 	st := testsite.NewSite(t, store, session2.Config{})
 	b := st.Login("alice")
+	read := func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.Get("n")) }
 	tests := []struct {
 		name                 string
 		b                    *testsite.Browser
@@ -123,7 +136,7 @@ func TestExclusiveStoreCalls(t *testing.T) {
 		loads, saves, delete int64
 	}{
 		{"nothing", b, func(*session2.Session, http.ResponseWriter, *http.Request) {}, 1, 2, 0},
-		{"a read", b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.Get("n")) }, 1, 2, 0},
+		{"a read", b, read, 1, 2, 0},
 		{"a change", b, increment, 1, 2, 0},
 		{"a change and Commit", b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			naive(s)
@@ -135,7 +148,8 @@ func TestExclusiveStoreCalls(t *testing.T) {
 			fmt.Fprint(w, "begun")
 			naive(s)
 		}, 1, 3, 0},
-		{"no session", &testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { s.Get("n") }, 0, 0, 0},
+		{"a poll", b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { s.Passive() }, 2, 2, 0},
+		{"no session", &testsite.Browser{}, read, 0, 0, 0},
 		{"a new session", &testsite.Browser{}, increment, 0, 1, 0},
 		{"Destroy", b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { s.Destroy() }, 1, 1, 1},
 	}
@@ -146,8 +160,9 @@ func TestExclusiveStoreCalls(t *testing.T) {
 		if res := exclusive(st, c.b, c.f); res.StatusCode != 200 {
 			t.Errorf("%s: status %d", c.name, res.StatusCode)
 		}
-		if l, s, d := store.Loads.Load(), store.Saves.Load(), store.Deletes.Load(); l != c.loads || s != c.saves || d != c.delete {
-			t.Errorf("%s: %d loads, %d saves, %d deletes; want %d, %d, %d", c.name, l, s, d, c.loads, c.saves, c.delete)
+		got := [...]int64{store.Loads.Load(), store.Saves.Load(), store.Deletes.Load()}
+		if want := [...]int64{c.loads, c.saves, c.delete}; got != want {
+			t.Errorf("%s: %d loads, saves, deletes; want %d", c.name, got, want)
 		}
 		free(t, store, st.M)
 	}
@@ -312,7 +327,8 @@ func TestExclusiveKeepsNobodyElseOut(t *testing.T) {
 func TestExclusiveForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := testsite.NewBrittle()
-		st, elsewhere := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})
+		sites := sitesOver(t, session2.Config{}, store, store)
+		st, elsewhere := sites[0], sites[1]
 		b := st.Login("alice")
 		var wg sync.WaitGroup
 		var running atomic.Bool
@@ -376,7 +392,8 @@ func TestExclusiveLostLease(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			memory := session2.NewMemoryStore()
 			broken := &dying{MemoryStore: memory}
-			st, elsewhere := testsite.NewSite(t, broken, session2.Config{}), testsite.NewSite(t, memory, session2.Config{})
+			sites := sitesOver(t, session2.Config{}, broken, memory)
+			st, elsewhere := sites[0], sites[1]
 			b := st.Login("alice")
 			var served time.Duration
 			res := exclusive(st, b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
@@ -391,7 +408,8 @@ func TestExclusiveLostLease(t *testing.T) {
 				})
 				broken.dead.Store(false)
 				if commit {
-					if err := s.Commit(r.Context()); !errors.Is(err, session2.ErrConflict) || errors.Is(err, session2.ErrUncertain) {
+					err := s.Commit(r.Context())
+					if !errors.Is(err, session2.ErrConflict) || errors.Is(err, session2.ErrUncertain) {
 						t.Errorf("Commit = %v, want ErrConflict", err)
 					}
 				}
@@ -419,7 +437,8 @@ func TestExclusiveLostLeaseOfAReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := session2.NewMemoryStore()
 		broken := &dying{MemoryStore: memory}
-		st, elsewhere := testsite.NewSite(t, broken, session2.Config{}), testsite.NewSite(t, memory, session2.Config{})
+		sites := sitesOver(t, session2.Config{}, broken, memory)
+		st, elsewhere := sites[0], sites[1]
 		b := st.Login("alice")
 		res := exclusive(st, b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
 			s.Get("n")
@@ -438,7 +457,7 @@ func TestExclusiveLostLeaseOfAReader(t *testing.T) {
 func TestExclusiveIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session2.NewMemoryStore()
-		sites := []*testsite.Site{testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})}
+		sites := sitesOver(t, session2.Config{}, store, store)
 		b := sites[0].Login("alice")
 		var wg sync.WaitGroup
 		var served []int // 2*i is the i-th of the one site, 2*i+1 of the other
@@ -484,7 +503,8 @@ func TestExclusiveWaiterLeaves(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, same manager %t", cause, same), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := testsite.NewBrittle()
-					st, waiting := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})
+					sites := sitesOver(t, session2.Config{}, store, store)
+					st, waiting := sites[0], sites[1]
 					if same {
 						waiting = st
 					}
@@ -500,9 +520,7 @@ func TestExclusiveWaiterLeaves(t *testing.T) {
 						done := make(chan struct{})
 						go func() {
 							defer close(done)
-							last = exclusiveIn(ctx, waiting, b.Clone(), func(*session2.Session, http.ResponseWriter, *http.Request) {
-								t.Error("the handler is called")
-							})
+							last = exclusiveIn(ctx, waiting, b.Clone(), notCalled(t))
 						}()
 						<-done
 						if last.StatusCode != 503 || len(last.Cookies()) != 0 {
@@ -523,19 +541,23 @@ func TestExclusiveWaiterLeaves(t *testing.T) {
 	}
 }
 
-// What others do to the session while one waits and another one has it.
+// meanwhile is what others do to a session while one request has it and one waits.
+type meanwhile struct {
+	name   string
+	cfg    session2.Config
+	others func(st *testsite.Site, b *testsite.Browser)
+	want   then
+}
+
+// then is what comes of it.
+type then struct {
+	holder int // its status
+	user   string
+	n      any // as the waiter sees it
+}
+
 func TestExclusiveMeanwhile(t *testing.T) {
-	type then struct {
-		holder int // its status
-		user   string
-		n      any // as the waiter sees it
-	}
-	tests := []struct {
-		name   string
-		cfg    session2.Config
-		others func(st *testsite.Site, b *testsite.Browser)
-		want   then
-	}{
+	tests := []meanwhile{
 		{"nothing", session2.Config{}, func(*testsite.Site, *testsite.Browser) {}, then{200, "alice", 1}},
 		{"a logout", session2.Config{}, func(st *testsite.Site, b *testsite.Browser) {
 			st.Do(b, (*session2.Session).Destroy)
@@ -563,50 +585,54 @@ func TestExclusiveMeanwhile(t *testing.T) {
 	for _, c := range tests {
 		for _, same := range []bool{true, false} {
 			for _, looked := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, same manager %t, looked at before %t", c.name, same, looked), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						memory := session2.NewMemoryStore()
-						st, waiting := testsite.NewSite(t, memory, c.cfg), testsite.NewSite(t, memory, c.cfg)
-						if same {
-							waiting = st
-						}
-						b := st.Login("alice")
-						var wg sync.WaitGroup
-						var got then
-						called, status := false, 0
-						h := waiting.M.Exclusive(bare(waiting, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-							called, got.user, got.n = true, s.User(), s.Get("n")
-							fmt.Fprint(w, "done")
-						}))
-						if looked {
-							inner := h
-							h = waiting.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-								session2.FromContext(r.Context()).User()
-								inner.ServeHTTP(w, r)
-							}))
-						}
-						res := exclusive(st, b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-							wg.Go(func() { status = serveIn(t.Context(), b.Clone(), h).StatusCode })
-							synctest.Wait()
-							c.others(st, b.Clone())
-							increment(s, w, r)
-						})
-						wg.Wait()
-						got.holder = res.StatusCode
-						if looked && c.want.user == "" {
-							if called || status != 409 {
-								t.Errorf("the waiter's handler is called: %t, status %d; want no call and 409", called, status)
-							}
-						} else if status != 200 || got != c.want {
-							t.Errorf("the waiter's status %d; got %+v, want %+v", status, got, c.want)
-						}
-						if c.cfg.IdleTimeout == 0 { // else nobody opens the record any more
-							free(t, memory, st.M, waiting.M)
-						}
-					})
+				name := fmt.Sprintf("%s, same manager %t, looked at before %t", c.name, same, looked)
+				t.Run(name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { c.test(t, same, looked) })
 				})
 			}
 		}
+	}
+}
+
+// test has one request wait, and possibly look at its session before, while another one
+// has the session and others do what they do.
+func (c meanwhile) test(t *testing.T, same, looked bool) {
+	memory := session2.NewMemoryStore()
+	sites := sitesOver(t, c.cfg, memory, memory)
+	st, waiting := sites[0], sites[1]
+	if same {
+		waiting = st
+	}
+	b := st.Login("alice")
+	var wg sync.WaitGroup
+	var got then
+	called, status := false, 0
+	inner := waiting.M.Exclusive(bare(waiting, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		called, got.user, got.n = true, s.User(), s.Get("n")
+		fmt.Fprint(w, "done")
+	}))
+	h := waiting.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if looked {
+			s.User()
+		}
+		inner.ServeHTTP(w, r)
+	})
+	got.holder = exclusive(st, b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		wg.Go(func() { status = serveIn(t.Context(), b.Clone(), h).StatusCode })
+		synctest.Wait()
+		c.others(st, b.Clone())
+		increment(s, w, r)
+	}).StatusCode
+	wg.Wait()
+	if looked && c.want.user == "" {
+		if called || status != 409 {
+			t.Errorf("the waiter's handler is called: %t, status %d; want no call and 409", called, status)
+		}
+	} else if status != 200 || got != c.want {
+		t.Errorf("the waiter's status %d; got %+v, want %+v", status, got, c.want)
+	}
+	if c.cfg.IdleTimeout == 0 { // else nobody opens the record any more
+		free(t, memory, st.M, waiting.M)
 	}
 }
 
@@ -622,10 +648,16 @@ func TestExclusiveInsideWrap(t *testing.T) {
 		{"nothing", func(*session2.Session) {}, 200, 2},
 		{"a read of another key", func(s *session2.Session) { s.Get("other") }, 200, 2},
 		{"a change of another key", func(s *session2.Session) { s.Set("other", 1) }, 200, 2},
-		{"a change and Commit", func(s *session2.Session) { s.Set("other", 1); s.Commit(context.Background()) }, 200, 2},
+		{"a change and Commit", func(s *session2.Session) {
+			s.Set("other", 1)
+			s.Commit(context.Background())
+		}, 200, 2},
 		{"an Update of the key", func(s *session2.Session) { counter.Update(s, inc) }, 200, 3},
 		{"a read of the key, and a new one", func(s *session2.Session) { counter.Get(s) }, 200, 2},
-		{"a change by what was read", func(s *session2.Session) { n, _ := counter.Get(s); counter.Set(s, n+1) }, 409, 1},
+		{"a change by what was read", func(s *session2.Session) {
+			n, _ := counter.Get(s)
+			counter.Set(s, n+1)
+		}, 409, 1},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
@@ -660,298 +692,3 @@ func TestExclusiveInsideWrap(t *testing.T) {
 	}
 }
 
-// The lease goes with the first byte, also of a stream that goes on, or of a hijacked
-// connection.
-func TestExclusiveEndsWithTheFirstByte(t *testing.T) {
-	store := testsite.NewBrittle()
-	st := testsite.NewSite(t, store, session2.Config{})
-	b := st.Login("alice")
-	streaming, goOn := make(chan struct{}), make(chan struct{})
-	mux := http.NewServeMux()
-	mux.Handle("/stream", bare(st, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-		naive(s)
-		fmt.Fprint(w, "begun")
-		w.(http.Flusher).Flush()
-		close(streaming)
-		<-goOn
-		s.Set("late", true)
-	}))
-	mux.Handle("/hijack", bare(st, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-		naive(s)
-		conn, _, err := w.(http.Hijacker).Hijack()
-		testsite.Must(t, err)
-		defer conn.Close()
-		st.Do(b.Clone(), func(*session2.Session) {})
-		free(t, store)
-		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-	}))
-	mux.Handle("/", bare(st, increment))
-	srv := testsite.Serve(t, st.M.Exclusive(mux), false)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		testsite.Get(t, srv, b.Clone(), "/stream")
-	}()
-	<-streaming
-	if res, _ := testsite.Get(t, srv, b.Clone(), "/"); res.StatusCode != 200 {
-		t.Errorf("status %d", res.StatusCode)
-	}
-	close(goOn)
-	<-done
-	if res, _ := testsite.Get(t, srv, b.Clone(), "/hijack"); res.StatusCode != 200 {
-		t.Errorf("status %d", res.StatusCode)
-	}
-	if n, late := st.Stored(b, "n"), st.Stored(b, "late"); n != 3 || late != true {
-		t.Errorf("n = %v, late = %v", n, late)
-	}
-	free(t, store, st.M)
-}
-
-// Where the response had begun before, a request that does not get its turn is cut off.
-func TestExclusiveAfterTheFirstByte(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := testsite.NewBrittle()
-		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Second})
-		b := st.Login("alice")
-		inner := st.M.Exclusive(bare(st, increment))
-		h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-			s.Get("n")
-			fmt.Fprint(w, "begun")
-			inner.ServeHTTP(w, r)
-		})
-		if res := serveIn(t.Context(), b, h); res.StatusCode != 200 || st.Stored(b, "n") != 1 {
-			t.Errorf("status %d, n = %v", res.StatusCode, st.Stored(b, "n"))
-		}
-		free(t, store, st.M)
-		aborted := func() (aborted bool) {
-			defer func() { aborted = recover() == http.ErrAbortHandler }()
-			h := st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-				s.Get("n")
-				fmt.Fprint(w, "begun")
-				store.FailSave.Store(true)
-				inner.ServeHTTP(w, r)
-			})
-			serveIn(t.Context(), b, h)
-			return false
-		}()
-		if !aborted {
-			t.Error("the response is not cut off")
-		}
-	})
-}
-
-// A store that fails is a 503 in bounded time, and the handler is not called.
-func TestExclusiveWithAFailingStore(t *testing.T) {
-	for _, fails := range []string{"load", "save", "while it waits"} {
-		t.Run(fails, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := testsite.NewBrittle()
-				st, waiting := testsite.NewSite(t, session2.Store(store.MemoryStore), session2.Config{}), testsite.NewSite(t, store, session2.Config{})
-				b := st.Login("alice")
-				none := func(*session2.Session, http.ResponseWriter, *http.Request) { t.Error("the handler is called") }
-				switch fails {
-				case "load":
-					store.FailLoad.Store(true)
-				case "save":
-					store.FailSave.Store(true)
-				}
-				var res *http.Response
-				start := time.Now()
-				if fails != "while it waits" {
-					res = exclusive(waiting, b.Clone(), none)
-				} else {
-					exclusive(st, b.Clone(), func(*session2.Session, http.ResponseWriter, *http.Request) {
-						var wg sync.WaitGroup
-						wg.Go(func() { res = exclusive(waiting, b.Clone(), none) })
-						time.Sleep(time.Second)
-						store.FailLoad.Store(true)
-						wg.Wait()
-					})
-				}
-				if d := time.Since(start); res.StatusCode != 503 || d > 7*time.Second {
-					t.Errorf("status %d after %v", res.StatusCode, d)
-				}
-				if n := waiting.Events.Count(session2.EventStoreError); n != 1 {
-					t.Errorf("%d events, want 1", n)
-				}
-				store.FailLoad.Store(false)
-				store.FailSave.Store(false)
-				start = time.Now()
-				exclusive(waiting, b, increment)
-				if d := time.Since(start); d > 10*time.Second+100*time.Millisecond {
-					t.Errorf("the next one has waited for %v", d)
-				}
-				free(t, store, st.M, waiting.M)
-			})
-		})
-	}
-}
-
-// lossy is a store whose Saves fail at random, before or after they have taken effect.
-type lossy struct {
-	*session2.MemoryStore
-	mu   sync.Mutex
-	draw func(n int) int
-}
-
-func (l *lossy) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
-	l.mu.Lock()
-	luck := l.draw(6)
-	l.mu.Unlock()
-	switch luck {
-	case 0:
-		return testsite.ErrDown
-	case 1:
-		l.MemoryStore.Save(ctx, rec, prev)
-		return testsite.ErrDown
-	case 2:
-		time.Sleep(time.Millisecond)
-	}
-	return l.MemoryStore.Save(ctx, rec, prev)
-}
-
-// Answers may be lost at every Save: each increment counts once, beside other requests
-// of the session and beside logouts of none.
-func TestExclusiveOnAnUnreliableStore(t *testing.T) {
-	rnd := testsite.Seeded(t)
-	for range 6 {
-		synctest.Test(t, func(t *testing.T) {
-			store := &lossy{MemoryStore: session2.NewMemoryStore(), draw: rnd.IntN}
-			cfg := session2.Config{CommitTimeout: time.Minute}
-			sites := []*testsite.Site{testsite.NewSite(t, store, cfg), testsite.NewSite(t, store, cfg), testsite.NewSite(t, store, cfg)}
-			b := sites[0].Login("alice")
-			var wg sync.WaitGroup
-			var running, ok atomic.Int64
-			for i := range 12 {
-				wg.Go(func() {
-					res := exclusive(sites[i%3], b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-						if running.Add(1) > 1 {
-							t.Error("two at once")
-						}
-						naive(s)
-						time.Sleep(time.Duration(i) * time.Second)
-						running.Add(-1)
-						fmt.Fprint(w, "done")
-					})
-					if res.StatusCode == 200 {
-						ok.Add(1)
-					} else {
-						t.Errorf("status %d", res.StatusCode)
-					}
-				})
-				if i%3 == 0 { // fewer than the versions that a record remembers
-					wg.Go(func() {
-						sites[i%3].Do(b.Clone(), func(s *session2.Session) { s.Set(fmt.Sprint("other", i), i) })
-					})
-				}
-			}
-			wg.Wait()
-			var n any
-			for _, rec := range testsite.RecordsOf(t, store) {
-				if session2.Turns(rec) != 0 {
-					t.Errorf("%d turns are left", session2.Turns(rec))
-				}
-			}
-			if n = sites[0].Stored(b, "n"); n != 12 || ok.Load() != 12 {
-				t.Errorf("n = %v, and %d acknowledged; want 12", n, ok.Load())
-			}
-		})
-	}
-}
-
-// A session of which the holder takes the last thing goes on if another process waits
-// for it, and ends with the last of them.
-func TestExclusiveEmptying(t *testing.T) {
-	for _, refill := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			store := session2.NewMemoryStore()
-			st, elsewhere := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})
-			b := &testsite.Browser{}
-			st.Do(b, func(s *session2.Session) { s.Set("cart", "apple") })
-			id := testsite.RecordsOf(t, store)[0].ID
-			other := b.Clone()
-			var wg sync.WaitGroup
-			exclusive(st, b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-				wg.Go(func() {
-					exclusive(elsewhere, other, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-						if s.IsNew() || s.Has("cart") {
-							t.Error("the waiter's session is new, or has what was taken")
-						}
-						if refill {
-							s.Set("cart", "pear")
-						}
-						fmt.Fprint(w, "done")
-					})
-				})
-				time.Sleep(time.Second)
-				s.Pop("cart")
-				fmt.Fprint(w, "done")
-			})
-			wg.Wait()
-			left := testsite.RecordsOf(t, store)
-			if refill && (len(left) != 1 || left[0].ID != id || b.Cookie == nil || st.Stored(b, "cart") != "pear") {
-				t.Errorf("%d sessions are left, cookie %v", len(left), b.Cookie)
-			}
-			if !refill && (len(left) != 0 || other.Cookie != nil) {
-				t.Errorf("%d sessions are left, cookie %v", len(left), other.Cookie)
-			}
-		})
-	}
-}
-
-// Waiting and having the session is no use of it: a passive request leaves its time alone.
-func TestExclusiveIsPassiveIfTheRequestIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := session2.NewMemoryStore()
-		st := testsite.NewSite(t, store, session2.Config{})
-		b := st.Login("alice")
-		before := testsite.RecordsOf(t, store)[0]
-		time.Sleep(5 * time.Minute)
-		exclusive(st, b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			s.Passive()
-			fmt.Fprint(w, s.Get("n"))
-		})
-		if rec := testsite.RecordsOf(t, store)[0]; !rec.Accessed.Equal(before.Accessed) || !rec.Expires.Equal(before.Expires) {
-			t.Errorf("accessed %v, and before %v", rec.Accessed, before.Accessed)
-		}
-		exclusive(st, b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) { s.Get("n") })
-		if rec := testsite.RecordsOf(t, store)[0]; !rec.Accessed.After(before.Accessed) {
-			t.Errorf("accessed %v, and before %v", rec.Accessed, before.Accessed)
-		}
-	})
-}
-
-// The rule of the turns.
-func TestTurns(t *testing.T) {
-	now := time.Now()
-	good, old, wrong, soon := now.Add(9*time.Second), now, now.Add(time.Hour), now.Add(time.Second)
-	many := make([]uint64, 16)
-	times := make([]time.Time, 16)
-	for i := range many {
-		many[i], times[i] = uint64(i+10), good
-	}
-	tests := []struct {
-		name    string
-		numbers []uint64
-		until   []time.Time
-		want    []uint64
-		save    bool
-	}{
-		{"nobody", nil, nil, []uint64{1}, true},
-		{"behind another", []uint64{2}, []time.Time{good}, []uint64{2, 1}, true},
-		{"there already", []uint64{2, 1}, []time.Time{good, good}, []uint64{2, 1}, false},
-		{"first already", []uint64{1, 2}, []time.Time{good, good}, []uint64{1, 2}, false},
-		{"to be renewed", []uint64{2, 1}, []time.Time{good, soon}, []uint64{2, 1}, true},
-		{"its own is over, and its place is left", []uint64{2, 1, 3}, []time.Time{good, old, good}, []uint64{2, 1, 3}, true},
-		{"the first is over", []uint64{2, 1}, []time.Time{old, good}, []uint64{1}, true},
-		{"the second of three is over", []uint64{2, 3, 1}, []time.Time{good, old, good}, []uint64{2, 1}, false},
-		{"by a wrong clock", []uint64{2, 1}, []time.Time{wrong, good}, []uint64{1}, true},
-		{"no room", many, times, many, false},
-	}
-	for _, c := range tests {
-		next, save := session2.TurnsOf(now, 1, c.numbers, c.until)
-		if !slices.Equal(next, c.want) || save != c.save {
-			t.Errorf("%s: %v, %t; want %v, %t", c.name, next, save, c.want, c.save)
-		}
-	}
-}

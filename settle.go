@@ -17,7 +17,8 @@ func (s *Session) settle(t *txn, o outcome, err error) error {
 		s.adopt(t, o == landed)
 		return nil
 	}
-	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 && !errors.Is(err, errTurnLost) { // housekeeping, for another time
+	housekeeping := (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0
+	if housekeeping && !errors.Is(err, errTurnLost) { // for another time
 		if failedByStore(err) && !errors.Is(err, errLate) {
 			t.failure(EventStoreError, err)
 			s.mu.Lock()
