@@ -691,4 +691,3 @@ func TestExclusiveInsideWrap(t *testing.T) {
 		})
 	}
 }
-
