@@ -66,6 +66,7 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	if s.rests(true) {
 		return nil
 	}
+	s.restTurn()
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
 			var o outcome
@@ -78,6 +79,7 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 		s.mu.Unlock()
 		return h, err
 	})
+	s.endTurn()
 	h.report(s.eventContext(), s.m)
 	return err
 }
@@ -88,7 +90,7 @@ func (s *Session) rests(begins bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.working != nil {
-		if s.committing || s.over.Load() || s.changed() || !s.idle() {
+		if s.committing || s.over.Load() || s.changed() || !s.idle() || begins && s.claim != nil {
 			return false
 		}
 		s.fresh = false
@@ -100,7 +102,7 @@ func (s *Session) rests(begins bool) bool {
 // commitNow is a commit that no other one runs beside. If it is the last one whose
 // cookie can be sent, it ends a session that came to hold nothing.
 func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, error) {
-	t, h, err := s.start()
+	t, h, err := s.start(last)
 	if t == nil {
 		return h, pending, err
 	}
@@ -194,8 +196,9 @@ func (s *Session) release(panicked bool) {
 }
 
 // start takes down what is to be committed. It returns nil if there is nothing
-// to commit, with an error if nothing may be.
-func (s *Session) start() (*txn, hearing, error) {
+// to commit, with an error if nothing may be. The last commit before the response
+// begins also gives back a session that the request has for itself.
+func (s *Session) start(last bool) (*txn, hearing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken != nil {
@@ -207,7 +210,8 @@ func (s *Session) start() (*txn, hearing, error) {
 		s.broken = late
 		return nil, hearing{{Kind: EventDropped, ID: s.work.id, User: s.work.user, Err: err}}, err
 	}
-	if !changed && (late != nil || s.idle()) {
+	leaves := last && s.claim != nil
+	if !changed && (late != nil || s.idle() && !leaves) {
 		return nil, nil, nil
 	}
 	if len(s.log) > 0 {
@@ -218,7 +222,7 @@ func (s *Session) start() (*txn, hearing, error) {
 	t.login, t.user = s.work.signIn, s.work.user
 	t.ended, t.revoke = s.ended, s.revoke
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale() || s.emptied()
-	t.blind = s.blind
+	t.blind, t.leaves = s.blind, leaves
 	if len(t.log) > 0 {
 		t.view = s.work.frozen()
 		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
@@ -252,7 +256,7 @@ func (s *Session) txn() *txn {
 }
 
 func (s *Session) attempt() attempt {
-	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive}
+	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive, claim: s.claim}
 }
 
 // stale reports whether a Save by what was loaded might take back an access that
@@ -275,7 +279,8 @@ func (s *Session) late() error {
 func (t *txn) run(ctx context.Context) (outcome, error) {
 	o, err := t.tries(ctx)
 	t.giveUp(ctx)
-	if (t.lost || t.abandoned != nil) && o == pending && failedByStore(err) && !errors.Is(err, ErrStale) {
+	if (t.lost || t.abandoned != nil) && o == pending && failedByStore(err) &&
+		!errors.Is(err, ErrStale) && !errors.Is(err, errTurnLost) {
 		return o, record.Uncertain(err)
 	}
 	return o, err
@@ -449,12 +454,8 @@ func (t *txn) rebaseOn(st *state) (outcome, error) {
 
 // fetch loads the record as it is now. It asks until the store answers: where
 // the answer to a Save was lost, nothing else can tell what became of it.
-func (t *txn) fetch(ctx context.Context) (st *state, err error) {
-	again(ctx, func() bool {
-		st, err = t.s.m.fetch(ctx, t.life.token.id)
-		return err == nil || absent(err) || refused(err)
-	})
-	return st, err
+func (t *txn) fetch(ctx context.Context) (*state, error) {
+	return t.s.m.fetchAgain(ctx, t.life.token.id)
 }
 
 // remove deletes a record that was saved as expired. If that fails, it will be swept.
@@ -467,6 +468,9 @@ func (t *txn) remove(ctx context.Context, id ID) {
 // claims reports whether a session that came to hold nothing may end now: with the
 // last commit of the only request that has it.
 func (t *txn) claims(id ID) bool {
+	if t.plan.next.turns.awaited(t.claim, microNow()) { // in another process
+		return false
+	}
 	t.s.mu.Lock()
 	own := t.s.held == id
 	t.s.mu.Unlock()

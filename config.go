@@ -308,7 +308,8 @@ func statusOf(err error) int {
 // defaultErrorHandler logs the error and answers without detail (ASVS 16.5.1).
 func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err error) {
 	status, level := statusOf(err), slog.LevelError
-	if status == http.StatusConflict { // two requests at once: nobody's fault
+	if status == http.StatusConflict || errors.Is(err, context.Canceled) {
+		// Two requests at once, or a client that did not wait for its turn: nobody's fault.
 		level = slog.LevelInfo
 	}
 	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status)

@@ -32,6 +32,7 @@ type state struct {
 	csrf       []mark
 	forms      []mark
 	flashes    []flash
+	turns      turns // of Manager.Exclusive
 	values     values
 	persistent persistence
 
@@ -132,6 +133,7 @@ const (
 	tagRealm
 	tagIdle
 	tagLogin
+	tagTurns = 15
 )
 
 // encodeData returns the Data of st's record, and how many bytes of them are the
@@ -165,6 +167,7 @@ func encodeData(st *state) (data []byte, size int) {
 	e.optional(tagAgent, []byte(st.agent))
 	e.optional(tagCSRF, markBytes(st.csrf))
 	e.optional(tagForms, markBytes(st.forms))
+	e.optional(tagTurns, st.turns.bytes())
 	own := len(e.buf)
 	for _, f := range st.flashes {
 		e.section(tagFlash, f.id[:], f.data)
@@ -177,7 +180,7 @@ func encodeData(st *state) (data []byte, size int) {
 
 // encodedSize is an upper bound that spares encodeData from growing its buffer.
 func encodedSize(st *state) int {
-	n := 256 + 96*len(st.ident.retired) + 16*(len(st.forms)+len(st.csrf)) + len(st.remote) + len(st.agent)
+	n := 256 + 96*len(st.ident.retired) + 16*(len(st.forms)+len(st.csrf)+len(st.turns)) + len(st.remote) + len(st.agent)
 	for _, f := range st.flashes {
 		n += len(f.data) + 24
 	}
@@ -257,7 +260,7 @@ func decodeData(st *state, data []byte) error {
 		}
 		at = from + int(n)
 		single := tag != tagRetired && tag != tagFlash && tag != tagValue
-		if tag == 0 || tag > tagLogin || single && seen&(1<<tag) != 0 {
+		if tag == 0 || tag > tagTurns || single && seen&(1<<tag) != 0 {
 			return fmt.Errorf("data with an unexpected section %d", tag)
 		}
 		seen |= 1 << tag
@@ -301,6 +304,8 @@ func (st *state) decodeSection(tag byte, b []byte) error {
 		return st.decodeIdle(b)
 	case tagLogin:
 		return st.decodeLogin(b)
+	case tagTurns:
+		return st.decodeTurns(b)
 	}
 	return nil
 }

@@ -51,6 +51,8 @@ type attempt struct {
 	spend   bool   // a form token's own Save: nothing else is done on the occasion
 	join    bool   // a login whose twin was faster: the twin's token is ours, too
 	origin  *state // life.base at first
+	claim   *claim // the request has the session for itself; nil: it does not
+	leaves  bool   // and gives it back with this commit
 	own     bool   // a login that starts a session of its own, beside the one presented
 }
 
@@ -175,6 +177,9 @@ func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	if p.unchanged = !p.next.changed(a.life.base); !p.unchanged {
 		p.todo = doSave
 	}
+	if a.leaves && a.claim.leave(p.next) {
+		p.todo = doSave
+	}
 	if p.next.reissue {
 		p.cookie = setCookie
 	}
@@ -221,6 +226,8 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 		standing: v.standing, unseen: v.unseen}
 	a.join, a.own, a.view = false, false, nil
 	switch {
+	case st != nil && a.claim.lost(st): // whatever the log would make of what others have done
+		return pending, fmt.Errorf("session2: save %v: %w", id, errTurnLost)
 	case st != nil && v.opens():
 		a.life = now
 	case a.login && st != nil && v.twin && st.user == a.user:

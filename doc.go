@@ -33,7 +33,8 @@
 // earlier one stored: different keys merge, [Key.Update] runs again on the fresh
 // value, and of two plain Sets of one key one wins whole. A request that has read a
 // key and then sets or deletes it is refused with [ErrLostUpdate] if another one has
-// changed that key in between. A session's end wins over everything. Nothing of this
+// changed that key in between. [Manager.Exclusive] is for handlers that must run one
+// at a time for a session. A session's end wins over everything. Nothing of this
 // depends on which process or machine the requests run on, if the store may be
 // shared there.
 //

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/session2/session2"
@@ -96,6 +97,33 @@ func ExampleManager_Open() {
 	s, err = m.Open(ctx, token)
 	fmt.Println(s.User(), err)
 	// Output: alice <nil>
+}
+
+func ExampleManager_Exclusive() {
+	m := manager(session2.Config{})
+	n := session2.NewKey[int]("n")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") })
+	mux.Handle("/checkout", m.Exclusive(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
+		orders, _ := n.Get(s)
+		// Take your time: whatever else is sent to /checkout with this session waits.
+		n.Set(s, orders+1)
+		fmt.Fprintln(w, "order", orders+1)
+	})))
+	get, stop := client(m.Wrap(mux))
+	defer stop()
+	get("/login")
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() { get("/checkout") })
+	}
+	wg.Wait()
+	// Output:
+	// /login 200
+	// /checkout 200
+	// /checkout 200
+	// /checkout 200
 }
 
 func ExampleManager_Cleanup() {

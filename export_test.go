@@ -3,6 +3,7 @@ package session2
 import (
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // HoldsInfo reports whether a record holds something worth storing.
@@ -69,4 +70,34 @@ func MySQLServerName(rawURL string) (string, error) {
 		return "", err
 	}
 	return cfg.TLS.ServerName, nil
+}
+
+// Lines returns in how many lines of Exclusive requests of m are.
+func Lines(m *Manager) int {
+	m.lines.mu.Lock()
+	defer m.lines.mu.Unlock()
+	return len(m.lines.of)
+}
+
+// Turns returns how many requests of Exclusive a record shows.
+func Turns(rec Record) int {
+	st, err := decodeRecord(rec)
+	if err != nil {
+		return -1
+	}
+	return len(st.turns)
+}
+
+// TurnsOf returns what is left of turns with these numbers and times when one of the
+// given number wants a turn, and whether that is to be stored.
+func TurnsOf(now time.Time, want uint64, numbers []uint64, until []time.Time) (next []uint64, save bool) {
+	var q turns
+	for i, n := range numbers {
+		q = append(q, turn{n, instantOf(until[i])})
+	}
+	q, save = q.take(want, instantOf(now))
+	for _, t := range q {
+		next = append(next, t.number)
+	}
+	return next, save
 }

@@ -244,6 +244,15 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 	return st, nil
 }
 
+// fetchAgain is fetch that asks until the store answers, or ctx ends.
+func (m *Manager) fetchAgain(ctx context.Context, id ID) (st *state, err error) {
+	again(ctx, func() bool {
+		st, err = m.fetch(ctx, id)
+		return err == nil || absent(err) || refused(err)
+	})
+	return st, err
+}
+
 // absent reports whether a fetch says that there is no session to be had, and
 // not that the store failed.
 func absent(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) }

@@ -14,13 +14,15 @@ import (
 
 // Manager drives a Store for the handlers that it wraps. It is safe for
 // concurrent use and holds no session in memory. It starts no goroutine but short ones,
-// while requests wait for the end of their context for longer than Config.WatchEvery.
+// while requests wait for the end of their context for longer than Config.WatchEvery,
+// and those that keep the lease of [Manager.Exclusive] for handlers that run for long.
 type Manager struct {
 	store  Store
 	cfg    Config
 	handed handed
 	open   running
 	watch  watch
+	lines  lines
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
 	shared atomic.Bool // of a cookie name that a manager around this one has, too

@@ -44,11 +44,12 @@ type Session struct {
 	live atomic.Pointer[live] // the request's context, once somebody waits for its end
 
 	mu       sync.Mutex
-	held     ID   // the session that Manager.open has this request for
-	passive  bool // the request is no use of the session
-	begun    bool // the response has begun: no cookie can be sent any more
-	left     bool // the request has ended its own session by a method of the Manager
-	*working      // nil before the first look
+	held     ID     // the session that Manager.open has this request for
+	passive  bool   // the request is no use of the session
+	begun    bool   // the response has begun: no cookie can be sent any more
+	left     bool   // the request has ended its own session by a method of the Manager
+	claim    *claim // the request has the session for itself (Manager.Exclusive); nil: it does not
+	*working        // nil before the first look
 }
 
 // working is a session that was loaded. It is apart so that a request that never
@@ -681,7 +682,9 @@ func (s *Session) letGo() {
 	defer s.m.open.ended(id)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	ended, err := s.m.endIf(ctx, id, func(st *state) bool { return !st.hasInfo() })
+	ended, err := s.m.endIf(ctx, id, func(st *state) bool {
+		return !st.hasInfo() && !st.turns.awaited(nil, microNow())
+	})
 	if err != nil {
 		s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: id, Err: err})
 	} else if ended {
@@ -703,7 +706,13 @@ func (s *Session) fooled() bool {
 func (s *Session) finish() {
 	s.over.Store(true)
 	defer s.unfollow()
-	s.letGo()
+	defer s.takeBack()
+	defer s.letGo()
+	s.endTurn()
+}
+
+// takeBack forgets the tokens that the handler was given.
+func (s *Session) takeBack() {
 	if !s.handing.Load() {
 		return
 	}

@@ -17,7 +17,8 @@ func (s *Session) settle(t *txn, o outcome, err error) error {
 		s.adopt(t, o == landed)
 		return nil
 	}
-	if (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0 { // housekeeping, for another time
+	housekeeping := (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0
+	if housekeeping && !errors.Is(err, errTurnLost) { // for another time
 		if failedByStore(err) && !errors.Is(err, errLate) {
 			t.failure(EventStoreError, err)
 			s.mu.Lock()
@@ -166,6 +167,9 @@ func (s *Session) adopt(t *txn, late bool) {
 	if t.own || t.plan.todo == doEnd {
 		s.looks = looks{}
 	}
+	if t.leaves && next.base.id == t.claim.id {
+		t.claim.left = true
+	}
 	next.base.values.settle()
 	if next.base.stored() && !next.base.hasInfo() {
 		s.m.open.empty(next.base.id)
@@ -217,6 +221,11 @@ func (s *Session) buried(t *txn) {
 
 // tellEnd revokes the cookie of a session that has ended, and reports the end.
 func (s *Session) tellEnd(t *txn, st *state) {
+	if t.claim != nil && t.claim.id == st.id {
+		s.mu.Lock()
+		t.claim.left = true
+		s.mu.Unlock()
+	}
 	s.revoked(t, st)
 	t.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
 }

@@ -1,0 +1,371 @@
+package session2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// errReplaced says that a request's token does not open its session any more.
+var errReplaced = errors.New("its token was replaced")
+
+// errTurnLost is a commit's of a request that no longer has the session for itself.
+var errTurnLost = fmt.Errorf("its lease (Manager.Exclusive) had run out, and was not renewed in time; "+
+	"another request has had the session since: %w", ErrConflict)
+
+// Exclusive is [Manager.Wrap] for handlers that must not run at the same time for one
+// session, in whatever process: a request waits for its turn, in the order of coming,
+// and finds all that those before it have stored. It may also be used inside of Wrap,
+// for some handlers of many; Exclusive inside of Exclusive does nothing more. A request
+// that opens no stored session runs at once. Requests that are not in Exclusive are not
+// kept out: what they change is merged, or refused, as ever.
+//
+// A handler must not wait for another request that is in Exclusive with the same session.
+//
+// Nothing is locked while the handler runs, and no database connection is held. The
+// request has a lease of 10 s in the record, which is renewed while the handler runs. It
+// is given back just before the first byte of the response, with the changes;
+// [Session.Commit] keeps it. So a process that dies delays others by 10 s and no longer.
+// If a process stands still for so long, another request may have the session
+// meanwhile: then nothing that the first one has changed since is stored. Its commit
+// fails with an error that matches ErrConflict, and the error handler answers (503). The
+// clocks of machines that share a store should agree to a few seconds: what they differ
+// by is taken from the lease.
+//
+// A request waits for as long as its context allows. If that ends, or if the store fails
+// meanwhile, the error handler answers instead of next. If the session ends while a
+// request waits, or its token is replaced by a login, the request is nobody's, as if it
+// had come just now; one that has looked at its session before, inside of Wrap, is
+// answered by the error handler, with ErrStale. What such a request has looked at may be
+// old by the time of its turn: if it sets a key that it read before and that another has
+// changed meanwhile, it is refused with ErrLostUpdate. Other changes that it has made are
+// applied to the session as it is then.
+//
+// An uncontended request costs a Load, a Save to take the lease, and the Save of its
+// commit, which is due even if nothing was changed. A [Session.Passive] one costs a Load
+// more.
+func (m *Manager) Exclusive(next http.Handler) http.Handler {
+	m.must()
+	if next == nil {
+		panic("session2: Exclusive: the handler is nil")
+	}
+	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := m.Session(r).takeTurn(r.Context()); err != nil {
+			m.Session(r).noTurn(err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+}
+
+// noTurn has the error handler answer.
+func (s *Session) noTurn(err error) {
+	s.mu.Lock()
+	s.broken = err
+	begun := s.begun
+	s.mu.Unlock()
+	if begun { // there is no status left to say it: the response is cut off
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// takeTurn returns nil when the request has its session for itself, or has none that
+// others could have.
+func (s *Session) takeTurn(ctx context.Context) error {
+	ctx = s.beyond(ctx) // who waits while the session ends is nobody, and is served
+	for looked := s.loaded.Load(); ; {
+		s.look()
+		base, err, has := s.life.base, s.broken, s.claim != nil
+		s.mu.Unlock()
+		if err != nil || has || !base.stored() {
+			return err
+		}
+		err = s.takeTurnOf(ctx, base)
+		switch {
+		case err == nil:
+			return nil
+		case !shut(err):
+			if ctx.Err() == nil && !errors.Is(err, errOver) {
+				s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: base.id, User: base.user, Err: err})
+			}
+			return fmt.Errorf("session2: exclusive %v: %w", base.id, err)
+		case looked:
+			return fmt.Errorf("session2: exclusive %v: the session was looked at before its turn: %w: %w",
+				base.id, ErrStale, err)
+		}
+		s.loadAgain(ctx)
+	}
+}
+
+// loadAgain loads the session as if nobody had looked at it.
+func (s *Session) loadAgain(ctx context.Context) {
+	var h hearing
+	s.take(s.find(ctx, &h))
+	h.report(s.eventContext(), s.m)
+}
+
+// shut reports whether err says that the request's token does not open the session
+// any more.
+func shut(err error) bool { return absent(err) || errors.Is(err, errReplaced) }
+
+// takeTurnOf is takeTurn for the session that was loaded as base.
+func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
+	c := &claim{m: s.m, id: base.id, number: uint64(newVersion())}
+	s.mu.Lock()
+	shown := s.life.shown
+	s.mu.Unlock()
+	judge := func(st *state) verdict { return st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace) }
+	err := errLoadPanicked
+	defer func() {
+		if err != nil { // a store that has failed is not asked again: the turn runs out
+			c.end(ctx, !shut(err) && !errors.Is(err, errOver) && ctx.Err() == nil)
+		}
+	}()
+	var st *state
+	if st, err = c.wait(ctx, base, judge); err == nil {
+		err = s.hasTurn(c, base, st, judge(st))
+	}
+	return err
+}
+
+// hasTurn makes the session, which was loaded as base, what it is at the request's turn.
+func (s *Session) hasTurn(c *claim, base, st *state, v verdict) error {
+	s.mu.Lock()
+	if s.over.Load() { // a goroutine of the request has outlived it, as in http.TimeoutHandler
+		s.mu.Unlock()
+		return errOver
+	}
+	if l := &s.life; l.base == base {
+		l.base, l.token.secret, l.standing, l.unseen = st, v.secret, v.standing, v.unseen
+		if len(s.log) == 0 {
+			s.work = st
+		}
+	}
+	c.keep(context.WithoutCancel(s.ctx))
+	s.claim = c
+	s.gen++
+	s.mu.Unlock()
+	s.rework()
+	return nil
+}
+
+// restTurn has the request's turn renewed no longer: the commit that gives it back
+// is about to begin.
+func (s *Session) restTurn() {
+	s.mu.Lock()
+	c := s.claim
+	s.mu.Unlock()
+	if c != nil {
+		c.rest()
+	}
+}
+
+// endTurn lets the next request have the session, where the commit has not done so. A
+// store that has failed is not asked again: then the lease runs out.
+func (s *Session) endTurn() {
+	s.mu.Lock()
+	c := s.claim
+	if c == nil {
+		s.mu.Unlock()
+		return
+	}
+	s.claim = nil
+	down := s.neglected || s.broken != nil && failedByStore(s.broken) &&
+		!errors.Is(s.broken, ErrStale) && !errors.Is(s.broken, errLate)
+	s.mu.Unlock()
+	if err := c.end(s.ctx, down); err != nil {
+		s.m.emit(s.eventContext(), Event{Kind: EventStoreError, ID: c.id, Err: err})
+	}
+}
+
+// claim is what a request has to do with the turns of its session.
+type claim struct {
+	m      *Manager
+	id     ID
+	number uint64        // of its turn
+	line   chan struct{} // its place among the requests of this manager
+	sent   bool          // the turn may be in the record
+	left   bool          // a commit has given it back; Session.mu guards it
+
+	timer   *time.Timer // begins to renew the turn
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the timer's function has returned
+	resting sync.Once
+}
+
+// lost reports whether st, a newer record, shows that others have had the session.
+func (c *claim) lost(st *state) bool {
+	return c != nil && st.id == c.id && st.turns.place(c.number) != 0
+}
+
+// leave takes the turn out of st. It returns false if it is not there.
+func (c *claim) leave(st *state) bool {
+	if st.id != c.id || st.turns.place(c.number) < 0 {
+		return false
+	}
+	st.turns = st.turns.without(c.number)
+	return true
+}
+
+// wait waits for the turn, first in this process and then in the record, and returns
+// the record as of then. It begins with st, which was loaded by the request.
+func (c *claim) wait(ctx context.Context, st *state, judge func(*state) verdict) (*state, error) {
+	line, first := c.m.lines.join(c.id)
+	c.line = line
+	if !first {
+		select {
+		case <-line:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		st = nil // who was before has changed it
+	}
+	for try := 1; ; try++ {
+		var err error
+		if st == nil {
+			st, err = c.load(ctx)
+		}
+		if err == nil && !judge(st).opens() {
+			err = errReplaced
+		}
+		if err != nil {
+			return nil, err
+		}
+		wait := pause(try, ErrConflict) // and look again
+		switch st, err = c.enter(ctx, st); {
+		case err == nil && st.turns.place(c.number) == 0:
+			return st, nil
+		case err == nil:
+			wait = pollPause(try, st.turns.place(c.number))
+		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain):
+			return nil, err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+		st = nil
+	}
+}
+
+// pollPause is how long to wait before the record is looked at again: the longer, the
+// more others are before. With -1 there is no room yet.
+func pollPause(try, place int) time.Duration {
+	most := 100 * time.Millisecond
+	if place == 1 {
+		most /= 2
+	}
+	d := min(2*time.Millisecond<<min(try, 6), most)
+	return d/2 + rand.N(d/2)
+}
+
+func (c *claim) load(ctx context.Context) (*state, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.m.cfg.CommitTimeout)
+	defer cancel()
+	return c.m.fetchAgain(ctx, c.id)
+}
+
+// enter has the turn in the record, in its place, and returns the record as it is then.
+func (c *claim) enter(ctx context.Context, st *state) (*state, error) {
+	turns, save := st.turns.take(c.number, microNow())
+	if !save {
+		return st, nil
+	}
+	c.sent = true
+	return c.save(ctx, st, turns)
+}
+
+// save stores the record with other turns and no other change: it is no use of the
+// session. It asks until there is an answer.
+func (c *claim) save(ctx context.Context, st *state, turns turns) (*state, error) {
+	next := st.clone()
+	next.turns = turns
+	a := attempt{cfg: &c.m.cfg, life: life{base: st}, passive: true}
+	rec, err := a.record(&plan{next: next, todo: doSave}, newVersion(), microNow())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.m.cfg.CommitTimeout)
+	defer cancel()
+	again(ctx, func() bool {
+		if a.over(microNow()) { // it must not come back
+			err = errExpired
+			return true
+		}
+		err = c.m.store.Save(ctx, rec, st.version)
+		return err == nil || absent(err) || refused(err) || errors.Is(err, ErrUncertain) || errors.Is(err, ErrConflict)
+	})
+	return next, err
+}
+
+// keep has the turn renewed until rest. Most handlers return before that begins.
+func (c *claim) keep(ctx context.Context) {
+	ctx, c.cancel = context.WithCancel(ctx)
+	c.ended = make(chan struct{})
+	c.timer = time.AfterFunc(leaseTime/3, func() {
+		defer close(c.ended)
+		defer func() { recover() }() // the store's panic: the lease runs out, and the commit tells
+		for c.renew(ctx) && sleep(ctx, leaseTime/3) == nil {
+		}
+	})
+}
+
+// renew renews the turn. It returns false if there is no turn any more; the commit
+// will find that out.
+func (c *claim) renew(ctx context.Context) bool {
+	for {
+		st, err := c.load(ctx)
+		switch {
+		case absent(err):
+			return false
+		case err != nil:
+			return true // it may come back in time
+		case c.lost(st):
+			return false
+		}
+		if _, err = c.enter(ctx, st); !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
+			return !absent(err)
+		}
+	}
+}
+
+// rest ends keep, and returns when no renewal is under way any more.
+func (c *claim) rest() {
+	c.resting.Do(func() {
+		if c.timer == nil {
+			return
+		}
+		c.cancel()
+		if !c.timer.Stop() {
+			<-c.ended
+		}
+	})
+}
+
+// end lets the next one have the session. It takes the turn out of the record, unless
+// that was done or the store is down.
+func (c *claim) end(ctx context.Context, down bool) error {
+	c.rest()
+	defer c.m.lines.leave(c.id, c.line)
+	if !c.sent || c.left || down {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.m.cfg.CommitTimeout)
+	defer cancel()
+	for {
+		st, err := c.m.fetch(ctx, c.id)
+		switch {
+		case absent(err), err == nil && st.turns.place(c.number) < 0:
+			return nil
+		case err != nil:
+			return err
+		}
+		_, err = c.save(ctx, st, st.turns.without(c.number))
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
+			return err
+		}
+	}
+}
