@@ -78,9 +78,10 @@ func encodeSealed(st *state, v verifier) (data []byte, size int) {
 	e := encoder{buf: make([]byte, 0, encodedSize(st)+64)}
 	e.head(st)
 	b := box{user: userKey(st.realm, st.user), head: e.buf, info: boolByte(st.holds())}
-	b.text = v.sealer(st.id).Seal(nil, nil, plain.buf, st.bound(&b))
-	e.section(tagSealed, []byte{b.info}, b.text)
-	return e.buf, size
+	bound, seal := st.bound(&b), v.sealer(st.id)
+	e.buf = binary.AppendUvarint(append(e.buf, tagSealed), uint64(1+len(plain.buf)+seal.Overhead()))
+	e.buf = append(e.buf, b.info)
+	return seal.Seal(e.buf, nil, plain.buf, bound), size
 }
 
 // encodeEnded is the Data of a sealed session that has ended: nobody opens it.

@@ -289,7 +289,7 @@ func TestSealedEveryBit(t *testing.T) {
 			rec.Created = good.Created.Add(d)
 			try(fmt.Sprintf("created %v later", d), rec)
 		}
-		for _, user := range []string{"", "alice", "bob", good.User + "x", strings.Replace(good.User, "alice", "bob", 1)} {
+		for _, user := range []string{"", "alice", "bob", good.User + "x", strings.Replace(good.User, "alice", "carol", 1)} {
 			rec := good
 			rec.User = user
 			try(fmt.Sprintf("of the user %q", user), rec)
@@ -318,15 +318,15 @@ func TestSealedExchanges(t *testing.T) {
 	early := testsite.RecordsOf(t, store)[0]
 	st.Do(a, func(s *session2.Session) { s.Set("more", 1) })
 	alice := testsite.RecordsOf(t, store)[0]
-	st.Do(b, func(s *session2.Session) { s.SetUser("bob"); s.Set("color", "green") })
-	var bob session2.Record
+	st.Do(b, func(s *session2.Session) { s.SetUser("carol"); s.Set("color", "green") })
+	var carol session2.Record
 	for _, rec := range testsite.RecordsOf(t, store) {
-		if rec.User == "bob" {
-			bob = rec
+		if rec.User == "carol" {
+			carol = rec
 		}
 	}
-	browser := map[session2.ID]*testsite.Browser{alice.ID: a, bob.ID: b}
-	for _, pair := range [][2]session2.Record{{alice, bob}, {bob, alice}, {alice, early}, {early, alice}} {
+	browser := map[session2.ID]*testsite.Browser{alice.ID: a, carol.ID: b}
+	for _, pair := range [][2]session2.Record{{alice, carol}, {carol, alice}, {alice, early}, {early, alice}} {
 		mine, other := pair[0], pair[1]
 		head, section := session2.SplitSealed(mine)
 		otherHead, otherSection := session2.SplitSealed(other)
@@ -366,7 +366,7 @@ func TestSealedExchanges(t *testing.T) {
 	replace(t, store, alice)
 	wantFilled(st, a)
 	if got := st.Stored(b, "color"); got != "green" {
-		t.Errorf("bob's color = %v after all that", got)
+		t.Errorf("carol's color = %v after all that", got)
 	}
 }
 
@@ -580,7 +580,8 @@ func TestSealedSaveThatLanded(t *testing.T) {
 			fmt.Fprint(w, "a page")
 		})
 		switch {
-		case damaged && (!errors.Is(err, session2.ErrNotFound) || later != nil || st.Events.Count(session2.EventCorrupt) == 0):
+		case damaged && (!errors.Is(err, session2.ErrNotFound) || later != nil ||
+			st.Events.Count(session2.EventCorrupt) == 0):
 			t.Errorf("damaged meanwhile: %v, the value %v", err, later)
 		case !damaged && (err != nil || later != "the-secret-value" || st.Stored(b, "n") != 1 || st.Stored(b, "m") != 2):
 			t.Errorf("landed: %v, the values %v, %v, %v", err, later, st.Stored(b, "n"), st.Stored(b, "m"))
