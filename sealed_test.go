@@ -325,7 +325,6 @@ func TestSealedExchanges(t *testing.T) {
 			carol = rec
 		}
 	}
-	browser := map[session2.ID]*testsite.Browser{alice.ID: a, carol.ID: b}
 	for _, pair := range [][2]session2.Record{{alice, carol}, {carol, alice}, {alice, early}, {early, alice}} {
 		mine, other := pair[0], pair[1]
 		head, section := session2.SplitSealed(mine)
@@ -358,8 +357,10 @@ func TestSealedExchanges(t *testing.T) {
 				continue // two states of one session have these in common, or it is put back whole
 			}
 			replace(t, store, rec)
-			wantShut(st, browser[rec.ID], what)
-			wantShut(st, browser[mine.ID], what)
+			for _, from := range []*testsite.Browser{a, b} { // a thief tries the secret of one under the ID of the other
+				_, secret, _ := strings.Cut(from.Token(), ".")
+				wantShut(st, withToken(rec.ID.String()+"."+secret), what)
+			}
 		}
 		replace(t, store, mine)
 	}
@@ -368,6 +369,11 @@ func TestSealedExchanges(t *testing.T) {
 	if got := st.Stored(b, "color"); got != "green" {
 		t.Errorf("carol's color = %v after all that", got)
 	}
+}
+
+// withToken returns a browser whose cookie is the token.
+func withToken(token string) *testsite.Browser {
+	return &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: token}}
 }
 
 func sameRecord(a, b session2.Record) bool {
@@ -780,7 +786,7 @@ func TestSealedGolden(t *testing.T) {
 		replace(t, store, session2.Record{ID: id, Version: 0x3a14a38b8370a02f, User: "alice", Created: now, Accessed: now,
 			Expires: now.Add(30 * time.Minute), Data: data})
 		st := testsite.NewSite(t, store, sealed)
-		b := &testsite.Browser{Cookie: &http.Cookie{Name: "__Host-session", Value: token}}
+		b := withToken(token)
 		wantFilled(st, b)
 		st.Do(b, func(s *session2.Session) { s.Set("more", 1) })
 		wantFilled(st, b)
