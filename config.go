@@ -104,7 +104,7 @@ type Config struct {
 	// [Manager.Sessions], [Inspect] and the command line see what is in the clear. A
 	// manager with Sealed refuses records that are not sealed, and one without it those
 	// that are, both as ErrCorrupt: to set it, or to unset it, ends all sessions. A
-	// request that reads takes some 5 µs longer, and so does each Save.
+	// request with a session costs about twice the processor time, some 10 µs more.
 	Sealed bool
 }
 
