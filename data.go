@@ -102,7 +102,8 @@ func (st *state) frozen() *state {
 // changed reports whether st, made of base, differs from it in anything that
 // the application can change, or asks for more than to be stored.
 func (st *state) changed(base *state) bool {
-	return st.renew || st.reissue || st.box != base.box || st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
+	return st.renew || st.reissue || st.box != base.box ||
+		st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
 		!slices.Equal(st.csrf, base.csrf) || !slices.Equal(st.forms, base.forms) ||
 		!slices.EqualFunc(st.flashes, base.flashes, func(a, b flash) bool { return a.id == b.id }) ||
 		!equalValues(st.values.list(), base.values.list())

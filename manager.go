@@ -134,7 +134,8 @@ func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, err
 
 func (m *Manager) info(st *state) Info {
 	return Info{ID: st.id, Created: st.created.time(), Accessed: st.accessed.time(),
-		Expires: min(st.expires, m.cfg.expiry(st)).time(), RemoteAddr: st.remote, UserAgent: st.agent, Sealed: st.box != nil}
+		Expires: min(st.expires, m.cfg.expiry(st)).time(), RemoteAddr: st.remote, UserAgent: st.agent,
+		Sealed: st.box != nil}
 }
 
 // RevokeUser ends all sessions of user in this manager's realm, and returns their

@@ -25,7 +25,7 @@ const contents = 1<<tagRemote | 1<<tagAgent | 1<<tagCSRF | 1<<tagForms | 1<<tagF
 type box struct {
 	user string // the record's User
 	head []byte // its Data up to the section
-	info byte   // 1 if the session holds something besides a user: what is asked without the verifier
+	info byte   // 1 if the session holds something besides a user: asked where nobody has the verifier
 	text []byte // nonce, ciphertext and tag
 }
 

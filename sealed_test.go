@@ -670,6 +670,34 @@ func TestSealedEnds(t *testing.T) {
 	}
 }
 
+// The last request of a session that came to hold nothing ends it without its token,
+// but not if another process has put something into it by then.
+func TestSealedEndOfAnEmptiedSession(t *testing.T) {
+	for _, refilled := range []bool{false, true} {
+		store := session2.NewMemoryStore()
+		st, elsewhere := testsite.NewSite(t, store, sealed), testsite.NewSite(t, store, sealed)
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("n", 1) })
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+			s.Keys()
+			fmt.Fprint(w, "a stream begins")
+			st.Do(b.Clone(), (*session2.Session).Clear)
+			if n := records(t, store); n != 1 {
+				t.Fatalf("%d records while a request has the session, want 1", n)
+			}
+			if refilled {
+				elsewhere.Do(b.Clone(), func(s *session2.Session) { s.Set("n", 2) })
+			}
+		})
+		switch {
+		case refilled && st.Stored(b, "n") != 2:
+			t.Errorf("what another process has put into the session is gone")
+		case !refilled && records(t, store) != 0:
+			t.Errorf("%d records after the last request, want 0", records(t, store))
+		}
+	}
+}
+
 // listed is a store without Touch and without an index of users.
 type listed struct {
 	session2.Store

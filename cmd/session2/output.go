@@ -115,7 +115,8 @@ func newEntry(rec session2.Record, values bool) (entry, error) {
 	e.Realm, e.User = owner(rec, c, err)
 	if err == nil {
 		e.details = &details{
-			Sealed: c.Sealed, RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
+			Sealed: c.Sealed, RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent,
+			Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
 			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values),
 		}
 	}
