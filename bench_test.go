@@ -41,7 +41,11 @@ func benchStores(b *testing.B, f func(b *testing.B, store session2.Store)) {
 
 // benchServe serves requests with the cookie of a session of ten keys.
 func benchServe(b *testing.B, store session2.Store, cookie bool, h http.HandlerFunc) {
-	st := testsite.NewSite(b, store, session2.Config{})
+	benchConfig(b, store, session2.Config{}, cookie, h)
+}
+
+func benchConfig(b *testing.B, store session2.Store, cfg session2.Config, cookie bool, h http.HandlerFunc) {
+	st := testsite.NewSite(b, store, cfg)
 	visitor := &testsite.Browser{}
 	st.Do(visitor, func(s *session2.Session) {
 		for i := range 10 {
@@ -90,6 +94,25 @@ func BenchmarkWrapWrites(b *testing.B) {
 			session2.FromContext(r.Context()).Set("key7", n)
 		})
 	})
+}
+
+// BenchmarkSealed shows what sealing costs, beside the same without it.
+func BenchmarkSealed(b *testing.B) {
+	for _, on := range []bool{false, true} {
+		cfg := session2.Config{Sealed: on}
+		b.Run(fmt.Sprintf("reads/sealed=%t", on), func(b *testing.B) {
+			benchConfig(b, session2.NewMemoryStore(), cfg, true, func(w http.ResponseWriter, r *http.Request) {
+				session2.FromContext(r.Context()).Get("key7")
+			})
+		})
+		b.Run(fmt.Sprintf("writes/sealed=%t", on), func(b *testing.B) {
+			n := 0
+			benchConfig(b, session2.NewMemoryStore(), cfg, true, func(w http.ResponseWriter, r *http.Request) {
+				n++
+				session2.FromContext(r.Context()).Set("key7", n)
+			})
+		})
+	}
 }
 
 func BenchmarkWrapCreates(b *testing.B) {

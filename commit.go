@@ -431,12 +431,27 @@ func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
 // found is for a record that is there: does it show the Save whose answer was lost?
 func (t *txn) found(st *state) (outcome, error) {
 	if t.lost {
-		if o, err := st.remembers(t.version, t.life.base.version); o != pending || err != nil {
-			t.plan.next = st
+		o, err := st.remembers(t.version, t.life.base.version)
+		if o == landed {
+			return t.foundLanded(st)
+		}
+		if err != nil {
 			return o, err
 		}
 	}
 	return t.rebaseOn(st)
+}
+
+// foundLanded is for a record that shows that the Save landed.
+func (t *txn) foundLanded(st *state) (outcome, error) {
+	if v := st.ident.judge(t.plan.token.secret, t.s.arrived, t.cfg.RenewGrace); v.opens() {
+		if err := t.s.m.unseal(st, v.secret); err != nil {
+			t.event(EventCorrupt, err)
+			return t.rebaseOn(nil)
+		}
+	}
+	t.plan.next = st
+	return landed, nil
 }
 
 // rebaseOn has the client's token judged anew, by the record or, for nil, its absence.
@@ -445,6 +460,12 @@ func (t *txn) rebaseOn(st *state) (outcome, error) {
 	var v verdict
 	if st != nil {
 		v = st.ident.judge(t.life.shown, t.s.arrived, t.cfg.RenewGrace)
+	}
+	if st != nil && (v.opens() || t.joins(st, v)) {
+		if err := t.s.m.unseal(st, v.secret); err != nil {
+			t.event(EventCorrupt, err)
+			st, v = nil, verdict{}
+		}
 	}
 	o, err := t.rebase(st, v, own)
 	t.behind = false

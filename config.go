@@ -99,6 +99,22 @@ type Config struct {
 	// KeepOnReuse leaves a session alive whose long-replaced token was
 	// presented. The event is raised all the same.
 	KeepOnReuse bool
+
+	// Sealed encrypts what a session holds: values, flash messages, form tokens, CSRF
+	// tokens, the remote address and the user agent (AES-256-GCM). The key is derived
+	// from the client's token, of which the store has a hash only, so that whoever
+	// steals the database can read none of it, and there is no key to manage. In the
+	// clear are the user, the times and limits, the versions and the size. They are
+	// bound to the rest: a session whose record was changed by others, or put together
+	// from several, is ErrCorrupt, and never opens. Who may write into the database can
+	// still end sessions, put back an earlier state of a record, move its last access,
+	// and add a session of their own making.
+	//
+	// [Manager.Sessions], [Inspect] and the command line see what is in the clear. A
+	// manager with Sealed refuses records that are not sealed, and one without it those
+	// that are, both as ErrCorrupt: to set it, or to unset it, ends all sessions. A
+	// request with a session costs about twice the processor time, some 10 µs more.
+	Sealed bool
 }
 
 // CookieConfig describes the session cookie. Its zero value is the safe one:

@@ -35,6 +35,7 @@ type state struct {
 	turns      turns // of Manager.Exclusive
 	values     values
 	persistent persistence
+	box        *box // what of the above is sealed and was not opened yet; nil: nothing
 
 	// What a log of changes asks of its commit; never stored.
 	signIn  bool // SetUser signed somebody in
@@ -70,8 +71,14 @@ const (
 func (st *state) stored() bool { return st.version != 0 }
 
 // hasInfo reports whether the session holds something worth storing.
-func (st *state) hasInfo() bool {
-	return st.user != "" || len(st.flashes)+len(st.forms)+len(st.csrf) > 0 || st.values.any()
+func (st *state) hasInfo() bool { return st.user != "" || st.holds() }
+
+// holds is hasInfo but for the user.
+func (st *state) holds() bool {
+	if st.box != nil {
+		return st.box.holds()
+	}
+	return len(st.flashes)+len(st.forms)+len(st.csrf) > 0 || st.values.any()
 }
 
 // clear removes all that the application put into the session but the user.
@@ -96,7 +103,8 @@ func (st *state) frozen() *state {
 // changed reports whether st, made of base, differs from it in anything that
 // the application can change, or asks for more than to be stored.
 func (st *state) changed(base *state) bool {
-	return st.renew || st.reissue || st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
+	return st.renew || st.reissue || st.box != base.box ||
+		st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
 		!slices.Equal(st.csrf, base.csrf) || !slices.Equal(st.forms, base.forms) ||
 		!slices.EqualFunc(st.flashes, base.flashes, func(a, b flash) bool { return a.id == b.id }) ||
 		!equalValues(st.values.list(), base.values.list())
@@ -133,13 +141,22 @@ const (
 	tagRealm
 	tagIdle
 	tagLogin
-	tagTurns = 15
+	tagTurns
+	tagAuth
+	tagSealed // the contents, instead of all sections for them; the last one
 )
 
 // encodeData returns the Data of st's record, and how many bytes of them are the
 // application's. The values must be settled.
 func encodeData(st *state) (data []byte, size int) {
 	e := encoder{buf: make([]byte, 0, encodedSize(st))}
+	e.head(st)
+	size = e.contents(st)
+	return e.buf, size
+}
+
+// head encodes what the server must know without the client.
+func (e *encoder) head(st *state) {
 	e.buf = append(e.buf, dataFormat)
 	e.section(tagIdentity, st.ident.hash[:], instantBytes(st.ident.since))
 	for _, r := range st.ident.retired {
@@ -163,11 +180,16 @@ func encodeData(st *state) (data []byte, size int) {
 		e.section(tagLogin, instantBytes(st.login))
 	}
 	e.optional(tagRealm, []byte(st.realm))
+	e.optional(tagTurns, st.turns.bytes())
+}
+
+// contents encodes what is the application's and the user's, and returns how many
+// bytes are the application's.
+func (e *encoder) contents(st *state) (size int) {
 	e.optional(tagRemote, []byte(st.remote))
 	e.optional(tagAgent, []byte(st.agent))
 	e.optional(tagCSRF, markBytes(st.csrf))
 	e.optional(tagForms, markBytes(st.forms))
-	e.optional(tagTurns, st.turns.bytes())
 	own := len(e.buf)
 	for _, f := range st.flashes {
 		e.section(tagFlash, f.id[:], f.data)
@@ -175,7 +197,7 @@ func encodeData(st *state) (data []byte, size int) {
 	for _, v := range st.values.base {
 		e.value(v)
 	}
-	return e.buf, len(e.buf) - own
+	return len(e.buf) - own
 }
 
 // encodedSize is an upper bound that spares encodeData from growing its buffer.
@@ -241,6 +263,9 @@ func decodeRecord(rec Record) (*state, error) {
 		return nil, opError("decode", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
 	}
 	st.user = realm.User(st.realm, rec.User)
+	if st.box != nil {
+		st.box.user = rec.User
+	}
 	return st, nil
 }
 
@@ -250,28 +275,42 @@ func decodeData(st *state, data []byte) error {
 	if len(data) == 0 || data[0] != dataFormat {
 		return errors.New("data of an unknown format")
 	}
-	var seen uint32
-	for at := 1; at < len(data); {
-		tag := data[at]
-		n, width := binary.Uvarint(data[at+1:])
-		from := at + 1 + width
-		if width <= 0 || n > uint64(len(data)-from) {
-			return errFormat
-		}
-		at = from + int(n)
-		single := tag != tagRetired && tag != tagFlash && tag != tagValue
-		if tag == 0 || tag > tagTurns || single && seen&(1<<tag) != 0 {
-			return fmt.Errorf("data with an unexpected section %d", tag)
-		}
-		seen |= 1 << tag
-		if err := st.decodeSection(tag, data[from:at:at]); err != nil {
-			return err
-		}
-	}
-	if seen&(1<<tagIdentity) == 0 {
+	seen, err := st.decodeSections(data)
+	switch {
+	case err != nil:
+		return err
+	case seen&(1<<tagIdentity) == 0, st.box != nil && seen&contents != 0:
 		return errFormat
 	}
 	return nil
+}
+
+// decodeSections takes sections apart that follow the first byte, and returns which
+// there were.
+func (st *state) decodeSections(data []byte) (seen uint32, err error) {
+	for at := 1; at < len(data); {
+		tag, start := data[at], at
+		n, width := binary.Uvarint(data[at+1:])
+		from := at + 1 + width
+		if width <= 0 || n > uint64(len(data)-from) {
+			return 0, errFormat
+		}
+		at = from + int(n)
+		single := tag != tagRetired && tag != tagFlash && tag != tagValue
+		if tag == 0 || tag > tagSealed || single && seen&(1<<tag) != 0 {
+			return 0, fmt.Errorf("data with an unexpected section %d", tag)
+		}
+		seen |= 1 << tag
+		if tag == tagSealed && at == len(data) {
+			err = st.decodeBox(data[:start:start], data[from:])
+		} else {
+			err = st.decodeSection(tag, data[from:at:at])
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return seen, nil
 }
 
 func (st *state) decodeSection(tag byte, b []byte) error {
@@ -306,6 +345,8 @@ func (st *state) decodeSection(tag byte, b []byte) error {
 		return st.decodeLogin(b)
 	case tagTurns:
 		return st.decodeTurns(b)
+	default: // unknown, or a sealed one that is not the last
+		return fmt.Errorf("data with an unexpected section %d", tag)
 	}
 	return nil
 }

@@ -230,7 +230,7 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 		return pending, fmt.Errorf("session2: save %v: %w", id, errTurnLost)
 	case st != nil && v.opens():
 		a.life = now
-	case a.login && st != nil && v.twin && st.user == a.user:
+	case a.joins(st, v):
 		now.unseen = false
 		a.life, a.join = now, true
 	case a.login:
@@ -245,6 +245,11 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 		return pending, fmt.Errorf("session2: save %v: %w", id, ErrStale)
 	}
 	return pending, nil
+}
+
+// joins reports whether the attempt is a login that comes upon its twin's.
+func (a *attempt) joins(st *state, v verdict) bool {
+	return a.login && st != nil && v.twin && st.user == a.user
 }
 
 // dropped is the error that says why changes are lost.
@@ -281,7 +286,10 @@ func (a *attempt) record(p *plan, version Version, now instant) (Record, error) 
 		next.expires, next.lifetime, next.login = now, 1, 0
 	}
 	next.values.settle()
-	data, size := encodeData(next)
+	if next.box != nil && p.todo != doEnd {
+		return Record{}, fmt.Errorf("session2: save %v: %w", next.id, errUnopened)
+	}
+	data, size := a.encode(p)
 	if size > a.cfg.MaxBytes && p.todo != doEnd {
 		if _, before := encodeData(a.life.base); size > before {
 			return Record{}, fmt.Errorf("session2: save %v: %d bytes where %d are allowed: %w",
@@ -293,4 +301,16 @@ func (a *attempt) record(p *plan, version Version, now instant) (Record, error) 
 		Created: next.created.time(), Accessed: next.accessed.time(), Expires: next.expires.time(),
 		Data: data,
 	}, nil
+}
+
+// encode returns the Data of the plan's record, and how many bytes of them are the
+// application's.
+func (a *attempt) encode(p *plan) (data []byte, size int) {
+	switch {
+	case !a.cfg.Sealed:
+		return encodeData(p.next)
+	case p.todo == doEnd:
+		return encodeEnded(p.next), 0
+	}
+	return encodeSealed(p.next, p.token.secret)
 }

@@ -156,6 +156,30 @@ func ExampleConfig() {
 	// / 200
 }
 
+func ExampleConfig_sealed() {
+	store := session2.NewMemoryStore()
+	m, err := session2.NewManager(store, session2.Config{Sealed: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	s, _ := m.Open(ctx, "")
+	s.SetUser("alice")
+	s.Set("diagnosis", "none of anybody's business")
+	fmt.Println(s.Commit(ctx))
+
+	for rec := range store.Iter(ctx) { // what a thief of the database has
+		contents, err := session2.Inspect(rec)
+		fmt.Println(contents.User, contents.Sealed, contents.Values, err)
+	}
+	s, _ = m.Open(ctx, s.Token()) // what the client has
+	fmt.Println(s.Get("diagnosis"))
+	// Output:
+	// <nil>
+	// alice true [] <nil>
+	// none of anybody's business
+}
+
 func ExampleCookieConfig() {
 	m := manager(session2.Config{Cookie: session2.CookieConfig{SameSite: http.SameSiteStrictMode}})
 	w := httptest.NewRecorder()

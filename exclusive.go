@@ -118,7 +118,7 @@ func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 	s.mu.Lock()
 	shown := s.life.shown
 	s.mu.Unlock()
-	judge := func(st *state) verdict { return st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace) }
+	c.judge = func(st *state) verdict { return st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace) }
 	err := errLoadPanicked
 	defer func() {
 		if err != nil { // a store that has failed is not asked again: the turn runs out
@@ -126,8 +126,8 @@ func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 		}
 	}()
 	var st *state
-	if st, err = c.wait(ctx, base, judge); err == nil {
-		err = s.hasTurn(c, base, st, judge(st))
+	if st, err = c.wait(ctx, base); err == nil {
+		err = s.hasTurn(c, base, st, c.judge(st))
 	}
 	return err
 }
@@ -186,10 +186,11 @@ func (s *Session) endTurn() {
 type claim struct {
 	m      *Manager
 	id     ID
-	number uint64        // of its turn
-	line   chan struct{} // its place among the requests of this manager
-	sent   bool          // the turn may be in the record
-	left   bool          // a commit has given it back; Session.mu guards it
+	number uint64               // of its turn
+	judge  func(*state) verdict // of the request's token
+	line   chan struct{}        // its place among the requests of this manager
+	sent   bool                 // the turn may be in the record
+	left   bool                 // a commit has given it back; Session.mu guards it
 
 	timer   *time.Timer // begins to renew the turn
 	cancel  context.CancelFunc
@@ -213,7 +214,7 @@ func (c *claim) leave(st *state) bool {
 
 // wait waits for the turn, first in this process and then in the record, and returns
 // the record as of then. It begins with st, which was loaded by the request.
-func (c *claim) wait(ctx context.Context, st *state, judge func(*state) verdict) (*state, error) {
+func (c *claim) wait(ctx context.Context, st *state) (*state, error) {
 	line, first := c.m.lines.join(c.id)
 	c.line = line
 	if !first {
@@ -229,7 +230,7 @@ func (c *claim) wait(ctx context.Context, st *state, judge func(*state) verdict)
 		if st == nil {
 			st, err = c.load(ctx)
 		}
-		if err == nil && !judge(st).opens() {
+		if err == nil && !c.judge(st).opens() {
 			err = errReplaced
 		}
 		if err != nil {
@@ -265,7 +266,19 @@ func pollPause(try, place int) time.Duration {
 func (c *claim) load(ctx context.Context) (*state, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.m.cfg.CommitTimeout)
 	defer cancel()
-	return c.m.fetchAgain(ctx, c.id)
+	st, err := c.m.fetchAgain(ctx, c.id)
+	if err == nil {
+		err = c.open(st)
+	}
+	return st, err
+}
+
+// open opens what is sealed in a record, if the request's token opens its session.
+func (c *claim) open(st *state) error {
+	if v := c.judge(st); v.opens() {
+		return c.m.unseal(st, v.secret)
+	}
+	return nil
 }
 
 // enter has the turn in the record, in its place, and returns the record as it is then.
@@ -284,7 +297,8 @@ func (c *claim) save(ctx context.Context, st *state, turns turns) (*state, error
 	next := st.clone()
 	next.turns = turns
 	a := attempt{cfg: &c.m.cfg, life: life{base: st}, passive: true}
-	rec, err := a.record(&plan{next: next, todo: doSave}, newVersion(), microNow())
+	p := &plan{next: next, token: token{c.id, c.judge(st).secret}, todo: doSave}
+	rec, err := a.record(p, newVersion(), microNow())
 	if err != nil {
 		return nil, err
 	}
@@ -361,6 +375,9 @@ func (c *claim) end(ctx context.Context, down bool) error {
 		case absent(err), err == nil && st.turns.place(c.number) < 0:
 			return nil
 		case err != nil:
+			return err
+		}
+		if err = c.open(st); err != nil || st.box != nil { // whoever has the key now waits for the lease to run out
 			return err
 		}
 		_, err = c.save(ctx, st, st.turns.without(c.number))

@@ -101,3 +101,21 @@ func TurnsOf(now time.Time, want uint64, numbers []uint64, until []time.Time) (n
 	}
 	return next, save
 }
+
+// OpensSealed reports whether the verifier of a token by itself opens what is sealed
+// in a record.
+func OpensSealed(rec Record, text string) bool {
+	st, err := decodeRecord(rec)
+	t, ok := parseToken(text)
+	return err == nil && ok && st.box != nil && st.open(t.secret) == nil
+}
+
+// SplitSealed parts the Data of a sealed record before the sealed section.
+func SplitSealed(rec Record) (head, section []byte) {
+	st, err := decodeRecord(rec)
+	if err != nil || st.box == nil {
+		return rec.Data, nil
+	}
+	n := len(st.box.head)
+	return rec.Data[:n:n], rec.Data[n:]
+}

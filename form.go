@@ -187,7 +187,11 @@ func (s *Session) drawCSRF() mark {
 	if !base.stored() || s.work.renew { // after a login it must be none that whoever knew the old token can make
 		return newMark()
 	}
-	key, err := hkdf.Key(sha256.New, base.ident.hash[:], base.id[:], "session2 csrf v1", len(mark{}))
+	secret := base.ident.hash[:]
+	if s.m.cfg.Sealed { // the hash is in the database
+		secret = s.life.token.secret[:]
+	}
+	key, err := hkdf.Key(sha256.New, secret, base.id[:], "session2 csrf v1", len(mark{}))
 	if err != nil {
 		panic(err) // only for an output of more than 8160 bytes
 	}

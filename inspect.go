@@ -19,6 +19,7 @@ type Contents struct {
 	FormTokens int           // their number
 	Flashes    []Item        // without keys, the oldest first
 	Values     []Item        // ordered by key
+	Sealed     bool          // by [Config.Sealed]: addresses, agents, tokens, flashes and values are not known
 	Versions   []Version     // the latest few of the record, its present one last
 }
 
@@ -39,7 +40,7 @@ func Inspect(rec Record) (Contents, error) {
 	}
 	c := Contents{
 		Realm: st.realm, User: st.user, RemoteAddr: st.remote, UserAgent: st.agent,
-		Lifetime: st.lifetime, Idle: st.idle,
+		Lifetime: st.lifetime, Idle: st.idle, Sealed: st.box != nil,
 		FormTokens: len(st.forms), Versions: slices.Clone(st.versions),
 	}
 	for _, f := range st.flashes {

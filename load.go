@@ -219,6 +219,11 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		h.hear(Event{Kind: EventUnknown, ID: id, Err: ErrStale})
 	case reused:
 		return life{}, s.m.reuse(ctx, h, st)
+	default:
+		if err := s.m.unseal(st, best.token.secret); err != nil {
+			h.hear(Event{Kind: EventCorrupt, ID: id, Err: err})
+			return life{}, nil
+		}
 	}
 	return best, nil
 }
@@ -283,8 +288,8 @@ func (m *Manager) read(ctx context.Context, h *hearing, id ID) (*state, error) {
 }
 
 // used notes an access to a session, if one is due. A store without Touch saves
-// the record, unless others do at the same time.
-func (m *Manager) used(ctx context.Context, st *state) error {
+// the record, unless others do at the same time; secret is the current verifier.
+func (m *Manager) used(ctx context.Context, st *state, secret verifier) error {
 	now := microNow()
 	a := attempt{cfg: &m.cfg, life: life{base: st}}
 	if !a.accessed(st, now) {
@@ -293,10 +298,13 @@ func (m *Manager) used(ctx context.Context, st *state) error {
 	next := st.clone()
 	next.accessed = now
 	err := touch(ctx, m.store, st.id, now.time(), m.cfg.expiry(next).time())
-	if !errors.Is(err, errors.ErrUnsupported) {
+	switch {
+	case !errors.Is(err, errors.ErrUnsupported):
 		return err
+	case st.box != nil: // nobody has the key any more
+		return nil
 	}
-	rec, err := a.record(&plan{next: next, todo: doSave}, newVersion(), now)
+	rec, err := a.record(&plan{next: next, token: token{st.id, secret}, todo: doSave}, newVersion(), now)
 	if err == nil {
 		err = m.store.Save(ctx, rec, st.version)
 	}

@@ -105,7 +105,8 @@ func (m *Manager) Revoke(ctx context.Context, id ID) error {
 type Info struct {
 	ID                         ID // for [Manager.Revoke]
 	Created, Accessed, Expires time.Time
-	RemoteAddr, UserAgent      string // of the request that began it
+	RemoteAddr, UserAgent      string // of the request that began it; unknown if it is sealed
+	Sealed                     bool   // by [Config.Sealed]
 }
 
 // Sessions lists the sessions of user in this manager's realm, in no particular
@@ -138,7 +139,8 @@ func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, err
 
 func (m *Manager) info(st *state) Info {
 	return Info{ID: st.id, Created: st.created.time(), Accessed: st.accessed.time(),
-		Expires: min(st.expires, m.cfg.expiry(st)).time(), RemoteAddr: st.remote, UserAgent: st.agent}
+		Expires: min(st.expires, m.cfg.expiry(st)).time(), RemoteAddr: st.remote, UserAgent: st.agent,
+		Sealed: st.box != nil}
 }
 
 // RevokeUser ends all sessions of user in this manager's realm, and returns their

@@ -761,7 +761,7 @@ func (s *Session) Commit(ctx context.Context) error {
 // end.
 func (s *Session) Check(ctx context.Context) error {
 	s.look()
-	base, standing, passive := s.life.base, s.life.standing, s.passive
+	base, shown, standing, passive := s.life.base, s.life.shown, s.life.standing, s.passive
 	err, ended := s.broken, len(s.ended) > 0 || s.ends > 0
 	s.mu.Unlock()
 	switch {
@@ -774,6 +774,10 @@ func (s *Session) Check(ctx context.Context) error {
 	}
 	ctx = s.beyond(ctx)
 	st, err := s.m.fetch(ctx, base.id)
+	var secret verifier
+	if err == nil && st.user == base.user {
+		secret, err = s.reopen(st, shown)
+	}
 	switch {
 	case errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("session2: check %v: %w: %w", base.id, ErrNotFound, err)
@@ -784,7 +788,7 @@ func (s *Session) Check(ctx context.Context) error {
 	case passive:
 		return nil
 	}
-	return s.m.used(ctx, st)
+	return s.m.used(ctx, st, secret)
 }
 
 // Dump writes what the session holds, for debugging: keys and sizes, no values.

@@ -263,7 +263,7 @@ func (t *txn) adopted(late bool) (life, cookieAction) {
 		return l, t.plan.cookie
 	}
 	v := l.base.ident.judge(l.shown, t.s.arrived, t.cfg.RenewGrace)
-	if !v.opens() {
+	if !v.opens() || l.base.box != nil {
 		return t.s.shut(l.token.id, l.shown), keepCookie
 	}
 	l.token.secret, l.standing, l.unseen = v.secret, v.standing, v.unseen

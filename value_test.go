@@ -387,25 +387,9 @@ func same(v, w any) bool {
 // FuzzDecodeData: no record's Data panics, and what decodes encodes to what
 // decodes to the same.
 func FuzzDecodeData(f *testing.F) {
-	store := testsite.NewBrittle()
-	m, err := session2.NewManager(store, session2.Config{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	st := &testsite.Site{T: f, M: m, Store: store, Events: &testsite.EventLog{}}
-	b := &testsite.Browser{}
-	for _, change := range []func(*session2.Session){
-		func(s *session2.Session) { s.SetUser("alice") },
-		func(s *session2.Session) { s.Set("color", "green"); s.Set("n", 1); s.Flash("hello"); s.Flash("again") },
-		func(s *session2.Session) { s.CSRFToken(); s.FormToken(); s.FormToken() },
-		func(s *session2.Session) { s.SetLifetime(time.Hour); s.SetPersistent(true); s.Renew() },
-	} {
-		if res := st.Do(b, change); res.StatusCode != http.StatusOK {
-			f.Fatal(res.Status)
-		}
-		for _, rec := range testsite.RecordsOf(f, store) {
-			f.Add(rec.Data)
-		}
+	for _, on := range []bool{false, true} {
+		store := testsite.NewBrittle()
+		seedData(f, testsite.NewSite(f, store, session2.Config{Sealed: on}), store)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		st, err := session2.DecodeState(data)
@@ -421,6 +405,24 @@ func FuzzDecodeData(f *testing.F) {
 			t.Errorf("%d bytes grew to %d", len(data), len(again))
 		}
 	})
+}
+
+// seedData has a session written in several states.
+func seedData(f *testing.F, st *testsite.Site, store session2.IterStore) {
+	b := &testsite.Browser{}
+	for _, change := range []func(*session2.Session){
+		func(s *session2.Session) { s.SetUser("alice") },
+		func(s *session2.Session) { s.Set("color", "green"); s.Set("n", 1); s.Flash("hello"); s.Flash("again") },
+		func(s *session2.Session) { s.CSRFToken(); s.FormToken(); s.FormToken() },
+		func(s *session2.Session) { s.SetLifetime(time.Hour); s.SetPersistent(true); s.Renew() },
+	} {
+		if res := st.Do(b, change); res.StatusCode != http.StatusOK {
+			f.Fatal(res.Status)
+		}
+		for _, rec := range testsite.RecordsOf(f, store) {
+			f.Add(rec.Data)
+		}
+	}
 }
 
 // What may change of a type between two releases, and what the second one reads.

@@ -88,6 +88,7 @@ func (m moment) MarshalJSON() ([]byte, error) {
 
 // details are what show adds.
 type details struct {
+	Sealed     bool    `json:"sealed,omitempty"` // what follows is then known to the client alone
 	RemoteAddr string  `json:"remote_addr"`
 	UserAgent  string  `json:"user_agent"`
 	Lifetime   string  `json:"lifetime,omitempty"`
@@ -114,7 +115,8 @@ func newEntry(rec session2.Record, values bool) (entry, error) {
 	e.Realm, e.User = owner(rec, c, err)
 	if err == nil {
 		e.details = &details{
-			RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
+			Sealed: c.Sealed, RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent,
+			Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
 			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values),
 		}
 	}
@@ -190,8 +192,13 @@ func (p *printer) page(e entry) error {
 		e.ID, e.Realm, plain(e.User),
 		stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired, e.Bytes)
 	if d := e.details; d != nil {
-		fmt.Fprintf(p.w, "lifetime  %s\nidle      %s\nremote    %s\nagent     %s\nforms     %d\n",
-			plain(d.Lifetime), plain(d.Idle), plain(d.RemoteAddr), plain(d.UserAgent), d.FormTokens)
+		fmt.Fprintf(p.w, "lifetime  %s\nidle      %s\n", plain(d.Lifetime), plain(d.Idle))
+		if d.Sealed {
+			_, err = fmt.Fprintln(p.w, "sealed    all else; only the client's token opens it")
+			return err
+		}
+		fmt.Fprintf(p.w, "remote    %s\nagent     %s\nforms     %d\n",
+			plain(d.RemoteAddr), plain(d.UserAgent), d.FormTokens)
 		p.data(d)
 	}
 	return err

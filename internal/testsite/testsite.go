@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -36,12 +37,16 @@ type Site struct {
 	Events *EventLog
 }
 
+// SealEnv names the environment variable by which the sessions of all sites are sealed.
+const SealEnv = "SESSION2_TEST_SEALED"
+
 // NewSite returns a site whose events are kept, and whose log is discarded unless
 // cfg names one.
 func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	t.Helper()
 	log := &EventLog{}
 	cfg.OnEvent = log.Add
+	cfg.Sealed = cfg.Sealed || os.Getenv(SealEnv) != ""
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
