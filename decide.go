@@ -198,6 +198,9 @@ func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	default:
 		a.decidePeriodic(p, now, n)
 	}
+	if p.next.renew && p.event == EventRenewed { // whoever else has a turn has a dead token now
+		p.next.turns = p.next.turns.only(a.claim)
+	}
 	if p.todo == doNothing && a.accessed(p.next, now) {
 		p.todo = doTouch
 	}
@@ -226,7 +229,7 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 		standing: v.standing, unseen: v.unseen}
 	a.join, a.own, a.view = false, false, nil
 	switch {
-	case st != nil && a.claim.lost(st): // whatever the log would make of what others have done
+	case st != nil && v.opens() && a.claim.lost(st): // whatever the log would make of what others have done
 		return pending, fmt.Errorf("session2: save %v: %w", id, errTurnLost)
 	case st != nil && v.opens():
 		a.life = now

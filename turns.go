@@ -66,6 +66,11 @@ func (q turns) without(number uint64) turns {
 	return slices.DeleteFunc(slices.Clone(q), func(t turn) bool { return t.number == number })
 }
 
+// only returns the turns without those of others than c.
+func (q turns) only(c *claim) turns {
+	return slices.DeleteFunc(slices.Clone(q), func(t turn) bool { return c == nil || t.number != c.number })
+}
+
 // awaited reports whether somebody else than c waits for the session or has it.
 func (q turns) awaited(c *claim, now instant) bool {
 	return slices.ContainsFunc(q, func(t turn) bool { return (c == nil || t.number != c.number) && !t.over(now) })
