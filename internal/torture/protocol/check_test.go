@@ -1,0 +1,103 @@
+package protocol
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/session2/session2"
+)
+
+// ending says what the scenario does to its sessions, so that changes to them may be
+// gone.
+type ending int
+
+const (
+	lives  ending = iota // nothing: each acknowledged change is stored
+	closes               // it may end them, or replace their tokens by a login or Renew
+)
+
+// checkMarks fails the run if an acknowledged change is lost, any is there twice, or
+// a failed request has left a trace.
+func (w *world) checkMarks(e ending) {
+	stored := w.stored()
+	for _, c := range w.changes {
+		n := count(stored, c.mark)
+		switch {
+		case n > 1:
+			w.fail("%q is stored %d times", c.mark, n)
+		case n == 1 && c.outcome == never:
+			w.fail("%q is stored, and its request has failed: %d, %v", c.mark, c.v.status, c.v.err)
+		case n == 1 && c.outcome == dropped:
+			w.fail("%q is stored, and was said to be dropped", c.mark)
+		case n == 0 && c.outcome == once && e == lives:
+			w.fail("%q was acknowledged, and is lost", c.mark)
+		case c.outcome == dropped && e == lives:
+			w.fail("%q was dropped, and nothing had ended the session", c.mark)
+		case c.outcome == pending:
+			w.fail("%q came to nothing", c.mark)
+		}
+	}
+}
+
+// stored returns the marks of all sessions that live and whose token anybody has.
+func (w *world) stored() string {
+	var b strings.Builder
+	for rec := range w.disk.Iter(context.Background()) {
+		if w.ids[rec.ID] && rec.Expires.After(time.Now()) {
+			b.WriteString(valueOf(rec) + " ")
+		}
+	}
+	return b.String()
+}
+
+// checkClean fails the run if a visit has failed although the store has not.
+func (w *world) checkClean(visits ...*visit) {
+	for _, v := range visits {
+		planned := v.broken || v.status == 500 && v.err == nil
+		if w.faults == 0 && !w.slow && !planned && v.err != nil {
+			w.fail("%s has failed, and no call had: %v", v.name, v.err)
+		}
+	}
+}
+
+// checkOut fails the run if any token of a session opens it; what says why it must
+// not.
+func (w *world) checkOut(token, what string) {
+	id, _ := idOf(token)
+	for _, t := range w.issued {
+		if of, _ := idOf(t); of == id && w.look(t).opens {
+			w.fail("%s, and %s opens a session", what, w.nameToken(t))
+		}
+	}
+}
+
+// checkIn fails the run unless the browser's cookie opens a session of user.
+func (w *world) checkIn(b *browser, user string) {
+	if got := w.look(b.get()); !got.opens || got.user != user {
+		w.fail("the browser's %s opens %+v, want a session of %q", w.nameToken(b.get()), got, user)
+	}
+}
+
+// checkOnly fails the run unless exactly one token opens a session.
+func (w *world) checkOnly() {
+	var open []string
+	for _, t := range w.issued {
+		if w.look(t).opens {
+			open = append(open, w.nameToken(t))
+		}
+	}
+	if len(open) != 1 {
+		w.fail("the tokens %v open sessions, want one", open)
+	}
+}
+
+// record returns the stored record of a token's session.
+func (w *world) record(token string) (session2.Record, bool) {
+	id, err := idOf(token)
+	if err != nil {
+		return session2.Record{}, false
+	}
+	rec, err := w.disk.Load(context.Background(), id)
+	return rec, err == nil
+}
