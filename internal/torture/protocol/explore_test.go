@@ -40,13 +40,14 @@ func firstSeed() uint64 {
 }
 
 func TestScenarios(t *testing.T) {
-	if os.Getenv("TORTURE_REPLAY") != "" {
-		t.Skip("TORTURE_REPLAY is set: TestReplay runs")
+	if text := os.Getenv("TORTURE_REPLAY"); text != "" {
+		replay(t, text)
+		return
 	}
 	for i := range scenarios {
 		sc := &scenarios[i]
 		t.Run(sc.name, func(t *testing.T) {
-			x := &explorer{t: t, sc: sc, until: time.Now().Add(seconds()), seed: firstSeed()}
+			x := &explorer{t: t, sc: sc, began: time.Now(), until: time.Now().Add(seconds()), seed: firstSeed()}
 			x.explore()
 		})
 	}
@@ -56,43 +57,60 @@ func TestScenarios(t *testing.T) {
 type explorer struct {
 	t     *testing.T
 	sc    *scenario
+	began time.Time
 	until time.Time
 	seed  uint64
 	runs  int
 	found bool
 }
 
+// explore runs schedules of an enumeration and drawn ones in turn, for a fault may be
+// late in the one and rare among the others.
 func (x *explorer) explore() {
-	half := time.Now().Add(time.Until(x.until) / 2)
-	var done []string
-	for _, l := range stages {
-		before := x.runs
-		whole := x.enumerate(l, half)
-		done = append(done, fmt.Sprintf("%d of %d switches and %d faults%s",
-			x.runs-before, l.switches, l.faults, map[bool]string{true: ", all"}[whole]))
-		if x.found || !whole {
-			break
+	e := enumeration{next: &choices{}}
+	drawn := 0
+	for !x.found && time.Now().Before(x.until) {
+		if e.more() {
+			x.try(e.next, stages[e.stage])
+			e.advance()
+		}
+		if !x.found {
+			x.try(x.draw(), wild)
+			drawn++
 		}
 	}
-	drawn := x.runs
-	for !x.found && time.Now().Before(x.until) {
-		x.try(x.draw(), wild)
-	}
-	x.t.Logf("%d schedules: %s; %d from seed %d", x.runs, strings.Join(done, "; "), x.runs-drawn, x.seed)
+	x.t.Logf("%d schedules: %s; %d from seed %d", x.runs, e.String(), drawn, x.seed)
 }
 
-// enumerate runs all schedules within the limits, if there is time.
-func (x *explorer) enumerate(l limits, until time.Time) (whole bool) {
-	c := &choices{}
-	for ok := true; ok; {
-		if x.try(c, l); x.found || time.Now().After(until) {
-			return false
-		}
-		var list []int
-		list, ok = c.next()
-		c = &choices{list: list}
+// enumeration goes through all schedules of one stage after another.
+type enumeration struct {
+	stage int
+	next  *choices
+	runs  [20]int
+}
+
+func (e *enumeration) more() bool { return e.stage < len(stages) }
+
+// advance goes on to the schedule after next, which has run.
+func (e *enumeration) advance() {
+	e.runs[e.stage]++
+	list, ok := e.next.next()
+	if !ok {
+		e.stage++
 	}
-	return true
+	e.next = &choices{list: list}
+}
+
+func (e *enumeration) String() string {
+	var parts []string
+	for i, l := range stages[:min(e.stage+1, len(stages))] {
+		all := ""
+		if i < e.stage {
+			all = ", all"
+		}
+		parts = append(parts, fmt.Sprintf("%d of %d switches and %d faults%s", e.runs[i], l.switches, l.faults, all))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // draw returns the choices of the next schedule by seed.
@@ -113,7 +131,11 @@ func (x *explorer) try(c *choices, l limits) {
 
 // report makes the schedule shorter and prints it with its trace.
 func (x *explorer) report(s schedule) {
-	x.t.Logf("schedule %d fails: %v", x.runs, s)
+	x.t.Logf("schedule %d fails after %v: %v", x.runs, time.Since(x.began).Round(time.Millisecond), s)
+	if os.Getenv("TORTURE_TERSE") != "" { // the core has a planted fault
+		x.t.Fail()
+		return
+	}
 	s.list = x.shrink(s)
 	w := x.sc.run(x.t, &choices{list: s.list}, s.limits, true)
 	x.t.Errorf("%s\nTORTURE_REPLAY=%v\n%s", strings.Join(w.failures, "\n"), s, strings.Join(w.trace, "\n"))
@@ -154,12 +176,8 @@ func shorter(list []int, i int) [][]int {
 	return tries
 }
 
-// TestReplay runs the one schedule that TORTURE_REPLAY names.
-func TestReplay(t *testing.T) {
-	text := os.Getenv("TORTURE_REPLAY")
-	if text == "" {
-		t.Skip("no schedule to replay")
-	}
+// replay runs one schedule.
+func replay(t *testing.T, text string) {
 	s, err := parseSchedule(text)
 	if err != nil {
 		t.Fatal(err)

@@ -36,6 +36,10 @@ var scenarios = []scenario{
 	{name: "empty", play: emptying},
 	{name: "empty-two-managers", managers: 2, play: emptying},
 	{name: "revoke", play: revoke},
+	{name: "login-logout", play: loginAndLogout},
+	{name: "planted", play: plantedCookie},
+	{name: "tossed", play: tossedCookie},
+	{name: "crowd", cfg: session2.Config{RenewEvery: renewEvery}, play: crowd},
 }
 
 // session returns a browser with a session of user, "" for nobody's, with a mark.
@@ -126,6 +130,9 @@ func twin(w *world) {
 	if one.outcome() != once && other.outcome() != once || unsure(first, one, other) {
 		return
 	}
+	if w.look(first).opens {
+		w.fail("the token from before the login opens a session")
+	}
 	w.checkIn(b, "alice")
 	got := w.look(b.token).marks
 	for _, c := range w.changes {
@@ -147,6 +154,9 @@ func twoUsers(w *world) {
 	w.landAll()
 	w.checkClean(one, other)
 	w.checkMarks(closes)
+	if (one.outcome() == once || other.outcome() == once) && w.look(first).opens {
+		w.fail("the token from before the login opens a session")
+	}
 	w.checkOwn(one, "alice")
 	w.checkOwn(other, "bob")
 	if v := b.from; (v == one || v == other) && v.outcome() == once && !unsure(first, one, other) {
@@ -155,7 +165,8 @@ func twoUsers(w *world) {
 }
 
 // checkOwn fails the run if a token that a visit was given opens a session of
-// anybody but user, or one with marks that were left in another user's.
+// anybody but user, or one with marks that were left in another user's. What
+// nobody in particular has left before a login is the user's from then on.
 func (w *world) checkOwn(v *visit, user string) {
 	for _, t := range v.set {
 		got := w.look(t)
@@ -163,7 +174,7 @@ func (w *world) checkOwn(v *visit, user string) {
 			w.fail("%s of %s opens a session of %q", w.nameToken(t), user, got.user)
 		}
 		for _, c := range w.changes {
-			if c.user != user && count(got.marks, c.mark) > 0 {
+			if c.user != "" && c.user != user && count(got.marks, c.mark) > 0 {
 				w.fail("the session of %s holds %q of %q", user, c.mark, c.user)
 			}
 		}

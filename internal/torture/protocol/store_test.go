@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/record"
 )
 
 // fault is what happens to a call or to a response.
@@ -24,6 +25,7 @@ const (
 	uncertain     fault = "ErrUncertain, not done"
 	uncertainDone fault = "ErrUncertain, done"
 	refused       fault = "it is refused"
+	notSent       fault = "it is not sent"
 	lostResponse  fault = "the response is lost"
 	tooSlow       fault = "its time is over, and it may land later" // not chosen: it happens as time passes
 )
@@ -91,6 +93,8 @@ func (s *store) meet(ctx context.Context, f fault, label string, apply func() er
 		return session2.ErrUncertain
 	case refused:
 		return fs.ErrPermission
+	case notSent:
+		return record.ErrNotDone
 	}
 	return apply()
 }
@@ -119,12 +123,13 @@ func (s *store) Save(ctx context.Context, rec session2.Record, prev session2.Ver
 	issued := time.Now()
 	label := s.w.describe(rec, prev)
 	return s.call(ctx, label, func() error { return s.w.save(rec, prev, issued) },
-		lostQuestion, lostAnswer, arrivesLate, uncertain, uncertainDone, refused)
+		lostQuestion, lostAnswer, arrivesLate, uncertain, uncertainDone, refused, notSent)
 }
 
 func (s *store) Delete(ctx context.Context, id session2.ID) error {
 	label := "Delete " + s.w.name("S", id)
-	return s.call(ctx, label, func() error { return s.w.delete(id) }, lostQuestion, lostAnswer, arrivesLate, refused)
+	return s.call(ctx, label, func() error { return s.w.delete(id) }, lostQuestion, lostAnswer, arrivesLate,
+		refused, notSent)
 }
 
 func (s *store) Touch(ctx context.Context, id session2.ID, accessed, expires time.Time) error {

@@ -24,6 +24,7 @@ var marks = session2.NewKey[string](key)
 type browser struct {
 	mu     sync.Mutex
 	token  string
+	tossed string // by a neighbour, beside token
 	from   *visit // whose response set it; nil: none did
 	shared bool   // when a visit begins, and when its response comes, matters to others
 	lossy  bool   // responses may be lost
@@ -159,9 +160,12 @@ func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
 		a.point(context.Background(), "the request begins")
 	}
 	r := httptest.NewRequest("GET", "https://example.com/", nil)
-	if v.sent = b.get(); v.sent != "" {
-		r.AddCookie(&http.Cookie{Name: cookieName, Value: v.sent})
-		a.w.know(v.sent)
+	v.sent = b.get()
+	for _, t := range []string{v.sent, b.tossed} {
+		if t != "" {
+			r.AddCookie(&http.Cookie{Name: cookieName, Value: t})
+			a.w.know(t)
+		}
 	}
 	v.ctx = context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a)
 	a.w.tell("%s: request with %s", a.name, a.w.nameToken(v.sent))
