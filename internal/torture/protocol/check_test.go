@@ -1,7 +1,9 @@
 package protocol
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"strings"
 	"time"
 
@@ -89,6 +91,19 @@ func (w *world) checkOnly() {
 	}
 	if len(open) != 1 {
 		w.fail("the tokens %v open sessions, want one", open)
+	}
+}
+
+// checkSecrets fails the run if the store holds the secret half of a token.
+func (w *world) checkSecrets() {
+	for rec := range w.disk.Iter(context.Background()) {
+		for _, t := range w.issued {
+			_, text, _ := strings.Cut(t, ".")
+			secret, err := base64.RawURLEncoding.DecodeString(text)
+			if err != nil || bytes.Contains(rec.Data, secret) || bytes.Contains(rec.Data, []byte(text)) {
+				w.fail("%s holds the secret of %s", w.name("S", rec.ID), w.nameToken(t))
+			}
+		}
 	}
 }
 

@@ -49,7 +49,8 @@ var plants = []planted{
 	{"a Save that landed is not recognised", "decide.go", "writers", []string{
 		"case slices.Contains(st.versions, mine):", "case false:"}},
 	{"each try has another version", "commit.go", "writers", []string{
-		"\t\tnow := microNow()\n\t\tt.behind = t.behind", "\t\tnow := microNow()\n\t\tt.version = newVersion()\n\t\tt.behind = t.behind"}},
+		"\t\tnow := microNow()\n\t\tt.behind = t.behind",
+		"\t\tnow := microNow()\n\t\tt.version = newVersion()\n\t\tt.behind = t.behind"}},
 	{"a panic commits", "middleware.go", "writers", []string{
 		"s.commitLast(x.Context, false)\n\t\ts.Discard()", "s.commitLast(x.Context, true)\n\t\ts.Discard()"}},
 	{"status 500 commits", "middleware.go", "writers", []string{

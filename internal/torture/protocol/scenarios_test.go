@@ -39,6 +39,8 @@ var scenarios = []scenario{
 	{name: "login-logout", play: loginAndLogout},
 	{name: "planted", play: plantedCookie},
 	{name: "tossed", play: tossedCookie},
+	{name: "realms", managers: 2, play: realms},
+	{name: "csrf", play: csrf},
 	{name: "crowd", cfg: session2.Config{RenewEvery: renewEvery}, play: crowd},
 }
 
@@ -123,7 +125,8 @@ func twin(w *world) {
 	b := w.session("")
 	first := b.token
 	b.shared = true
-	one, other := w.two(b, w.style(succeed).wrap(login("alice"), update), w.style(succeed).wrap(login("alice"), update))
+	in := func() handler { return w.style(succeed).wrap(login("alice"), update) }
+	one, other := w.two(b, in(), in())
 	w.landAll()
 	w.checkClean(one, other)
 	w.checkMarks(lives)
@@ -294,7 +297,9 @@ func (w *world) checkThief(v *visit) {
 	if w.heardOf(session2.EventReuse) == 0 && v.err == nil {
 		w.fail("the thief is not noticed")
 	}
-	if rec, ok := w.record(v.sent); ok && (v.err == nil || slices.ContainsFunc(v.all, func(c *change) bool { return count(valueOf(rec), c.mark) > 0 })) {
+	rec, ok := w.record(v.sent)
+	left := func(c *change) bool { return count(valueOf(rec), c.mark) > 0 }
+	if ok && (v.err == nil || slices.ContainsFunc(v.all, left)) {
 		w.fail("the session that a thief has shown up in lives: %q", valueOf(rec))
 	}
 	if t := v.token(); t != "" && w.look(t).user != "" {

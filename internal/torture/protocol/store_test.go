@@ -57,6 +57,9 @@ func (s *store) call(ctx context.Context, label string, apply func() error, faul
 	if end, ends := ctx.Deadline(); ends && time.Until(end) < maxTicks*tick {
 		faults = append(faults, hangs)
 	}
+	if err := ctx.Err(); err != nil {
+		return s.told(label, err)
+	}
 	f := a.point(ctx, label, faults...)
 	return s.told(label, s.meet(ctx, f, label, apply))
 }

@@ -104,6 +104,12 @@ var (
 			panic(errPlanned)
 		}
 	}}
+	gone = style{"gone", func(first, _ act) handler { // the client is, and what its handler does is done all the same
+		return func(v *visit, s *session2.Session, _ http.ResponseWriter) {
+			v.cancel()
+			first(v, s)
+		}
+	}}
 	failing = style{"failing", func(first, _ act) handler {
 		return func(v *visit, s *session2.Session, rw http.ResponseWriter) {
 			first(v, s)
@@ -113,7 +119,7 @@ var (
 )
 
 var (
-	all     = []style{body, redirect, silent, stream, twice, panics, failing}
+	all     = []style{body, redirect, silent, stream, twice, panics, failing, gone}
 	succeed = []style{body, redirect, silent, twice}
 )
 

@@ -36,9 +36,10 @@ type visit struct {
 	b       *browser
 	name    string
 	ctx     context.Context
-	sent    string   // the token in its cookie
-	set     []string // the tokens in its Set-Cookie lines
-	revoked bool     // one of them took the cookie away
+	cancel  context.CancelFunc // of the request's context: the client goes away
+	sent    string             // the token in its cookie
+	set     []string           // the tokens in its Set-Cookie lines
+	revoked bool               // one of them took the cookie away
 	status  int
 	user    string // as the handler saw
 	err     error  // the ErrorHandler's
@@ -167,7 +168,8 @@ func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
 			a.w.know(t)
 		}
 	}
-	v.ctx = context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a)
+	v.ctx, v.cancel = context.WithCancel(context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a))
+	defer v.cancel()
 	a.w.tell("%s: request with %s", a.name, a.w.nameToken(v.sent))
 	rec := v.serve(m, r.WithContext(v.ctx), h)
 	v.read(rec)

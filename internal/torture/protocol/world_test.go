@@ -340,6 +340,7 @@ func (sc *scenario) run(t *testing.T, c *choices, l limits, tracing bool) *world
 	synctest.Test(t, func(*testing.T) {
 		w = newWorld(c, l, tracing, sc.cfg, sc.managers)
 		sc.play(w)
+		w.checkSecrets()
 	})
 	return w
 }
