@@ -10,5 +10,5 @@
 //	TORTURE_SECONDS   how long each scenario is explored; default 2
 //	TORTURE_SEED      the first seed; default drawn, and printed with -v
 //	TORTURE_REPLAY    one schedule, as a failure prints it: it runs alone, with its trace
-//	TORTURE_PLANT     "1" or a fault's name: plants faults in the core, each of which must be found
+//	TORTURE_PLANT     "1": TestPlanted plants faults in the core, and each must be found
 package protocol

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -194,4 +195,21 @@ func replay(t *testing.T, text string) {
 		return
 	}
 	t.Fatalf("no scenario %q", s.scenario)
+}
+
+// TestRepeats runs schedules twice: with the same choices a run must come to the same
+// questions, or no failure could be replayed.
+func TestRepeats(t *testing.T) {
+	for i := range scenarios {
+		sc := &scenarios[i]
+		for seed := range uint64(20) {
+			first := &choices{rng: rand.New(rand.NewPCG(seed, 1)), rate: 0.2}
+			sc.run(t, first, wild, false)
+			again := &choices{list: first.taken()}
+			sc.run(t, again, wild, false)
+			if !slices.Equal(first.made, again.made) {
+				t.Errorf("%s, seed %d: the choices were %v, and then %v", sc.name, seed, first.made, again.made)
+			}
+		}
+	}
 }

@@ -46,7 +46,6 @@ type visit struct {
 	dropped error  // of the latest EventDropped
 	came    bool   // the response arrived
 	broken  bool   // the handler has panicked
-	faults  int    // that the run had before
 	open    []*change
 	all     []*change
 	end     *change // the logout; nil: none
@@ -156,7 +155,7 @@ func (a *actor) visit(b *browser, h handler) *visit {
 }
 
 func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
-	v := &visit{a: a, b: b, name: a.name, faults: a.w.faults}
+	v := &visit{a: a, b: b, name: a.name}
 	if b.shared {
 		a.point(context.Background(), "the request begins")
 	}

@@ -334,7 +334,7 @@ func failVisit(rw http.ResponseWriter, r *http.Request, err error) {
 	rw.WriteHeader(statusOf(err))
 }
 
-// outcomeOf runs a scenario once.
+// run runs a scenario once.
 func (sc *scenario) run(t *testing.T, c *choices, l limits, tracing bool) *world {
 	var w *world
 	synctest.Test(t, func(*testing.T) {
