@@ -56,7 +56,7 @@ var plants = []planted{
 	{"status 500 commits", "middleware.go", "writers", []string{
 		"committed := status < http.StatusInternalServerError", "committed := status < 600"}},
 	{"a failed commit is answered as a success", "middleware.go", "writers", []string{
-		"} else if err != nil {\n\t\tx.fail(err)\n\t\treturn err\n\t}", "}"}},
+		"} else if err != nil {\n\t\tx.fail(err)\n\t\treturn err\n\t}", "} else {\n\t\t_ = err\n\t}"}},
 	{"a login's twin begins a session of its own", "decide.go", "twin", []string{
 		"case a.login && st != nil && v.twin && st.user == a.user:", "case false:"}},
 	{"another user inherits the session", "session.go", "switch", []string{
