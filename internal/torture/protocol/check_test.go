@@ -27,17 +27,17 @@ func (w *world) checkMarks(e ending) {
 		n := count(stored, c.mark)
 		switch {
 		case n > 1:
-			w.fail("%q is stored %d times", c.mark, n)
+			w.fail(single, "%q is stored %d times", c.mark, n)
 		case n == 1 && c.outcome == never:
-			w.fail("%q is stored, and its request has failed: %d, %v", c.mark, c.v.status, c.v.err)
+			w.fail(traceless, "%q is stored, and its request has failed: %d, %v", c.mark, c.v.status, c.v.err)
 		case n == 1 && c.outcome == dropped:
-			w.fail("%q is stored, and was said to be dropped", c.mark)
+			w.fail(traceless, "%q is stored, and was said to be dropped", c.mark)
 		case n == 0 && c.outcome == once && e == lives:
-			w.fail("%q was acknowledged, and is lost", c.mark)
+			w.fail(keeps, "%q was acknowledged, and is lost", c.mark)
 		case c.outcome == dropped && e == lives:
-			w.fail("%q was dropped, and nothing had ended the session", c.mark)
+			w.fail(keeps, "%q was dropped, and nothing had ended the session", c.mark)
 		case c.outcome == pending:
-			w.fail("%q came to nothing", c.mark)
+			w.fail(told, "%q came to nothing", c.mark)
 		}
 	}
 }
@@ -58,7 +58,7 @@ func (w *world) checkClean(visits ...*visit) {
 	for _, v := range visits {
 		planned := v.broken || v.status == 500 && v.err == nil
 		if w.faults == 0 && !w.slow && !planned && v.err != nil {
-			w.fail("%s has failed, and no call had: %v", v.name, v.err)
+			w.fail(told, "%s has failed, and no call had: %v", v.name, v.err)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func (w *world) checkOut(token, what string) {
 	id, _ := idOf(token)
 	for _, t := range w.issued {
 		if of, _ := idOf(t); of == id && w.look(t).opens {
-			w.fail("%s, and %s opens a session", what, w.nameToken(t))
+			w.fail(ended, "%s, and %s opens a session", what, w.nameToken(t))
 		}
 	}
 }
@@ -77,7 +77,7 @@ func (w *world) checkOut(token, what string) {
 // checkIn fails the run unless the browser's cookie opens a session of user.
 func (w *world) checkIn(b *browser, user string) {
 	if got := w.look(b.get()); !got.opens || got.user != user {
-		w.fail("the browser's %s opens %+v, want a session of %q", w.nameToken(b.get()), got, user)
+		w.fail(staysIn, "the browser's %s opens %+v, want a session of %q", w.nameToken(b.get()), got, user)
 	}
 }
 
@@ -90,18 +90,31 @@ func (w *world) checkOnly() {
 		}
 	}
 	if len(open) != 1 {
-		w.fail("the tokens %v open sessions, want one", open)
+		w.fail(oneToken, "the tokens %v open sessions, want one", open)
 	}
 }
 
-// checkSecrets fails the run if the store holds the secret half of a token.
+// checkSecrets fails the run if the store holds the secret half of a token, or an
+// event or an error tells one, or what a session holds.
 func (w *world) checkSecrets() {
+	for _, text := range w.said {
+		for _, t := range w.issued {
+			if _, half, _ := strings.Cut(t, "."); strings.Contains(text, half) {
+				w.fail(secret, "%q tells the secret of %s", text, w.nameToken(t))
+			}
+		}
+		for _, c := range w.changes {
+			if strings.Contains(text, c.mark) {
+				w.fail(secret, "%q tells what a session holds: %q", text, c.mark)
+			}
+		}
+	}
 	for rec := range w.disk.Iter(context.Background()) {
 		for _, t := range w.issued {
 			_, text, _ := strings.Cut(t, ".")
-			secret, err := base64.RawURLEncoding.DecodeString(text)
-			if err != nil || bytes.Contains(rec.Data, secret) || bytes.Contains(rec.Data, []byte(text)) {
-				w.fail("%s holds the secret of %s", w.name("S", rec.ID), w.nameToken(t))
+			half, err := base64.RawURLEncoding.DecodeString(text)
+			if err != nil || bytes.Contains(rec.Data, half) || bytes.Contains(rec.Data, []byte(text)) {
+				w.fail(secret, "%s holds the secret of %s", w.name("S", rec.ID), w.nameToken(t))
 			}
 		}
 	}

@@ -7,8 +7,9 @@
 //
 // These variables of the environment say how much is done:
 //
-//	TORTURE_SECONDS   how long each scenario is explored; default 2
+//	TORTURE_SECONDS   how long each scenario is explored; default 1
 //	TORTURE_SEED      the first seed; default drawn, and printed with -v
 //	TORTURE_REPLAY    one schedule, as a failure prints it: it runs alone, with its trace
-//	TORTURE_PLANT     "1": TestPlanted plants faults in the core, and each must be found
+//	TORTURE_PLANT     "1": TestPlanted plants faults in the core, and each must be found; another
+//	                  value is a regular expression: those whose names match
 package protocol

@@ -20,7 +20,7 @@ var wild = limits{switches: 1000, faults: 4}
 
 // seconds returns how long a scenario is explored.
 func seconds() time.Duration {
-	n, err := strconv.ParseFloat(cmp.Or(os.Getenv("TORTURE_SECONDS"), "2"), 64)
+	n, err := strconv.ParseFloat(cmp.Or(os.Getenv("TORTURE_SECONDS"), "1"), 64)
 	if err != nil {
 		panic(err)
 	}
@@ -123,23 +123,33 @@ func (x *explorer) draw() *choices {
 // try runs one schedule, and reports it if it fails.
 func (x *explorer) try(c *choices, l limits) {
 	x.runs++
-	if len(x.sc.run(x.t, c, l, false).failures) == 0 {
+	if !x.fails(x.sc.run(x.t, c, l, false)) {
 		return
 	}
 	x.found = true
 	x.report(schedule{x.sc.name, l, c.taken()})
 }
 
+// fails reports whether a run broke a promise: the one that TORTURE_BREAKS names,
+// where that is set.
+func (x *explorer) fails(w *world) bool {
+	want := promise(os.Getenv("TORTURE_BREAKS"))
+	return slices.ContainsFunc(w.failures, func(f failure) bool { return want == "" || f.of == want })
+}
+
 // report makes the schedule shorter and prints it with its trace.
 func (x *explorer) report(s schedule) {
 	x.t.Logf("schedule %d fails after %v: %v", x.runs, time.Since(x.began).Round(time.Millisecond), s)
-	if os.Getenv("TORTURE_TERSE") != "" { // the core has a planted fault
+	if os.Getenv("TORTURE_BREAKS") != "" { // the core has a planted fault
 		x.t.Fail()
 		return
 	}
 	s.list = x.shrink(s)
 	w := x.sc.run(x.t, &choices{list: s.list}, s.limits, true)
-	x.t.Errorf("%s\nTORTURE_REPLAY=%v\n%s", strings.Join(w.failures, "\n"), s, strings.Join(w.trace, "\n"))
+	for _, f := range w.failures {
+		x.t.Error(f)
+	}
+	x.t.Errorf("TORTURE_REPLAY=%v\n%s", s, strings.Join(w.trace, "\n"))
 }
 
 // shrink makes choices 0 and the list shorter as long as the run fails.

@@ -10,7 +10,7 @@ import (
 // realms has a manager of another realm use a cookie of this one's.
 func realms(w *world) {
 	b := w.session("alice")
-	foreign := &browser{token: b.token}
+	foreign := &browser{token: b.token, abroad: true}
 	w.cfg.Realm = "other"
 	w.managers[1] = w.manager(&store{w.disk, w})
 	w.cfg.Realm = ""
@@ -24,10 +24,10 @@ func realms(w *world) {
 	w.checkMarks(lives)
 	w.checkIn(b, "alice")
 	if evil.user == "alice" {
-		w.fail("a manager of another realm served its client as alice")
+		w.fail(apart, "a manager of another realm served its client as alice")
 	}
 	if slices.ContainsFunc(evil.set, func(t string) bool { return w.look(t).opens }) {
-		w.fail("a token of another realm opens a session")
+		w.fail(apart, "a token of another realm opens a session")
 	}
 }
 
@@ -47,7 +47,7 @@ func csrf(w *world) {
 	w.checkMarks(lives)
 	for i, v := range []*visit{one, other} {
 		if v.outcome() == once && !w.validCSRF(b, drawn[i]) {
-			w.fail("the CSRF token of %s is not valid", v.name)
+			w.fail(keeps, "the CSRF token of %s is not valid", v.name)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func (s *store) meet(ctx context.Context, f fault, label string, apply func() er
 		return errLost
 	case hangs, tooSlow:
 		s.w.slow = true
-		if !strings.HasPrefix(label, "Load") {
+		if !strings.HasPrefix(label, "Load") && !strings.HasPrefix(label, "IterUser") {
 			s.later(label, apply)
 		}
 		<-ctx.Done()
@@ -142,6 +143,27 @@ func (s *store) Touch(ctx context.Context, id session2.ID, accessed, expires tim
 		lostQuestion, lostAnswer, arrivesLate)
 }
 
+func (s *store) IterUser(ctx context.Context, user string) iter.Seq2[session2.Record, error] {
+	return func(yield func(session2.Record, error) bool) {
+		var list []session2.Record
+		err := s.call(ctx, "IterUser "+user, func() error {
+			for rec := range s.w.disk.IterUser(context.Background(), user) {
+				list = append(list, rec)
+			}
+			return nil
+		}, lostAnswer)
+		if err != nil {
+			yield(session2.Record{}, err)
+			return
+		}
+		for _, rec := range list {
+			if !yield(rec, nil) {
+				return
+			}
+		}
+	}
+}
+
 func (s *store) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (n int, err error) {
 	err = s.call(ctx, "DeleteUser "+user, func() error {
 		n, err = s.w.deleteUser(user, keep...)
@@ -171,9 +193,9 @@ func (w *world) save(rec session2.Record, prev session2.Version, issued time.Tim
 	switch {
 	case err != nil || missing == nil && before.Version == rec.Version:
 	case prev == 0 && w.gone[rec.ID]:
-		w.fail("%s is created again after it was deleted", w.name("S", rec.ID))
-	case prev != 0 && !before.Expires.After(issued):
-		w.fail("%s is saved after it had expired", w.name("S", rec.ID))
+		w.fail(ended, "%s is created again after it was deleted", w.name("S", rec.ID))
+	case prev != 0 && !before.Expires.After(issued.Add(-w.skew)):
+		w.fail(ended, "%s is saved after it had expired", w.name("S", rec.ID))
 	case prev != 0 && !before.Expires.After(time.Now()):
 		w.inFlight = true
 	}
@@ -191,8 +213,8 @@ func (w *world) delete(id session2.ID) error {
 // touch is Touch on the disk. It fails the run if a session is revived.
 func (w *world) touch(id session2.ID, accessed, expires, issued time.Time) error {
 	before, missing := w.disk.Load(context.Background(), id)
-	if missing == nil && !before.Expires.After(issued) && expires.After(issued) {
-		w.fail("%s is touched after it had expired", w.name("S", id))
+	if missing == nil && !before.Expires.After(issued.Add(-w.skew)) && expires.After(issued) {
+		w.fail(ended, "%s is touched after it had expired", w.name("S", id))
 	}
 	return w.disk.Touch(context.Background(), id, accessed, expires)
 }

@@ -28,6 +28,7 @@ func naive(v *visit, s *session2.Session) {
 // login signs user in and leaves a mark.
 func login(user string) act {
 	return func(v *visit, s *session2.Session) {
+		v.b.signIn(user)
 		s.SetUser(user)
 		update(v, s)
 	}
@@ -45,7 +46,7 @@ func renew(v *visit, s *session2.Session) {
 	update(v, s)
 }
 
-func read(v *visit, s *session2.Session) { v.user = s.User() }
+func read(v *visit, s *session2.Session) { v.user = v.saw(s.User()) }
 
 // style is the way of a handler around what it does: first, and then if it goes
 // on. Each is as handlers are.
@@ -57,14 +58,14 @@ type style struct {
 var (
 	body = style{"body", func(first, _ act) handler {
 		return func(v *visit, s *session2.Session, rw http.ResponseWriter) {
-			v.user = s.User()
+			read(v, s)
 			first(v, s)
 			fmt.Fprint(rw, "a page")
 		}
 	}}
 	redirect = style{"redirect", func(first, _ act) handler {
 		return func(v *visit, s *session2.Session, rw http.ResponseWriter) {
-			v.user = s.User()
+			read(v, s)
 			first(v, s)
 			rw.Header().Set("Location", "/")
 			rw.WriteHeader(http.StatusSeeOther)
@@ -79,6 +80,7 @@ var (
 			if http.NewResponseController(rw).Flush() != nil {
 				return
 			}
+			v.headerLeaves()
 			v.status = http.StatusOK
 			v.settle(v.outcome())
 			then(v, s)
@@ -104,6 +106,16 @@ var (
 			panic(errPlanned)
 		}
 	}}
+	panicsLate = style{"panics-late", func(first, then act) handler { // what Commit has stored stays
+		return func(v *visit, s *session2.Session, _ http.ResponseWriter) {
+			first(v, s)
+			if v.commit(s) == nil {
+				then(v, s)
+				v.think()
+			}
+			panic(errPlanned)
+		}
+	}}
 	gone = style{"gone", func(first, _ act) handler { // the client is, and what its handler does is done all the same
 		return func(v *visit, s *session2.Session, _ http.ResponseWriter) {
 			v.cancel()
@@ -119,7 +131,7 @@ var (
 )
 
 var (
-	all     = []style{body, redirect, silent, stream, twice, panics, failing, gone}
+	all     = []style{body, redirect, silent, stream, twice, panics, panicsLate, failing, gone}
 	succeed = []style{body, redirect, silent, twice}
 )
 

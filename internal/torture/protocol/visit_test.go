@@ -1,9 +1,11 @@
 package protocol
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -24,10 +26,19 @@ var marks = session2.NewKey[string](key)
 type browser struct {
 	mu     sync.Mutex
 	token  string
-	tossed string // by a neighbour, beside token
-	from   *visit // whose response set it; nil: none did
-	shared bool   // when a visit begins, and when its response comes, matters to others
-	lossy  bool   // responses may be lost
+	tossed string   // by a neighbour, beside token
+	from   *visit   // whose response set it; nil: none did
+	shared bool     // when a visit begins, and when its response comes, matters to others
+	lossy  bool     // responses may be lost
+	abroad bool     // it is a client of another realm
+	users  []string // as whom it has signed in
+}
+
+// signIn notes that the browser's user signs in.
+func (b *browser) signIn(user string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.users = append(b.users, user)
 }
 
 // visit is one request and its response.
@@ -46,9 +57,18 @@ type visit struct {
 	dropped error  // of the latest EventDropped
 	came    bool   // the response arrived
 	broken  bool   // the handler has panicked
+	s       *session2.Session
+	rec     *httptest.ResponseRecorder
+	begun   int // by world.steps
+	done    int
 	open    []*change
 	all     []*change
 	end     *change // the logout; nil: none
+
+	streamed bool // what the handler has left to its end is told of by Session.Err alone
+	hijacked bool
+	upgraded bool // and it has sent the header
+	late     bool // the handler has not come to its commit in time
 }
 
 // visitKey finds the visit in the context of a request.
@@ -94,12 +114,24 @@ func outcomeOf(err error) outcome {
 // add notes that the handler is about to leave a mark in a session that it sees as
 // the user's, and returns it.
 func (v *visit) add(user string) string {
+	v.saw(user)
 	v.a.w.mu.Lock()
 	defer v.a.w.mu.Unlock()
-	c := &change{v: v, mark: fmt.Sprint(v.name, len(v.a.w.changes)), user: user}
+	c := &change{v: v, mark: fmt.Sprint(v.name, "-", len(v.a.w.changes)), user: user}
 	v.open, v.all = append(v.open, c), append(v.all, c)
 	v.a.w.changes = append(v.a.w.changes, c)
 	return c.mark
+}
+
+// saw checks whom the handler sees: nobody, or somebody who has signed in with the
+// visit's browser.
+func (v *visit) saw(user string) string {
+	v.b.mu.Lock()
+	defer v.b.mu.Unlock()
+	if user != "" && !slices.Contains(v.b.users, user) {
+		v.a.w.fail(apart, "%s is served as %q, and its browser's users are %q", v.name, user, v.b.users)
+	}
+	return user
 }
 
 // settle notes what has become of the changes so far.
@@ -113,13 +145,34 @@ func (v *visit) settle(o outcome) {
 
 // commit is the handler's own Commit.
 func (v *visit) commit(s *session2.Session) error {
+	out := v.a.w.loggedOut(v.sent) && s.ID().String() == v.sent[:32] && !s.IsNew() && len(v.open) > 0
 	err := s.Commit(v.ctx)
+	v.a.w.say(err)
+	if out && err == nil {
+		v.a.w.fail(told, "%s commits to a session whose logout was acknowledged before, and is told of no error", v.name)
+	}
+	v.settle(toldOf(err))
+	return err
+}
+
+// toldOf tells from what Commit or Err returns what has become of changes.
+func toldOf(err error) outcome {
 	o := outcomeOf(err)
 	if o == never && (errors.Is(err, session2.ErrNotFound) || errors.Is(err, session2.ErrStale)) {
-		o = dropped
+		return dropped
 	}
-	v.settle(o)
-	return err
+	return o
+}
+
+// loggedOut reports whether a logout of the token's session has been acknowledged.
+func (w *world) loggedOut(token string) bool {
+	id, err := idOf(token)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return err == nil && slices.ContainsFunc(w.visits, func(v *visit) bool {
+		of, _ := idOf(v.sent)
+		return v.done > 0 && !v.b.abroad && v.end != nil && v.end.outcome == once && of == id
+	})
 }
 
 // outcome tells what has become of what the handler has left to the last commit.
@@ -131,6 +184,8 @@ func (v *visit) outcome() outcome {
 		return outcomeOf(v.err)
 	case v.status >= 500:
 		return never
+	case v.streamed:
+		return toldOf(v.s.Err())
 	case v.dropped != nil && outcomeOf(v.dropped) == maybe:
 		return maybe
 	case v.dropped != nil:
@@ -155,10 +210,24 @@ func (a *actor) visit(b *browser, h handler) *visit {
 }
 
 func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
-	v := &visit{a: a, b: b, name: a.name}
+	v, r := a.begin(b)
+	defer v.cancel()
+	rec := v.serve(v.handler(m, h), r)
+	v.read(rec)
+	v.settle(v.outcome())
+	v.arrive()
+	return v
+}
+
+// begin makes the request of a visit.
+func (a *actor) begin(b *browser) (*visit, *http.Request) {
 	if b.shared {
 		a.point(context.Background(), "the request begins")
 	}
+	v := &visit{a: a, b: b, name: a.name}
+	a.w.mu.Lock()
+	v.begun, a.w.visits = a.w.steps, append(a.w.visits, v)
+	a.w.mu.Unlock()
 	r := httptest.NewRequest("GET", "https://example.com/", nil)
 	v.sent = b.get()
 	for _, t := range []string{v.sent, b.tossed} {
@@ -168,41 +237,54 @@ func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
 		}
 	}
 	v.ctx, v.cancel = context.WithCancel(context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a))
-	defer v.cancel()
 	a.w.tell("%s: request with %s", a.name, a.w.nameToken(v.sent))
-	rec := v.serve(m, r.WithContext(v.ctx), h)
-	v.read(rec)
-	v.settle(v.outcome())
-	v.arrive()
-	return v
+	return v, r.WithContext(v.ctx)
 }
 
-// serve runs the handler within Wrap.
-func (v *visit) serve(m *session2.Manager, r *http.Request, h handler) *httptest.ResponseRecorder {
-	rec := httptest.NewRecorder()
+// handler returns h within Wrap.
+func (v *visit) handler(m *session2.Manager, h handler) http.Handler {
+	return m.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		v.ctx, v.s = r.Context(), m.Session(r)
+		h(v, v.s, rw)
+	}))
+}
+
+// hijackable is a recorder whose connection can be taken over.
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, other := net.Pipe()
+	other.Close()
+	return conn, nil, nil
+}
+
+// serve runs a handler. If it panics, a middleware that recovers answers 500.
+func (v *visit) serve(h http.Handler, r *http.Request) (rec *httptest.ResponseRecorder) {
+	rec = httptest.NewRecorder()
+	v.rec = rec
 	defer func() {
 		if p := recover(); p != nil {
 			v.broken = true
+			rec.WriteHeader(http.StatusInternalServerError)
 			if p != errPlanned && p != http.ErrAbortHandler {
-				v.a.w.fail("%s: a panic: %v", v.a.name, p)
+				v.a.w.fail(told, "%s: a panic: %v", v.a.name, p)
 			}
 		}
 	}()
-	m.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		v.ctx = r.Context()
-		s := m.Session(r)
-		h(v, s, rw)
-	})).ServeHTTP(rec, r)
+	h.ServeHTTP(hijackable{rec}, r)
 	return rec
 }
 
 // read takes down what the response says.
 func (v *visit) read(rec *httptest.ResponseRecorder) {
-	if rec == nil { // the handler has panicked
+	res := rec.Result()
+	v.status, v.set, v.revoked = res.StatusCode, nil, false
+	if v.hijacked {
+		v.status = http.StatusSwitchingProtocols
+	}
+	if v.hijacked && !v.upgraded { // the server sends no header any more
 		return
 	}
-	res := rec.Result()
-	v.status = res.StatusCode
 	for _, c := range res.Cookies() {
 		if c.MaxAge < 0 {
 			v.revoked = true
@@ -213,6 +295,15 @@ func (v *visit) read(rec *httptest.ResponseRecorder) {
 	}
 	v.a.w.tell("%s: %d, cookie %s%s, err %v", v.a.name, v.status, v.a.w.nameToken(v.token()),
 		map[bool]string{true: " revoked"}[v.revoked], v.err)
+}
+
+// headerLeaves is for a handler that has begun its response and goes on. Where nothing
+// says that the response may come late, its cookie is there by now.
+func (v *visit) headerLeaves() {
+	if !v.b.shared && !v.b.lossy {
+		v.read(v.rec)
+		v.take()
+	}
 }
 
 // token returns the token that the response sets, "" if none.
@@ -232,9 +323,17 @@ func (v *visit) arrive() {
 	if (v.b.shared || v.b.lossy) && v.a.point(context.Background(), "the response arrives", faults...) == lostResponse {
 		return
 	}
-	v.came = true
+	v.done = max(1, v.a.w.steps)
+	if !v.came {
+		v.take()
+	}
+}
+
+// take has the browser take the cookie.
+func (v *visit) take() {
 	v.b.mu.Lock()
 	defer v.b.mu.Unlock()
+	v.came = true
 	switch t := v.token(); {
 	case t != "":
 		v.b.token, v.b.from = t, v

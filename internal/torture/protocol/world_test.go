@@ -40,22 +40,34 @@ type world struct {
 	calm     bool          // nothing waits and nothing fails
 	jump     time.Duration // by which the clock may jump once; 0: not
 	jumped   bool
-	faults   int  // that have happened
-	slow     bool // a call has run out of time
-	inFlight bool // a session's time was over while a Save of it was under way
+	faults   int           // that have happened
+	slow     bool          // a call has run out of time
+	inFlight bool          // a session's time was over while a Save of it was under way
+	skew     time.Duration // by which the last manager's clock is ahead
+	steps    int           // that the scheduler has taken
 	started  time.Time
 	tracing  bool
 
 	mu       sync.Mutex
 	trace    []string
-	failures []string
+	failures []failure
 	names    map[any]string // of IDs, versions and tokens, for the trace
 	gone     map[session2.ID]bool
 	ids      map[session2.ID]bool // sessions whose tokens were issued or presented
 	issued   []string             // tokens, each once
 	changes  []*change
+	visits   []*visit
 	events   []session2.Event
+	said     []string // by errors
 }
+
+// failure is a promise that a run broke.
+type failure struct {
+	of   promise
+	text string
+}
+
+func (f failure) String() string { return fmt.Sprintf("%s: %s", f.of, f.text) }
 
 // lateCall is a call whose caller no longer waits for it.
 type lateCall struct {
@@ -64,11 +76,13 @@ type lateCall struct {
 }
 
 // newWorld returns a world that is calm.
-func newWorld(c *choices, left limits, tracing bool, cfg session2.Config, managers int) *world {
+func newWorld(c *choices, left limits, tracing bool, sc *scenario) *world {
 	w := &world{
 		choices: c, left: left, disk: session2.NewMemoryStore(), tracing: tracing, calm: true, started: time.Now(),
+		skew:  sc.skew,
 		names: make(map[any]string), gone: make(map[session2.ID]bool), ids: make(map[session2.ID]bool),
 	}
+	cfg := sc.cfg
 	if cfg.CommitTimeout == 0 {
 		cfg.CommitTimeout = commitTimeout
 	}
@@ -76,8 +90,11 @@ func newWorld(c *choices, left limits, tracing bool, cfg session2.Config, manage
 	cfg.ErrorHandler = failVisit
 	cfg.OnEvent = w.heard
 	w.cfg = cfg
-	for range max(1, managers) {
+	for range max(1, sc.managers) {
 		w.managers = append(w.managers, w.manager(&store{w.disk, w}))
+	}
+	if w.skew != 0 {
+		w.managers[len(w.managers)-1] = w.manager(&skewed{&store{w.disk, w}, w.skew})
 	}
 	return w
 }
@@ -100,6 +117,7 @@ func (w *world) heard(ctx context.Context, e session2.Event) {
 	w.mu.Lock()
 	w.events = append(w.events, e)
 	w.mu.Unlock()
+	w.say(e.Err)
 	if e.Kind == session2.EventDropped {
 		v.dropped = e.Err
 	}
@@ -118,12 +136,23 @@ func (w *world) heardOf(kind session2.EventKind) (n int) {
 	return n
 }
 
-// fail notes that the run broke a promise.
-func (w *world) fail(format string, args ...any) {
+// say keeps what an error says.
+func (w *world) say(err error) {
+	if err == nil {
+		return
+	}
 	w.mu.Lock()
-	w.failures = append(w.failures, fmt.Sprintf(format, args...))
+	defer w.mu.Unlock()
+	w.said = append(w.said, err.Error())
+}
+
+// fail notes that the run broke a promise.
+func (w *world) fail(of promise, format string, args ...any) {
+	f := failure{of, fmt.Sprintf(format, args...)}
+	w.mu.Lock()
+	w.failures = append(w.failures, f)
 	w.mu.Unlock()
-	w.tell("FAILURE: "+format, args...)
+	w.tell("FAILURE: %v", f)
 }
 
 // tell adds a line to the trace.
@@ -191,8 +220,7 @@ type part struct {
 func (w *world) together(parts ...part) {
 	w.actors, w.last, w.calm = nil, nil, false
 	for _, p := range parts {
-		a := &actor{w: w, name: p.name}
-		w.actors = append(w.actors, a)
+		a := w.join(p.name)
 		go func() {
 			defer func() { a.ended = true }()
 			p.do(a)
@@ -202,10 +230,20 @@ func (w *world) together(parts ...part) {
 	w.calm = true
 }
 
+// join adds an actor.
+func (w *world) join(name string) *actor {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := &actor{w: w, name: name}
+	w.actors = append(w.actors, a)
+	return a
+}
+
 // schedule lets one actor go on at a time until all have ended.
 func (w *world) schedule() {
 	for ticks := 0; ; {
 		synctest.Wait()
+		w.steps++
 		if !slices.ContainsFunc(w.actors, func(a *actor) bool { return !a.ended }) {
 			return
 		}
@@ -326,10 +364,14 @@ func (w *world) wait(d time.Duration) {
 	time.Sleep(d)
 }
 
+// outwait lets more time pass than a replaced token is good for.
+func (w *world) outwait() { w.wait(max(w.cfg.RenewGrace, 30*time.Second) + 30*time.Second + w.skew) }
+
 // failVisit is the managers' ErrorHandler.
 func failVisit(rw http.ResponseWriter, r *http.Request, err error) {
 	if v, _ := r.Context().Value(visitKey{}).(*visit); v != nil {
 		v.err = err
+		v.a.w.say(err)
 	}
 	rw.WriteHeader(statusOf(err))
 }
@@ -338,9 +380,9 @@ func failVisit(rw http.ResponseWriter, r *http.Request, err error) {
 func (sc *scenario) run(t *testing.T, c *choices, l limits, tracing bool) *world {
 	var w *world
 	synctest.Test(t, func(*testing.T) {
-		w = newWorld(c, l, tracing, sc.cfg, sc.managers)
+		w = newWorld(c, l, tracing, sc)
 		sc.play(w)
-		w.checkSecrets()
+		w.checkAlways(sc)
 	})
 	return w
 }
