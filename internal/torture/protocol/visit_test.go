@@ -55,6 +55,7 @@ type visit struct {
 	user    string // as the handler saw
 	err     error  // the ErrorHandler's
 	dropped error  // of the latest EventDropped
+	stale   bool   // an event has said that changes were refused, for the token was replaced
 	came    bool   // the response arrived
 	broken  bool   // the handler has panicked
 	s       *session2.Session
@@ -184,6 +185,8 @@ func (v *visit) outcome() outcome {
 		return outcomeOf(v.err)
 	case v.status >= 500:
 		return never
+	case v.streamed && !v.stale && errors.Is(v.s.Err(), session2.ErrStale):
+		return once // Err says that the changes have landed, and that the token was replaced since
 	case v.streamed:
 		return toldOf(v.s.Err())
 	case v.dropped != nil && outcomeOf(v.dropped) == maybe:

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -121,6 +122,7 @@ func (w *world) heard(ctx context.Context, e session2.Event) {
 	if e.Kind == session2.EventDropped {
 		v.dropped = e.Err
 	}
+	v.stale = v.stale || e.Kind == session2.EventConflict && errors.Is(e.Err, session2.ErrStale)
 	w.tell("%s: event %v of %s: %v", v.a.name, e.Kind, w.name("S", e.ID), e.Err)
 }
 
