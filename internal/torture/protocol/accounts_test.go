@@ -156,3 +156,30 @@ func revokeOthers(w *world) {
 		w.fail(told, "RevokeOthers has failed, and no call had: %v", err)
 	}
 }
+
+// loginAgain has a user whose login has failed, as far as they were told, sign in again:
+// it may have landed all the same, and they get to what the session held.
+func loginAgain(w *world) {
+	b := w.session("")
+	first := b.token
+	in := w.style(succeed).wrap(login("alice"), update)
+	w.together(part{"a", func(a *actor) {
+		for range 2 {
+			if a.visit(b, in).outcome() == once {
+				return
+			}
+		}
+	}})
+	w.landAll()
+	if w.look(b.token).user != "alice" {
+		w.alone("c", b, body.wrap(login("alice"), nil))
+	}
+	w.checkMarks(lives)
+	w.checkIn(b, "alice")
+	if w.look(first).opens {
+		w.fail(ended, "the token from before the login opens a session")
+	}
+	if got := w.look(b.token).marks; count(got, "cart") != 1 {
+		w.fail(keeps, "what the session held before the login is out of reach: %q", got)
+	}
+}

@@ -57,7 +57,8 @@ func flashes(w *world) {
 	}
 	w.alone("setup", b, body.wrap(leave, nil))
 	first := w.style(all).wrap(show, leave)
-	second := w.style(all).wrap(w.anyAct(leave, show, func(v *visit, s *session2.Session) { show(v, s); leave(v, s) }), show)
+	both := func(v *visit, s *session2.Session) { show(v, s); leave(v, s) }
+	second := w.style(all).wrap(w.anyAct(leave, show, both), show)
 	w.two(b, first, second)
 	w.landAll()
 	w.checkMarks(lives)

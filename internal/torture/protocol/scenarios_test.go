@@ -56,6 +56,7 @@ var scenarios = []scenario{
 	{name: "timeout-inside", play: timeoutInside},
 	{name: "open", play: open},
 	{name: "open-rotation", cfg: session2.Config{RenewEvery: renewEvery}, play: open},
+	{name: "login-again", play: loginAgain},
 	{name: "revoke-login", play: revokeAndLogin},
 	{name: "revoke-others", play: revokeOthers},
 
