@@ -62,7 +62,7 @@ var plants = []planted{
 		"case a.login && st != nil && v.twin && st.user == a.user:", "case false:"}},
 	{"another user inherits the session", "session.go", "switch", apart, []string{
 		"another && !st.joins {\n\t\t\tst.clear()", "another && !st.joins {"}},
-	{"a stale request is merged", "decide.go", "switch", traceless, []string{
+	{"a stale request is merged", "decide.go", "switch", apart, []string{
 		"case st != nil && v.opens():", "case st != nil && (v.opens() || v.standing == superseded && !a.login):"}},
 	{"a reused token ends nothing", "load.go", "thief", caught, []string{"if m.cfg.KeepOnReuse {", "if true {"}},
 	{"a replaced token is good for ever", "token.go", "thief", caught, []string{

@@ -42,12 +42,17 @@ func flashes(w *world) {
 		update(v, s)
 		m := &shown{left: v.all[len(v.all)-1]}
 		m.text = "message " + m.left.mark
-		messages = append(messages, m)
 		s.Flash(m.text)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		messages = append(messages, m)
 	}
 	show := func(v *visit, s *session2.Session) {
 		update(v, s)
-		for _, f := range s.Flashes() {
+		list := s.Flashes()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, f := range list {
 			for _, m := range messages {
 				if m.text == f {
 					m.shows = append(m.shows, v.all[len(v.all)-1])
@@ -196,7 +201,7 @@ func (v *visit) anotherActor(h func(rw http.ResponseWriter, r *http.Request)) ht
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		a := v.a.w.join(v.name + "'")
 		v.a = a
-		defer func() { a.ended = true }()
+		defer a.end()
 		h(rw, r.WithContext(context.WithValue(r.Context(), actorKey{}, a)))
 	})
 }

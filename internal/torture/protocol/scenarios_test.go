@@ -353,16 +353,22 @@ func formTwice(w *world) {
 	spend := func(v *visit, s *session2.Session, rw http.ResponseWriter) {
 		ok, err := s.UseFormToken(v.ctx, token)
 		v.a.w.tell("%s: UseFormToken: %v, %v", v.a.name, ok, err)
+		w.mu.Lock()
 		switch {
 		case err != nil:
 			unknown++
+		case ok:
+			used++
+		}
+		w.mu.Unlock()
+		switch {
+		case err != nil:
 			rw.WriteHeader(http.StatusInternalServerError)
 			return
 		case !ok:
 			rw.WriteHeader(http.StatusConflict)
 			return
 		}
-		used++
 		v.think()
 		update(v, s)
 		fmt.Fprint(rw, "thank you")

@@ -82,7 +82,9 @@ func (s *store) meet(ctx context.Context, f fault, label string, apply func() er
 		s.later(label, apply)
 		return errLost
 	case hangs, tooSlow:
+		s.w.mu.Lock()
 		s.w.slow = true
+		s.w.mu.Unlock()
 		if !strings.HasPrefix(label, "Load") && !strings.HasPrefix(label, "IterUser") {
 			s.later(label, apply)
 		}

@@ -138,7 +138,9 @@ func (v *visit) saw(user string) string {
 // settle notes what has become of the changes so far.
 func (v *visit) settle(o outcome) {
 	for _, c := range v.open {
+		v.a.w.mu.Lock()
 		c.outcome = o
+		v.a.w.mu.Unlock()
 		v.a.w.tell("%s: %q is %v", v.a.name, c.mark, o)
 	}
 	v.open, v.dropped = nil, nil
@@ -326,7 +328,9 @@ func (v *visit) arrive() {
 	if (v.b.shared || v.b.lossy) && v.a.point(context.Background(), "the response arrives", faults...) == lostResponse {
 		return
 	}
+	v.a.w.mu.Lock()
 	v.done = max(1, v.a.w.steps)
+	v.a.w.mu.Unlock()
 	if !v.came {
 		v.take()
 	}

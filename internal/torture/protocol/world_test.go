@@ -202,14 +202,28 @@ func (a *actor) point(ctx context.Context, label string, faults ...fault) fault 
 		return fine
 	}
 	p := &waiting{label, faults, make(chan fault)}
-	a.waiting = p
+	a.wait(p)
 	select {
 	case f := <-p.goOn:
 		return f
 	case <-ctx.Done():
-		a.waiting = nil
+		a.wait(nil)
 		return tooSlow
 	}
+}
+
+// wait notes where the actor waits.
+func (a *actor) wait(p *waiting) {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.waiting = p
+}
+
+// end notes that the actor has ended.
+func (a *actor) end() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.ended = true
 }
 
 // part is what one actor does.
@@ -222,10 +236,12 @@ type part struct {
 func (w *world) together(parts ...part) {
 	w.actors, w.last, w.calm = nil, nil, false
 	for _, p := range parts {
-		a := w.join(p.name)
+		w.join(p.name)
+	}
+	for i, a := range slices.Clone(w.actors) { // those that join later stand behind these
 		go func() {
-			defer func() { a.ended = true }()
-			p.do(a)
+			defer a.end()
+			parts[i].do(a)
 		}()
 	}
 	w.schedule()
@@ -245,8 +261,7 @@ func (w *world) join(name string) *actor {
 func (w *world) schedule() {
 	for ticks := 0; ; {
 		synctest.Wait()
-		w.steps++
-		if !slices.ContainsFunc(w.actors, func(a *actor) bool { return !a.ended }) {
+		if w.over() {
 			return
 		}
 		plain, faulty := w.moves()
@@ -267,6 +282,14 @@ func (w *world) schedule() {
 	}
 }
 
+// over reports whether all actors have ended.
+func (w *world) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steps++
+	return !slices.ContainsFunc(w.actors, func(a *actor) bool { return !a.ended })
+}
+
 // move is one of the things that may happen next.
 type move struct {
 	make     func()
@@ -276,6 +299,8 @@ type move struct {
 
 // moves returns what may happen next: what is no fault, then what is one.
 func (w *world) moves() (plain, faulty []move) {
+	w.mu.Lock() // what sleeps is woken by the clock, and would race
+	defer w.mu.Unlock()
 	ready, asleep := w.ready()
 	mayGoOn := len(ready) > 0 && ready[0] == w.last
 	allowed := func(switches bool) bool { return !switches || w.left.switches > 0 }
@@ -325,7 +350,8 @@ func (w *world) ready() (list []*actor, asleep bool) {
 // goOn lets an actor go on.
 func (w *world) goOn(a *actor, f fault) {
 	p := a.waiting
-	a.waiting, w.last = nil, a
+	a.wait(nil)
+	w.last = a
 	if f != fine {
 		w.left.faults--
 		w.faults++
@@ -336,8 +362,10 @@ func (w *world) goOn(a *actor, f fault) {
 
 // land has a late call happen.
 func (w *world) land(i int) {
+	w.mu.Lock()
 	c := w.late[i]
 	w.late = slices.Delete(w.late, i, i+1)
+	w.mu.Unlock()
 	w.tell("late: %s", c.label)
 	c.land()
 }
