@@ -12,4 +12,5 @@
 //	TORTURE_REPLAY    one schedule, as a failure prints it: it runs alone, with its trace
 //	TORTURE_PLANT     "1": TestPlanted plants faults in the core, and each must be found; another
 //	                  value is a regular expression: those whose names match
+//	TORTURE_BREAKS    set by TestPlanted: only schedules that break this promise count
 package protocol

@@ -131,7 +131,7 @@ var plants = []planted{
 		"return now >= st.expires || now >= c.expiry(st)",
 		"return now < st.accessed || now >= st.expires || now >= c.expiry(st)"}},
 	{"the cookie that a failing store cannot check goes out", "cookie.go", "open-rotation", staysIn, []string{
-		" || err != nil && s.presents(base, replaced) {", " {"}},
+		"err != nil && s.presents(base, replaced)", "false && s.presents(base, replaced)"}},
 }
 
 const core = "../../.."
