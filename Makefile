@@ -4,8 +4,12 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
+# For how many seconds make torture explores each scenario, and runs each fuzz target.
+TORTURE_SECONDS ?= 60
+FUZZSECONDS ?= 600
+
 # Modules of their own, for what the library must not depend on.
-MODULES = internal/pgxtest internal/webtest
+MODULES = internal/pgxtest internal/webtest internal/torture
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
@@ -14,7 +18,7 @@ export SESSION2_REQUIRE_DB = 1
 # the tests run hundreds of processes.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: test check tools format lint unit modules test-cluster fuzz bench cover
+.PHONY: test check tools format lint unit modules test-cluster fuzz bench cover torture
 
 # Most tests wait for a disk or a server, and the linters for a processor: side by
 # side they take little longer than the longest of them.
@@ -52,16 +56,18 @@ test-cluster: tools
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
 fuzz:
-	@for pkg in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "go test -run='^$$' -fuzz='^$$target\$$' -fuzztime=$(FUZZTIME) $$pkg"; \
-			go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) $$pkg || exit 1; \
-		done; \
-	done
+	@.ci/fuzz $(FUZZTIME)
 
 # Each benchmark once, so that none can rot.
 bench:
 	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
+
+# What make test does for a second, for as long as there is time; and the faults that
+# are planted in the core, each of which must be found within a minute.
+torture:
+	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 go test -race -v -count=1 \
+		-timeout $$((100 * $(TORTURE_SECONDS) + 10800))s ./...
+	.ci/fuzz $(FUZZSECONDS)s
 
 cover:
 	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1

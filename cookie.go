@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,19 +54,29 @@ func (s *Session) setCookies() (lines []string) {
 // confirmCookie looks whether the token of a cookie that an earlier Commit owes is
 // still the session's: if another request has replaced it, or ended the session,
 // the browser may hold a newer cookie. If the store cannot tell, the cookie goes
-// out. It is called with s.mu held, and gives it up meanwhile.
+// out, unless what the browser has is good anyway: then the next response has the
+// successor. It is called with s.mu held, and gives it up meanwhile.
 func (s *Session) confirmCookie() {
-	t := s.life.token
+	t, base := s.life.token, s.life.base
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
 	st, err := s.m.fetch(ctx, t.id)
-	if absent(err) || err == nil && st.ident.hash != t.secret.hash() {
+	if absent(err) || err == nil && st.ident.hash != t.secret.hash() || err != nil && s.presents(base, replaced) {
 		s.mu.Lock()
 		s.cookie = keepCookie
 		s.mu.Unlock()
 	}
+}
+
+// presents reports whether a token that the request came with is of that standing to a
+// session.
+func (s *Session) presents(st *state, is standing) bool {
+	list, _ := s.tokens(nil)
+	return slices.ContainsFunc(list, func(t token) bool {
+		return t.id == st.id && st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace).standing == is
+	})
 }
 
 // revocation returns the line that takes the cookie away.

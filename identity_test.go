@@ -351,6 +351,51 @@ func TestACookieThatAnEarlierCommitOwesIsCheckedAgain(t *testing.T) {
 	}
 }
 
+// The store fails where the cookie of an earlier Commit is checked again. What the browser
+// has is good as long as a successor was not seen, so nothing newer is put at risk.
+func TestASuccessorThatCannotBeCheckedAgainIsLeftForTheNextResponse(t *testing.T) {
+	set := func(s *session2.Session) { s.Set("k", 1) }
+	login := func(s *session2.Session) { s.SetUser("alice") }
+	for name, c := range map[string]struct {
+		change, meanwhile func(s *session2.Session)
+		cookies           int
+	}{
+		"rotation":            {set, nil, 0},
+		"rotation, and Renew": {set, (*session2.Session).Renew, 0},
+		"Renew":               {(*session2.Session).Renew, nil, 1},
+		"login":               {login, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := testsite.NewBrittle()
+				st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute})
+				b := st.Login("alice")
+				time.Sleep(11 * time.Minute)
+				other := b.Clone()
+				res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					c.change(s)
+					testsite.Must(t, s.Commit(r.Context()))
+					if c.meanwhile != nil {
+						st.Do(other, c.meanwhile)
+						b.Cookie = other.Cookie // it has come in the meantime
+					}
+					store.FailLoad.Store(true)
+					io.WriteString(w, "hello")
+				})
+				store.FailLoad.Store(false)
+				if n := len(res.Cookies()); n != c.cookies {
+					t.Errorf("%d cookies, want %d", n, c.cookies)
+				}
+				for range 2 {
+					if user := st.UserOf(b); user != "alice" {
+						t.Errorf("the browser is served as %q", user)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestALoginsTwinInheritsNothingThatWasProvedSince(t *testing.T) {
 	changes := map[string]func(*session2.Session){
 		"Renew":          (*session2.Session).Renew,
