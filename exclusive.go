@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -188,7 +189,7 @@ type claim struct {
 	number uint64        // of its turn
 	line   chan struct{} // its place among the requests of this manager
 	sent   bool          // the turn may be in the record
-	left   bool          // a commit has given it back; Session.mu guards it
+	left   atomic.Bool   // a commit has given it back
 
 	timer   *time.Timer // begins to renew the turn
 	cancel  context.CancelFunc
@@ -349,7 +350,7 @@ func (c *claim) rest() {
 func (c *claim) end(ctx context.Context, down bool) error {
 	c.rest()
 	defer c.m.lines.leave(c.id, c.line)
-	if !c.sent || c.left || down {
+	if !c.sent || c.left.Load() || down {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.m.cfg.CommitTimeout)
