@@ -66,7 +66,6 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	if s.rests(true) {
 		return nil
 	}
-	s.restTurn()
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
 			var o outcome

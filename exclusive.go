@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -153,17 +153,6 @@ func (s *Session) hasTurn(c *claim, base, st *state, v verdict) error {
 	return nil
 }
 
-// restTurn has the request's turn renewed no longer: the commit that gives it back
-// is about to begin.
-func (s *Session) restTurn() {
-	s.mu.Lock()
-	c := s.claim
-	s.mu.Unlock()
-	if c != nil {
-		c.rest()
-	}
-}
-
 // endTurn lets the next request have the session, where the commit has not done so. A
 // store that has failed is not asked again: then the lease runs out.
 func (s *Session) endTurn() {
@@ -190,12 +179,11 @@ type claim struct {
 	judge  func(*state) verdict // of the request's token
 	line   chan struct{}        // its place among the requests of this manager
 	sent   bool                 // the turn may be in the record
-	left   bool                 // a commit has given it back; Session.mu guards it
+	left   atomic.Bool          // a commit has given it back
 
-	timer   *time.Timer // begins to renew the turn
-	cancel  context.CancelFunc
-	ended   chan struct{} // closed when the timer's function has returned
-	resting sync.Once
+	timer  *time.Timer // begins to renew the turn
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the timer's function has returned
 }
 
 // lost reports whether st, a newer record, shows that others have had the session.
@@ -348,15 +336,13 @@ func (c *claim) renew(ctx context.Context) bool {
 
 // rest ends keep, and returns when no renewal is under way any more.
 func (c *claim) rest() {
-	c.resting.Do(func() {
-		if c.timer == nil {
-			return
-		}
-		c.cancel()
-		if !c.timer.Stop() {
-			<-c.ended
-		}
-	})
+	if c.timer == nil {
+		return
+	}
+	c.cancel()
+	if !c.timer.Stop() {
+		<-c.ended
+	}
 }
 
 // end lets the next one have the session. It takes the turn out of the record, unless
@@ -364,7 +350,7 @@ func (c *claim) rest() {
 func (c *claim) end(ctx context.Context, down bool) error {
 	c.rest()
 	defer c.m.lines.leave(c.id, c.line)
-	if !c.sent || c.left || down {
+	if !c.sent || c.left.Load() || down {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.m.cfg.CommitTimeout)

@@ -421,3 +421,24 @@ func TestExclusiveWithAStoreThatPanics(t *testing.T) {
 		}
 	})
 }
+
+// A record with turns is read, and one with what are none is refused.
+func TestTurnsInARecord(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	st.Login("alice")
+	rec := testsite.RecordsOf(t, store)[0]
+	for n, good := range map[int]bool{0: true, 1: false, 15: false, 16: true, 24: false, 112: true} {
+		data := slices.Concat(rec.Data, []byte{15, byte(n)}, make([]byte, n))
+		if _, err := session2.DecodeState(data); (err == nil) != good {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		if _, err := session2.DecodeState(slices.Concat(data, []byte{15, 0})); err == nil {
+			t.Errorf("%d bytes: a second section is taken", n)
+		}
+	}
+	many := slices.Concat(rec.Data, []byte{15, 0x90, 0x02}, make([]byte, 17*16))
+	if _, err := session2.DecodeState(many); err == nil {
+		t.Error("17 turns are taken")
+	}
+}

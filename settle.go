@@ -168,7 +168,7 @@ func (s *Session) adopt(t *txn, late bool) {
 		s.looks = looks{}
 	}
 	if t.leaves && next.base.id == t.claim.id {
-		t.claim.left = true
+		t.claim.left.Store(true)
 	}
 	next.base.values.settle()
 	if next.base.stored() && !next.base.hasInfo() {
@@ -222,9 +222,7 @@ func (s *Session) buried(t *txn) {
 // tellEnd revokes the cookie of a session that has ended, and reports the end.
 func (s *Session) tellEnd(t *txn, st *state) {
 	if t.claim != nil && t.claim.id == st.id {
-		s.mu.Lock()
-		t.claim.left = true
-		s.mu.Unlock()
+		t.claim.left.Store(true)
 	}
 	s.revoked(t, st)
 	t.hear(Event{Kind: EventDestroyed, ID: st.id, User: st.user})
