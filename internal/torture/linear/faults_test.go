@@ -1,0 +1,170 @@
+package linear
+
+import (
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/session2/session2/internal/faultproxy"
+	"github.com/session2/session2/internal/testdb"
+)
+
+// servers are the kinds of database servers. Each test has one of its own.
+var servers = []struct {
+	name    string
+	start   func(t testing.TB, conf ...string) *testdb.Server
+	url     func(t testing.TB, dsn string) string
+	forgets bool // see rules
+}{
+	{"mysql", testdb.NewMySQL, testdb.MySQLURL, true},
+	{"postgres", testdb.NewPostgres, func(_ testing.TB, dsn string) string { return dsn }, false},
+}
+
+// The network between the stores and their server loses answers, breaks connections,
+// and is slow or silent.
+func TestNetwork(t *testing.T) {
+	for _, sys := range servers {
+		t.Run(sys.name, func(t *testing.T) {
+			t.Parallel()
+			srv := sys.start(t)
+			proxy := faultproxy.New(t, srv.Addr())
+			url := sys.url(t, strings.Replace(srv.DSN(), srv.Addr(), proxy.Addr(), 1))
+			stores := append(open(t, url+"&timeout=1s", 1), open(t, url+"&timeout=1s&noprepare=true", 1)...)
+			tries(t, 15, func(seed uint64) counts {
+				p := newPlan(seed)
+				p.Retried = true
+				h := new(history)
+				n := troubled(h, proxy, rand.New(rand.NewPCG(seed, 2)))
+				p.clients(stores, h)
+				h.added = nil
+				proxy.Delay(0)
+				proxy.Hang(false)
+				c := finish(t, stores, h, p, rules{skips: true})
+				c.faults = *n
+				return c
+			})
+		})
+	}
+}
+
+// troubled has the network do something every few calls, and returns how often it has.
+func troubled(h *history, proxy *faultproxy.Proxy, rng *rand.Rand) *int {
+	var mu sync.Mutex
+	events, next, n := 0, 5+rng.IntN(20), 0
+	h.added = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if events++; events < next {
+			return
+		}
+		next = events + 5 + rng.IntN(30)
+		n++
+		trouble(proxy, rng)
+	}
+	return &n
+}
+
+func trouble(proxy *faultproxy.Proxy, rng *rand.Rand) {
+	switch rng.IntN(10) {
+	case 0:
+		proxy.Cut()
+	case 1:
+		proxy.Finish()
+	case 2:
+		proxy.Delay(time.Duration(rng.IntN(5)) * time.Millisecond)
+	case 3:
+		proxy.HoldAnswer()
+	case 4:
+		proxy.Hang(true)
+		time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+		proxy.Hang(false)
+	default:
+		proxy.DropAnswer()
+	}
+}
+
+// The server is killed in the midst of calls, and started again.
+func TestServerKilled(t *testing.T) {
+	for _, sys := range servers {
+		t.Run(sys.name, func(t *testing.T) {
+			t.Parallel()
+			srv := sys.start(t)
+			stores := open(t, sys.url(t, srv.DSN())+"&timeout=10s", 2)
+			tries(t, 3, func(seed uint64) counts {
+				p := newPlan(seed)
+				p.Retried, p.Clients, p.Calls = true, 5, 12
+				h := new(history)
+				k := newKiller(h, 2, rand.New(rand.NewPCG(seed, 2)))
+				p.gate = k.gate
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					p.clients(stores, h)
+				}()
+				k.kill(srv, ended)
+				<-ended
+				h.added = nil
+				c := finish(t, stores, h, p, rules{skips: true, forgets: sys.forgets})
+				c.kills = k.kills
+				return c
+			})
+		})
+	}
+}
+
+// killer kills a server a few times, each after so many calls. While the server is
+// down, no call begins: one that does would get no definite result.
+type killer struct {
+	h     *history
+	rng   *rand.Rand
+	due   chan struct{} // has an element when the server is to be killed
+	kills int
+
+	down sync.RWMutex // held while the server is down
+
+	mu     sync.Mutex
+	events int
+	next   int
+	left   int
+}
+
+func newKiller(h *history, kills int, rng *rand.Rand) *killer {
+	k := &killer{h: h, rng: rng, due: make(chan struct{}, kills), next: 20 + rng.IntN(40), left: kills}
+	h.added = k.added
+	return k
+}
+
+func (k *killer) added() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.events++; k.events >= k.next && k.left > 0 {
+		k.left--
+		k.next = k.events + 10 + k.rng.IntN(50)
+		k.due <- struct{}{}
+	}
+}
+
+func (k *killer) gate() {
+	k.down.RLock()
+	k.down.RUnlock()
+}
+
+// kill kills the server whenever that is due, until the clients have ended.
+func (k *killer) kill(srv *testdb.Server, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case <-k.due:
+		}
+		k.down.Lock()
+		crash := k.h.begin(999, call{Op: opCrash})
+		srv.Kill()
+		k.h.end(crash, answer{Status: done})
+		srv.Start()
+		k.down.Unlock()
+		k.kills++
+	}
+}
