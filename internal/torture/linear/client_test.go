@@ -168,6 +168,15 @@ func (c *client) next() call {
 }
 
 func (c *client) draw() call {
+	k := c.drawAny()
+	ends := k.Op == opDelete || k.Op == opDeleteUser || k.Op == opDeleteOld
+	if ends && c.created && c.rng.IntN(4) > 0 { // there will be no other records
+		return c.save(k.Key, c.known[k.Key])
+	}
+	return k
+}
+
+func (c *client) drawAny() call {
 	key := c.rng.IntN(c.Keys)
 	if c.Retried && !c.created {
 		switch n := c.rng.IntN(10); {

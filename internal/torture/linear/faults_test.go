@@ -22,31 +22,39 @@ var servers = []struct {
 	{"postgres", testdb.NewPostgres, func(_ testing.TB, dsn string) string { return dsn }, false},
 }
 
-// The network between the stores and their server loses answers, breaks connections,
-// and is slow or silent.
-func TestNetwork(t *testing.T) {
+// TestServers has the network between the stores and their server lose answers and break
+// connections, and then kills the server.
+func TestServers(t *testing.T) {
 	for _, sys := range servers {
 		t.Run(sys.name, func(t *testing.T) {
 			t.Parallel()
 			srv := sys.start(t)
-			proxy := faultproxy.New(t, srv.Addr())
-			url := sys.url(t, strings.Replace(srv.DSN(), srv.Addr(), proxy.Addr(), 1))
-			stores := append(open(t, url+"&timeout=1s", 1), open(t, url+"&timeout=1s&noprepare=true", 1)...)
-			tries(t, 15, func(seed uint64) counts {
-				p := newPlan(seed)
-				p.Retried = true
-				h := new(history)
-				n := troubled(h, proxy, rand.New(rand.NewPCG(seed, 2)))
-				p.clients(stores, h)
-				h.added = nil
-				proxy.Delay(0)
-				proxy.Hang(false)
-				c := finish(t, stores, h, p, rules{skips: true})
-				c.faults = *n
-				return c
+			t.Run("network", func(t *testing.T) {
+				proxy := faultproxy.New(t, srv.Addr())
+				url := sys.url(t, strings.Replace(srv.DSN(), srv.Addr(), proxy.Addr(), 1)) + "&timeout=500ms"
+				stores := append(open(t, url, 1), open(t, url+"&noprepare=true", 1)...)
+				tries(t, 6, func(seed uint64) counts { return overNetwork(t, stores, proxy, newPlan(seed)) })
+			})
+			t.Run("killed", func(t *testing.T) {
+				stores := open(t, sys.url(t, srv.DSN())+"&timeout=10s", 2)
+				r := rules{skips: true, forgets: sys.forgets}
+				tries(t, 2, func(seed uint64) counts { return killing(t, stores, srv, newPlan(seed), r) })
 			})
 		})
 	}
+}
+
+// overNetwork runs a history while the network is in trouble.
+func overNetwork(t *testing.T, stores []store, proxy *faultproxy.Proxy, p plan) counts {
+	p.Retried = true
+	h := new(history)
+	n := troubled(h, proxy, rand.New(rand.NewPCG(p.Seed, 2)))
+	p.clients(stores, h)
+	h.added = nil
+	proxy.Delay(0)
+	c := finish(t, stores, h, p, rules{skips: true})
+	c.faults = *n
+	return c
 }
 
 // troubled has the network do something every few calls, and returns how often it has.
@@ -67,16 +75,16 @@ func troubled(h *history, proxy *faultproxy.Proxy, rng *rand.Rand) *int {
 }
 
 func trouble(proxy *faultproxy.Proxy, rng *rand.Rand) {
-	switch rng.IntN(10) {
-	case 0:
+	switch rng.IntN(20) {
+	case 0, 1, 2:
 		proxy.Cut()
-	case 1:
+	case 3, 4:
 		proxy.Finish()
-	case 2:
+	case 5, 6, 7:
 		proxy.Delay(time.Duration(rng.IntN(5)) * time.Millisecond)
-	case 3:
+	case 8:
 		proxy.HoldAnswer()
-	case 4:
+	case 9:
 		proxy.Hang(true)
 		time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
 		proxy.Hang(false)
@@ -85,33 +93,22 @@ func trouble(proxy *faultproxy.Proxy, rng *rand.Rand) {
 	}
 }
 
-// The server is killed in the midst of calls, and started again.
-func TestServerKilled(t *testing.T) {
-	for _, sys := range servers {
-		t.Run(sys.name, func(t *testing.T) {
-			t.Parallel()
-			srv := sys.start(t)
-			stores := open(t, sys.url(t, srv.DSN())+"&timeout=10s", 2)
-			tries(t, 3, func(seed uint64) counts {
-				p := newPlan(seed)
-				p.Retried, p.Clients, p.Calls = true, 5, 12
-				h := new(history)
-				k := newKiller(h, 2, rand.New(rand.NewPCG(seed, 2)))
-				p.gate = k.gate
-				ended := make(chan struct{})
-				go func() {
-					defer close(ended)
-					p.clients(stores, h)
-				}()
-				k.kill(srv, ended)
-				<-ended
-				h.added = nil
-				c := finish(t, stores, h, p, rules{skips: true, forgets: sys.forgets})
-				c.kills = k.kills
-				return c
-			})
-		})
-	}
+// killing runs a history while the server is killed and started again.
+func killing(t *testing.T, stores []store, srv *testdb.Server, p plan, r rules) counts {
+	p.Retried, p.Clients, p.Calls = true, 5, 12
+	h := new(history)
+	k := newKiller(h, 2, rand.New(rand.NewPCG(p.Seed, 2)))
+	p.gate = k.gate
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.clients(stores, h)
+	}()
+	k.kill(srv, ended)
+	h.added = nil
+	c := finish(t, stores, h, p, r)
+	c.kills = k.kills
+	return c
 }
 
 // killer kills a server a few times, each after so many calls. While the server is

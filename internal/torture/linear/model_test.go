@@ -75,8 +75,11 @@ func model(forgets bool) porcupine.Model {
 
 // worlds returns what may be after a step.
 func worlds(w world, s step, forgets bool) (list []any) {
-	if s.Kind == crashed {
+	switch {
+	case s.Kind == crashed && forgets:
 		return []any{world{w.Safe, w.Safe}}
+	case s.Kind == crashed:
+		return []any{w}
 	}
 	for _, next := range s.apply(w.Now) {
 		switch {
