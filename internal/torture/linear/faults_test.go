@@ -29,14 +29,14 @@ func TestServers(t *testing.T) {
 		t.Run(sys.name, func(t *testing.T) {
 			t.Parallel()
 			srv := sys.start(t)
+			stores := open(t, with(sys.url(t, srv.DSN()), "timeout=10s"), 2)
 			t.Run("network", func(t *testing.T) {
 				proxy := faultproxy.New(t, srv.Addr())
-				url := sys.url(t, strings.Replace(srv.DSN(), srv.Addr(), proxy.Addr(), 1)) + "&timeout=500ms"
-				stores := append(open(t, url, 1), open(t, url+"&noprepare=true", 1)...)
+				url := with(sys.url(t, strings.Replace(srv.DSN(), srv.Addr(), proxy.Addr(), 1)), "timeout=500ms")
+				stores := []store{connect(t, url), connect(t, with(url, "noprepare=true"))}
 				tries(t, 6, func(seed uint64) counts { return overNetwork(t, stores, proxy, newPlan(seed)) })
 			})
 			t.Run("killed", func(t *testing.T) {
-				stores := open(t, sys.url(t, srv.DSN())+"&timeout=10s", 2)
 				r := rules{skips: true, forgets: sys.forgets}
 				tries(t, 2, func(seed uint64) counts { return killing(t, stores, srv, newPlan(seed), r) })
 			})
@@ -145,7 +145,7 @@ func (k *killer) added() {
 
 func (k *killer) gate() {
 	k.down.RLock()
-	k.down.RUnlock()
+	defer k.down.RUnlock()
 }
 
 // kill kills the server whenever that is due, until the clients have ended.
@@ -156,12 +156,16 @@ func (k *killer) kill(srv *testdb.Server, ended <-chan struct{}) {
 			return
 		case <-k.due:
 		}
-		k.down.Lock()
-		crash := k.h.begin(999, call{Op: opCrash})
-		srv.Kill()
-		k.h.end(crash, answer{Status: done})
-		srv.Start()
-		k.down.Unlock()
-		k.kills++
+		k.killNow(srv)
 	}
+}
+
+func (k *killer) killNow(srv *testdb.Server) {
+	k.down.Lock()
+	defer k.down.Unlock()
+	crash := k.h.begin(999, call{Op: opCrash})
+	srv.Kill()
+	k.h.end(crash, answer{Status: done})
+	srv.Start()
+	k.kills++
 }

@@ -21,7 +21,8 @@ func (s state) String() string {
 	if s.Version == 0 {
 		return "absent"
 	}
-	return fmt.Sprintf("{%x %q accessed %d expires %d data %x}", s.Version>>40, s.User, s.Accessed, s.Expires, s.Data>>40)
+	return fmt.Sprintf("{%x %q accessed %d expires %d data %x}",
+		s.Version>>40, s.User, s.Accessed, s.Expires, s.Data>>40)
 }
 
 // kind is a kind of step.

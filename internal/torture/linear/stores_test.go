@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,20 +42,36 @@ func tries(t *testing.T, n int, try func(seed uint64) counts) {
 	t.Logf("%v, in %v, from TORTURE_SEED=%d on", sum, time.Since(start).Round(time.Millisecond), seed)
 }
 
+// open opens a store several times, over the same data.
 func open(t testing.TB, url string, times int) (stores []store) {
 	t.Helper()
 	for range times {
-		s, err := session2.Open(context.Background(), url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { session2.Close(s) })
+		s := connect(t, url)
 		if err := session2.Setup(context.Background(), s); err != nil {
 			t.Fatal(err)
 		}
-		stores = append(stores, s.(store))
+		stores = append(stores, s)
 	}
 	return stores
+}
+
+// connect opens a store that is set up already.
+func connect(t testing.TB, url string) store {
+	t.Helper()
+	s, err := session2.Open(context.Background(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { session2.Close(s) })
+	return s.(store)
+}
+
+// with adds an option to a URL.
+func with(url, option string) string {
+	if strings.Contains(url, "?") {
+		return url + "&" + option
+	}
+	return url + "?" + option
 }
 
 func mysqlURL(t testing.TB) string { return testdb.MySQLURL(t, testdb.MySQL(t)) }
@@ -91,8 +108,8 @@ func TestGoroutines(t *testing.T) {
 		{"file", func(t *testing.T) string { return "file:" + t.TempDir() }, 2, 30, rules{exact: true}},
 		{"bolt", func(t *testing.T) string { return "bolt:" + t.TempDir() + "/b" }, 1, 20, rules{exact: true}},
 		{"gob", func(t *testing.T) string { return "gob:" + t.TempDir() + "/g" }, 2, 30, rules{exact: true}},
-		{"mysql", func(t *testing.T) string { return mysqlURL(t) + "&table=g" }, 2, 20, rules{skips: true}},
-		{"postgres", func(t *testing.T) string { return testdb.Postgres(t) + "&table=g" }, 2, 20, rules{skips: true}},
+		{"mysql", func(t *testing.T) string { return with(mysqlURL(t), "table=g") }, 2, 20, rules{skips: true}},
+		{"postgres", func(t *testing.T) string { return with(testdb.Postgres(t), "table=g") }, 2, 20, rules{skips: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
