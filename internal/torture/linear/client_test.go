@@ -36,7 +36,12 @@ func (c *client) run(calls int) {
 		if c.history.enough() {
 			return
 		}
-		c.do(c.next())
+		k := c.next()
+		if k.Op == opSave && c.rng.IntN(2) == 0 { // look first: most of the others come too late
+			c.do(call{Op: opLoad, Key: k.Key})
+			k = c.save(k.Key, c.known[k.Key])
+		}
+		c.do(k)
 		for range c.rng.IntN(3) {
 			runtime.Gosched()
 		}
@@ -79,7 +84,7 @@ func (c *client) next() call {
 func (c *client) draw() call {
 	k := c.drawAny()
 	ends := k.Op == opDelete || k.Op == opDeleteUser || k.Op == opDeleteOld
-	if ends && c.created && c.rng.IntN(4) > 0 { // there will be no other records
+	if ends && c.created && c.rng.IntN(8) > 0 { // there will be no other records
 		return c.save(k.Key, c.known[k.Key])
 	}
 	return k

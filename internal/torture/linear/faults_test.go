@@ -60,14 +60,14 @@ func overNetwork(t *testing.T, stores []store, proxy *faultproxy.Proxy, p plan) 
 // troubled has the network do something every few calls, and returns how often it has.
 func troubled(h *history, proxy *faultproxy.Proxy, rng *rand.Rand) *int {
 	var mu sync.Mutex
-	events, next, n := 0, 5+rng.IntN(20), 0
+	events, next, n := 0, 10, 0
 	h.added = func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if events++; events < next {
 			return
 		}
-		next = events + 5 + rng.IntN(30)
+		next = events + 3 + rng.IntN(12)
 		n++
 		trouble(proxy, rng)
 	}
@@ -75,14 +75,14 @@ func troubled(h *history, proxy *faultproxy.Proxy, rng *rand.Rand) *int {
 }
 
 func trouble(proxy *faultproxy.Proxy, rng *rand.Rand) {
-	switch rng.IntN(20) {
+	switch rng.IntN(40) {
 	case 0, 1, 2:
 		proxy.Cut()
 	case 3, 4:
 		proxy.Finish()
 	case 5, 6, 7:
 		proxy.Delay(time.Duration(rng.IntN(5)) * time.Millisecond)
-	case 8:
+	case 8: // costs each a timeout
 		proxy.HoldAnswer()
 	case 9:
 		proxy.Hang(true)
