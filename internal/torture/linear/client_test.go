@@ -9,15 +9,16 @@ import (
 // client makes calls, one after the other, by what it has learned from earlier ones.
 type client struct {
 	*plan
-	num     int
-	store   store
-	history *history
-	rng     *rand.Rand
-	known   map[int]uint64   // the version of each record, as far as it knows
-	former  map[int][]uint64 // earlier ones
-	saves   []call           // its own
-	created bool             // all records that there will be are created
-	users   []string
+	num      int
+	store    store
+	history  *history
+	rng      *rand.Rand
+	known    map[int]uint64   // the version of each record, as far as it knows
+	former   map[int][]uint64 // earlier ones
+	saves    []call           // its own
+	created  bool             // it creates no records but
+	toCreate []int            // these
+	users    []string
 }
 
 func (p *plan) client(num int, s store, h *history) *client {
@@ -37,7 +38,10 @@ func (c *client) run(calls int) {
 			return
 		}
 		k := c.next()
-		if k.Op == opSave && c.rng.IntN(2) == 0 { // look first: most of the others come too late
+		if len(c.toCreate) > 0 && c.rng.IntN(2) == 0 {
+			k = c.create()
+		}
+		if k.Op == opSave && k.Prev != 0 && c.rng.IntN(2) == 0 { // look first: most of the others come too late
 			c.do(call{Op: opLoad, Key: k.Key})
 			k = c.save(k.Key, c.known[k.Key])
 		}
@@ -84,7 +88,7 @@ func (c *client) next() call {
 func (c *client) draw() call {
 	k := c.drawAny()
 	ends := k.Op == opDelete || k.Op == opDeleteUser || k.Op == opDeleteOld
-	if ends && c.created && c.rng.IntN(8) > 0 { // there will be no other records
+	if ends && c.created && !c.Alone && c.rng.IntN(8) > 0 { // there will be no other records
 		return c.save(k.Key, c.known[k.Key])
 	}
 	return k
@@ -143,6 +147,15 @@ func (c *client) save(key int, prev uint64) call {
 	}
 	c.saves = append(c.saves, k)
 	return k
+}
+
+// create creates the next record of those that are its own.
+func (c *client) create() call {
+	key := c.toCreate[0]
+	c.toCreate = c.toCreate[1:]
+	c.created = false
+	defer func() { c.created = true }()
+	return c.save(key, 0)
 }
 
 // repeat makes an earlier Save again.

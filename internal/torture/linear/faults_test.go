@@ -46,7 +46,10 @@ func TestServers(t *testing.T) {
 
 // overNetwork runs a history while the network is in trouble.
 func overNetwork(t *testing.T, stores []store, proxy *faultproxy.Proxy, p plan) counts {
-	p.Retried = true
+	p.Retried, p.Alone = true, p.Seed%2 == 0
+	if p.Alone {
+		p.Keys += 4
+	}
 	h := new(history)
 	n := troubled(h, proxy, rand.New(rand.NewPCG(p.Seed, 2)))
 	p.clients(stores, h)

@@ -29,6 +29,10 @@ type plan struct {
 	// numbers may be wrong.
 	Retried bool
 
+	// Alone has each record created by one client, once, beside all else, and not by
+	// several before all else. It is for Retried.
+	Alone bool
+
 	gate func() // called before each call; or nil
 }
 
@@ -74,11 +78,14 @@ func (p *plan) clients(stores []store, h *history) {
 		}
 		wg.Wait()
 	}
-	if p.Retried {
+	if p.Retried && !p.Alone {
 		phase(3)
 	}
-	for _, c := range clients {
+	for i, c := range clients {
 		c.created = p.Retried
+		for key := i; key < p.Keys && p.Alone; key += p.Clients {
+			c.toCreate = append(c.toCreate, key)
+		}
 	}
 	phase(p.Calls)
 }
