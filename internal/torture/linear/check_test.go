@@ -13,10 +13,14 @@ import (
 
 // rules are what a checker must know of a store.
 type rules struct {
-	keys    int
-	exact   bool // nobody else's records are there, and nothing is done twice: numbers are exact
-	skips   bool // DeleteOld passes over records that others are at
-	forgets bool // a server shows changes before they are safe from its crash
+	keys  int
+	exact bool // nobody else's records are there, and nothing is done twice: numbers are exact
+	skips bool // DeleteOld passes over records that others are at
+
+	// A server shows changes before they are safe from its crash. MariaDB without a binary
+	// log does: the changes are in memory and not yet in the file of the log. Whoever waits
+	// for an answer waits until they are there, but others see them before.
+	forgets bool
 }
 
 // steps returns what the history did to one record.

@@ -14,7 +14,16 @@
 // such order, the test fails and prints the calls on that record; if the checker
 // finds no answer in time, it fails as well.
 //
-// TORTURE_SECONDS=n tries each store for about n seconds instead of a fixed number
-// of histories. TORTURE_SEED=n begins with that seed, which a failure prints: the
-// clients then make the same choices, though the scheduler and the disk do not.
+// TORTURE_SECONDS=n has each test try each store for about n seconds, not only for its
+// usual number of histories. TORTURE_SEED=n begins with that seed, which a failure
+// prints, as in
+//
+//	cd internal/torture
+//	TORTURE_SEED=12345 TORTURE_SECONDS=60 go test -race -v -run TestProcesses/gob ./linear
+//
+// The history then has the same plan: its clients, their random choices, and the
+// faults. But the scheduler, the disk and the server have their part in it, so that it
+// may take more than one try to see the failure again. With -v each test says how many
+// histories it has tried, with how many calls, how many of them without a definite
+// result, and how many kills.
 package linear
