@@ -27,6 +27,7 @@ type state struct {
 	login      instant       // the latest one into this session once it was stored: its Lifetime counts from then
 	lifetime   time.Duration // of SetLifetime; 0: the configuration's
 	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
+	auth       authentication
 	remote     string
 	agent      string
 	csrf       []mark
@@ -132,6 +133,7 @@ const (
 	tagRealm
 	tagIdle
 	tagLogin
+	tagAuth = 16
 )
 
 // encodeData returns the Data of st's record, and how many bytes of them are the
@@ -160,6 +162,7 @@ func encodeData(st *state) (data []byte, size int) {
 	if st.login != 0 {
 		e.section(tagLogin, instantBytes(st.login))
 	}
+	st.encodeAuth(&e)
 	e.optional(tagRealm, []byte(st.realm))
 	e.optional(tagRemote, []byte(st.remote))
 	e.optional(tagAgent, []byte(st.agent))
@@ -257,7 +260,7 @@ func decodeData(st *state, data []byte) error {
 		}
 		at = from + int(n)
 		single := tag != tagRetired && tag != tagFlash && tag != tagValue
-		if tag == 0 || tag > tagLogin || single && seen&(1<<tag) != 0 {
+		if tag == 0 || tag > tagLogin && tag != tagAuth || single && seen&(1<<tag) != 0 {
 			return fmt.Errorf("data with an unexpected section %d", tag)
 		}
 		seen |= 1 << tag
@@ -301,6 +304,8 @@ func (st *state) decodeSection(tag byte, b []byte) error {
 		return st.decodeIdle(b)
 	case tagLogin:
 		return st.decodeLogin(b)
+	case tagAuth:
+		return st.decodeAuth(b)
 	}
 	return nil
 }

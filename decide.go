@@ -46,6 +46,7 @@ type attempt struct {
 	guards  guarded
 	login   bool   // the log signs somebody in
 	user    string // whom
+	level   int    // and how much that one has proved
 	cookie  bool   // a cookie can be sent
 	passive bool   // the request is no use of the session
 	spend   bool   // a form token's own Save: nothing else is done on the occasion
@@ -223,7 +224,7 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 	switch {
 	case st != nil && v.opens():
 		a.life = now
-	case a.login && st != nil && v.twin && st.user == a.user:
+	case a.login && st != nil && v.twin && st.user == a.user && st.level() == a.level:
 		now.unseen = false
 		a.life, a.join = now, true
 	case a.login:

@@ -146,6 +146,7 @@ func (x *exchange) header(committed bool) {
 	}
 	h := x.w.Header()
 	vary(h)
+	x.session.clearSite(h, committed)
 	for _, line := range cookies {
 		h.Add("Set-Cookie", line)
 	}
