@@ -118,7 +118,7 @@ func (s *Session) carryOut(ctx context.Context, t *txn) (o outcome, err error) {
 	defer cancel()
 	o, err = t.run(ctx)
 	if t.turn != nil {
-		defer func() { t.passTurn(ctx, err) }()
+		defer func() { t.passTurn(ctx, o, err) }()
 	}
 	switch goesOn := o != pending; {
 	case goesOn && len(t.ended) > 0:

@@ -103,7 +103,12 @@ func (t *txn) keepPlace(ctx context.Context) error {
 	if !t.takesPlace() {
 		return nil
 	}
-	err := t.recount(ctx)
+	var err error
+	if !t.turn.sure(t.cfg) { // the Save took so long that another login may have had its turn beside this one
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
+		defer cancel()
+		ctx, err = late, t.recount(late)
+	}
 	if err == nil {
 		err = t.endOldest(ctx)
 	}
@@ -121,14 +126,8 @@ func (t *txn) keepPlace(ctx context.Context) error {
 	return record.Uncertain(err)
 }
 
-// recount counts once more if the login's Save took so long that another one may have
-// had its turn at the same time.
+// recount takes the turn and counts once more.
 func (t *txn) recount(ctx context.Context) error {
-	if t.turn.sure(t.cfg) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
-	defer cancel()
 	next, err := t.s.m.takeTurn(ctx, t.user, t.turn.version)
 	if err != nil {
 		return err
@@ -142,12 +141,13 @@ func (t *txn) recount(ctx context.Context) error {
 func (t *txn) endOldest(ctx context.Context) (err error) {
 	m := t.s.m
 	for _, p := range t.oldest {
-		var ended bool
+		var ended, lost bool
 		again(ctx, func() bool {
 			ended, err = m.endIf(ctx, p.id, func(st *state) bool { return st.user == t.user })
+			lost = lost || err != nil
 			return ended || err == nil || refused(err)
 		})
-		if ended { // though its record may be left to the sweep
+		if ended || lost && err == nil { // though its record may be left to the sweep
 			t.hear(Event{Kind: EventRevoked, ID: p.id, User: t.user})
 		} else if err != nil {
 			return fmt.Errorf("session2: end %v, the user's oldest session: %w", p.id, err)
@@ -157,9 +157,10 @@ func (t *txn) endOldest(ctx context.Context) (err error) {
 }
 
 // passTurn lets the next login have its turn, unless nobody knows whether this one's
-// Save is still to land: then the turn ends by itself, and the next one counts it.
-func (t *txn) passTurn(ctx context.Context, err error) {
-	if t.turn == nil || errors.Is(err, ErrUncertain) {
+// Save is still to land, as after a panic: then the turn ends by itself, and the next
+// one counts it.
+func (t *txn) passTurn(ctx context.Context, o outcome, err error) {
+	if o == pending && (err == nil || errors.Is(err, ErrUncertain)) {
 		return
 	}
 	if err := t.s.m.endTurn(ctx, t.turn); err != nil {

@@ -57,7 +57,10 @@ func (m *Manager) takeTurn(ctx context.Context, user string, prev Version) (*tur
 		if lookErr == nil && found.Version == rec.Version { // the answer was lost
 			return &turn{id, rec.Version, instantOf(rec.Expires)}, nil
 		}
-		prev = found.Version
+		prev = 0
+		if free {
+			prev = found.Version
+		}
 		lost := !errors.Is(err, ErrConflict) && !absent(err) // it may still land, and one version has one content
 		if (lost || !free) && sleep(ctx, turnPause(try)) != nil {
 			return nil, fmt.Errorf("session2: wait for other logins of the user: %w", err)
