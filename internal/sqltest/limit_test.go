@@ -26,8 +26,9 @@ func TestMaxPerUserFromSeveralProcesses(t *testing.T) {
 	}
 	const most, logins = 3, 6
 	test := func(t *testing.T, url string, processes int) {
+		store := openAt(t, url)
 		for _, reject := range []bool{false, true} {
-			st := limitSite(t, url, reject)
+			st := limitSite(t, store, reject)
 			for info, err := range st.M.Sessions(t.Context(), "alice") {
 				testsite.Must(t, err)
 				testsite.Must(t, st.M.Revoke(t.Context(), info.ID))
@@ -65,8 +66,8 @@ func TestMaxPerUserFromSeveralProcesses(t *testing.T) {
 	})
 }
 
-func limitSite(t *testing.T, url string, reject bool) *testsite.Site {
-	return testsite.NewSite(t, openAt(t, url),
+func limitSite(t *testing.T, store session2.Store, reject bool) *testsite.Site {
+	return testsite.NewSite(t, store,
 		session2.Config{MaxPerUser: 3, RejectLogin: reject, CommitTimeout: time.Minute})
 }
 
@@ -113,7 +114,7 @@ func limitProcess(t *testing.T, url string, reject bool) int {
 
 // limitElsewhere is the other process.
 func limitElsewhere(t *testing.T, url string) {
-	n := limitLogins(limitSite(t, url, os.Getenv(limitReject) == "true"), 6)
+	n := limitLogins(limitSite(t, openAt(t, url), os.Getenv(limitReject) == "true"), 6)
 	if t.Failed() {
 		os.Exit(1)
 	}
