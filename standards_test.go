@@ -3,6 +3,8 @@ package session2_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -781,4 +783,545 @@ func TestASVS_10_4_5_And_10_4_8_AReplacedTokensReuseEndsTheSession(t *testing.T)
 			t.Error("rotation has extended the session")
 		}
 	})
+}
+
+// The OWASP Session Management Cheat Sheet
+
+func TestOWASP_O1_TheCookiesNameSaysNothingOfTheProgram(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("alice") })
+	name := strings.ToLower(res.Cookies()[0].Name)
+	for _, tell := range []string{"session2", "go", "sid", "sess2"} {
+		if strings.Contains(name, tell) {
+			t.Errorf("the cookie's name is %s", name)
+		}
+	}
+}
+
+func TestOWASP_O2_IDsAreUniqueAndLong(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	ids := map[session2.ID]bool{}
+	for range 300 {
+		st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1); ids[s.ID()] = true })
+	}
+	if len(ids) != 300 || len(session2.ID{})*8 < 128 {
+		t.Errorf("%d IDs of 300 sessions", len(ids))
+	}
+}
+
+func TestOWASP_O3_ATokenCarriesNoMeaning(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Set("k", 1) })
+	one := b.Token()
+	if !regexp.MustCompile(`^[0-9a-f]{32}\.[\w-]{43}$`).MatchString(one) || strings.Contains(one, "alice") {
+		t.Error("the token is more than random characters")
+	}
+	st.Do(b, func(s *session2.Session) { s.Set("k", strings.Repeat("v", 10_000)) })
+	if b.Token() != one {
+		t.Error("the token depends on what the session holds")
+	}
+}
+
+func TestOWASP_O4_OnlyCookiesAreTaken(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	token := st.Login("alice").Token()
+	for _, name := range []string{"session", "__host-session", "__Host-session2", "Session"} {
+		st.Request([]string{name + "=" + token}, func(s *session2.Session) {
+			if s.User() != "" {
+				t.Errorf("a cookie of the name %s opens the session", name)
+			}
+		})
+	}
+}
+
+func TestOWASP_O5_TheCookiesAttributesAreTheSafeOnes(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	c := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("alice") }).Cookies()[0]
+	if !c.Secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Domain != "" || c.Path != "/" {
+		t.Errorf("Set-Cookie: %s", c.Raw)
+	}
+	insecure := session2.CookieConfig{SameSite: http.SameSiteNoneMode, Insecure: true}
+	if _, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Cookie: insecure}); err == nil {
+		t.Error("SameSite=None without Secure is not refused")
+	}
+}
+
+func TestOWASP_O6_TheCookieGoesWithTheBrowser(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	line := setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("alice") }))
+	if strings.Contains(line, "Max-Age") || strings.Contains(line, "Expires") {
+		t.Errorf("Set-Cookie: %s", line)
+	}
+	line = setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("a"); s.Remember(time.Hour) }))
+	if !strings.Contains(line, "Max-Age=3") {
+		t.Errorf("to be remembered: %s", line)
+	}
+}
+
+func TestOWASP_O7_AnUnknownIDIsNeverAdopted(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	planted := session2.EncodeToken(session2.ID{1, 2, 3}, [32]byte{4, 5, 6})
+	res := st.Cookies([]string{planted}, func(s *session2.Session) { s.SetUser("alice") })
+	b := &testsite.Browser{}
+	b.Receive(res)
+	if id, _, _ := strings.Cut(planted, "."); b.Token() == "" || strings.HasPrefix(b.Token(), id) {
+		t.Error("the planted ID was adopted")
+	}
+	if opens(t, st, planted) || st.M.Count(session2.EventUnknown) == 0 {
+		t.Error("the planted token opens a session, or raises no event")
+	}
+}
+
+func TestOWASP_O8_AnIDIsCheckedBeforeTheStoreIsAsked(t *testing.T) {
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{})
+	for _, bad := range []string{"", "x", "../../etc/passwd", "' OR 1=1 --", strings.Repeat("a", 76), strings.Repeat("0", 5000),
+		strings.Repeat("A", 32) + "." + strings.Repeat("A", 43), strings.Repeat("0", 32) + "." + strings.Repeat("=", 43)} {
+		st.Cookies([]string{bad}, user)
+	}
+	if n := store.Calls(); n != 0 {
+		t.Errorf("%d store calls for what is no token", n)
+	}
+}
+
+func TestOWASP_O9_TheTokenIsRenewedWithEachChangeOfPrivileges(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	for _, change := range []func(s *session2.Session){
+		func(s *session2.Session) { s.SetUser("alice") },
+		func(s *session2.Session) { s.SetLevel(2) },
+		func(s *session2.Session) { s.SetLevel(1) },
+		func(s *session2.Session) { s.SetUser("bob") },
+		func(s *session2.Session) { s.SetUser(""); s.Set("cart", "pen") },
+	} {
+		old := b.Token()
+		st.Visit(b, page(change))
+		if b.Token() == old || opens(t, st, old) {
+			t.Error("a change of privileges leaves the token")
+		}
+	}
+}
+
+func TestOWASP_O10_AnotherCookieAfterTheLogin(t *testing.T) {
+	store := session2.NewMemoryStore()
+	before := testsite.NewSite(t, store, session2.Config{Cookie: session2.CookieConfig{Name: "__Host-a"}})
+	after := testsite.NewSite(t, store, session2.Config{Realm: "in", Cookie: session2.CookieConfig{Name: "__Host-b"}})
+	h := before.M.Wrap(after.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		before.M.Session(r).Set("cart", "book")
+		after.M.Session(r).SetUser("alice")
+	})))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	names := map[string]string{}
+	for _, c := range w.Result().Cookies() {
+		names[c.Name] = c.Value
+	}
+	if len(names) != 2 || opens(t, before, names["__Host-b"]) || opens(t, after, names["__Host-a"]) {
+		t.Errorf("%d cookies; one of them opens the other's session", len(names))
+	}
+}
+
+func TestOWASP_O11_TwoCookiesOfOneNameAreBothJudged(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	alice, bob := st.Login("alice").Token(), st.Login("bob").Token()
+	for _, order := range [][]string{{alice, bob}, {bob, alice}} {
+		n := st.M.Count(session2.EventMalformed)
+		st.Cookies(order, func(s *session2.Session) {
+			if s.User() != "" {
+				t.Errorf("one of two is preferred: %s", s.User())
+			}
+		})
+		if st.M.Count(session2.EventMalformed) != n+1 {
+			t.Error("no event")
+		}
+	}
+	st.Cookies([]string{"tossed-in", alice}, func(s *session2.Session) {
+		if s.User() != "alice" {
+			t.Error("a cookie tossed in beside it locks the user out")
+		}
+	})
+}
+
+func TestOWASP_O12_TheDefaultLimitsAreModerate(t *testing.T) {
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{})
+	testsite.Must(t, err)
+	if c := session2.Effective(m); c.IdleTimeout > 30*time.Minute || c.Lifetime > 24*time.Hour {
+		t.Errorf("idle %v, absolute %v", c.IdleTimeout, c.Lifetime)
+	}
+	if c := session2.AAL3(); c.IdleTimeout > 15*time.Minute || c.Lifetime > 12*time.Hour {
+		t.Errorf("AAL3: idle %v, absolute %v", c.IdleTimeout, c.Lifetime)
+	}
+}
+
+func TestOWASP_O13_ARenewedTokenHasASafetyInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{RenewEvery: 5 * time.Minute, RenewGrace: 20 * time.Second, KeepOnReuse: true})
+		b := st.Login("alice")
+		old := b.Clone()
+		time.Sleep(5 * time.Minute)
+		st.UserOf(b)
+		st.UserOf(b) // the successor is seen
+		time.Sleep(19 * time.Second)
+		if st.UserOf(old.Clone()) != "alice" {
+			t.Error("a request that was under way has lost its session")
+		}
+		time.Sleep(2 * time.Second)
+		if st.UserOf(old.Clone()) != "" {
+			t.Error("the old token outlives its interval")
+		}
+	})
+}
+
+func TestOWASP_O14_TheServerEnforcesTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(time.Hour) })
+		time.Sleep(time.Hour) // the browser has the cookie on
+		if opens(t, st, b.Token()) || st.M.Count(session2.EventExpired) != 1 {
+			t.Error("the session lives as long as the cookie is kept")
+		}
+	})
+}
+
+func TestOWASP_O15_ALogoutEndsTheSessionAndItsCookie(t *testing.T) {
+	for _, cookie := range []session2.CookieConfig{{}, {Domain: "example.com"}, {Path: "/app"}, {Partitioned: true}} {
+		st := newSite(t, session2.Config{Cookie: cookie})
+		b := &testsite.Browser{}
+		set := st.Do(b, func(s *session2.Session) { s.SetUser("alice") }).Cookies()[0]
+		token := b.Token()
+		gone := st.Visit(b, page(func(s *session2.Session) { s.Destroy() })).Cookies()[0]
+		if gone.Name != set.Name || gone.Domain != set.Domain || gone.Path != set.Path || gone.MaxAge >= 0 || gone.Value != "" ||
+			gone.Secure != set.Secure || gone.Partitioned != set.Partitioned {
+			t.Errorf("the cookie %s is revoked by %s", set.Raw, gone.Raw)
+		}
+		if opens(t, st, token) {
+			t.Error("the session lives on")
+		}
+	}
+}
+
+func TestOWASP_O16_ResponsesWithATokenAreNotStored(t *testing.T) {
+	st := newSite(t, session2.Config{ClearSiteData: true})
+	b := &testsite.Browser{}
+	for _, f := range []func(s *session2.Session){
+		func(s *session2.Session) { s.SetUser("alice") },
+		func(s *session2.Session) { s.Renew() },
+		func(s *session2.Session) { s.Destroy() },
+	} {
+		if res := st.Visit(b, page(f)); res.Header.Get("Cache-Control") != "no-store" || len(res.Cookies()) != 1 {
+			t.Errorf("Cache-Control: %s", res.Header.Get("Cache-Control"))
+		}
+	}
+}
+
+func TestOWASP_O17_ARiskAsksForAnotherAuthentication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{})
+		transfer := func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			if s.Level() < 2 || !s.AuthenticatedWithin(5*time.Minute) {
+				http.Redirect(w, r, "/second-factor", http.StatusSeeOther)
+				return
+			}
+			io.WriteString(w, "Done.")
+		}
+		b := st.Login("alice")
+		if res := st.Visit(b, transfer); res.StatusCode != http.StatusSeeOther {
+			t.Error("a password is enough")
+		}
+		st.Do(b, func(s *session2.Session) { s.SetLevel(2) })
+		if res := st.Visit(b, transfer); res.StatusCode != http.StatusOK {
+			t.Error("a second factor is not enough")
+		}
+		time.Sleep(5 * time.Minute)
+		if res := st.Visit(b, transfer); res.StatusCode != http.StatusSeeOther {
+			t.Error("an old second factor is enough")
+		}
+	})
+}
+
+func TestOWASP_O18_GuessesAreCounted(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	for i := range 50 {
+		st.Cookies([]string{session2.EncodeToken(session2.ID{byte(i)}, [32]byte{})}, user)
+		st.Cookies([]string{fmt.Sprint("guess", i)}, user)
+	}
+	if u, m := st.M.Count(session2.EventUnknown), st.M.Count(session2.EventMalformed); u != 50 || m != 50 {
+		t.Errorf("%d unknown and %d malformed of 50 each", u, m)
+	}
+}
+
+func TestOWASP_O19_AnomaliesAreTheApplicationsToJudge(t *testing.T) {
+	var m *session2.Manager
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Anomalies: true,
+		OnEvent: func(ctx context.Context, e session2.Event) {
+			if e.Kind == session2.EventAnomaly && errors.Is(e.Err, session2.ErrOtherAgent) {
+				session2.FromContext(ctx).Destroy()
+			}
+		}})
+	testsite.Must(t, err)
+	st := &testsite.Site{T: t, M: m}
+	b := st.Login("alice")
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("User-Agent", "another")
+	b.Send(r)
+	st.Handler(page(user)).ServeHTTP(httptest.NewRecorder(), r)
+	if st.UserOf(b) != "" {
+		t.Error("the application's callback could not end the session")
+	}
+}
+
+func TestOWASP_O20_TheLogNamesASessionByWhatOpensNothing(t *testing.T) {
+	log := &testsite.Log{}
+	st := newSite(t, session2.Config{Logger: log.Logger()})
+	st.Login("alice")
+	logged := regexp.MustCompile(`session=([0-9a-f]{32})`).FindStringSubmatch(log.String())
+	if len(logged) != 2 {
+		t.Fatalf("the log is\n%s", log)
+	}
+	if opens(t, st, logged[1]) || opens(t, st, logged[1]+"."+strings.Repeat("A", 43)) {
+		t.Error("what the log says opens the session")
+	}
+}
+
+func TestOWASP_O21_SimultaneousSessionsAreListedLimitedAndEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{MaxPerUser: 2})
+		for range 5 {
+			st.Login("alice")
+			time.Sleep(time.Second)
+		}
+		list := liveSessions(t, st.M, "alice")
+		if len(list) != 2 {
+			t.Fatalf("%d sessions at once", len(list))
+		}
+		testsite.Must(t, st.M.Revoke(t.Context(), list[0]))
+		if n := len(liveSessions(t, st.M, "alice")); n != 1 {
+			t.Errorf("%d sessions after one was ended", n)
+		}
+	})
+}
+
+func TestOWASP_O23_TheStoreHoldsAHashOfTheSecret(t *testing.T) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(t, store, session2.Config{})
+	b := st.Login("alice")
+	secrets := []string{b.Token()}
+	st.Do(b, func(s *session2.Session) { s.Renew() })
+	secrets = append(secrets, b.Token())
+	rec := testsite.RecordsOf(t, store)[0]
+	for i, token := range secrets {
+		_, secret, _ := strings.Cut(token, ".")
+		raw, err := base64.RawURLEncoding.DecodeString(secret)
+		testsite.Must(t, err)
+		sum := sha256.Sum256(raw)
+		if bytes.Contains(rec.Data, raw) || !bytes.Contains(rec.Data, sum[:]) {
+			t.Errorf("token %d: the record holds the secret, or not its hash", i)
+		}
+	}
+}
+
+// NIST SP 800-63B-4
+
+func TestNIST_5_1_1_TheSecretIsMadeByTheAuthentication(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+	before := b.Token()
+	st.Visit(b, page(func(s *session2.Session) { s.SetUser("alice") }))
+	if _, was, _ := strings.Cut(before, "."); strings.Contains(b.Token(), was) || opens(t, st, before) {
+		t.Error("the secret from before the login is the session's")
+	}
+}
+
+func TestNIST_5_1_2_TheSecretIsLong(t *testing.T) {
+	_, secret, _ := strings.Cut(newSite(t, session2.Config{}).Login("alice").Token(), ".")
+	raw, err := base64.RawURLEncoding.DecodeString(secret)
+	if err != nil || len(raw)*8 < 64 {
+		t.Errorf("%d bits, %v", len(raw)*8, err)
+	}
+}
+
+func TestNIST_5_1_3_ALogoutInvalidatesTheSecret(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := st.Login("alice")
+	token := b.Token()
+	logout := st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Destroy() }) // one line
+	r := httptest.NewRequest("POST", "/logout", nil)
+	b.Send(r)
+	logout.ServeHTTP(httptest.NewRecorder(), r)
+	if opens(t, st, token) {
+		t.Error("the secret is valid after the logout")
+	}
+}
+
+func TestNIST_5_1_4_TheSecretGoesOverTLSAlone(t *testing.T) {
+	log := &testsite.Log{}
+	st := newSite(t, session2.Config{Logger: log.Logger()})
+	r := httptest.NewRequest("GET", "http://example.com/", nil)
+	w := httptest.NewRecorder()
+	st.Handler(page(func(s *session2.Session) { s.SetUser("alice") })).ServeHTTP(w, r)
+	// The browser refuses it by __Host- and Secure, and the log says so.
+	line := setCookieLine(t, w.Result())
+	if !strings.HasPrefix(line, "__Host-") || !strings.Contains(line, "; Secure") ||
+		!strings.Contains(log.String(), "over plain HTTP") {
+		t.Errorf("Set-Cookie: %s; the log: %s", line, log)
+	}
+}
+
+func TestNIST_5_1_5_TheSecretTimesOut(t *testing.T) {
+	for _, limits := range []session2.Config{{Lifetime: time.Hour, IdleTimeout: -1}, {IdleTimeout: time.Hour}} {
+		synctest.Test(t, func(t *testing.T) {
+			st := newSite(t, limits)
+			b := st.Login("alice")
+			time.Sleep(time.Hour - time.Second)
+			if !opens(t, st, b.Token()) {
+				t.Error("it ended early")
+			}
+			time.Sleep(time.Second)
+			if opens(t, st, b.Token()) {
+				t.Error("it is accepted after its limit")
+			}
+		})
+	}
+}
+
+func TestNIST_5_1_6_NoIntermediaryLearnsTheSecret(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := st.Login("alice")
+	res := st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/next?id="+s.ID().String(), http.StatusSeeOther)
+	})
+	_, secret, _ := strings.Cut(b.Token(), ".")
+	if strings.Contains(fmt.Sprint(res.Header), secret) {
+		t.Error("the secret is in a header that nobody asked for")
+	}
+}
+
+func TestNIST_5_1_FormsCarryATokenOfTheSession(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b, other := st.Login("alice"), st.Login("mallory")
+	var token, foreign string
+	st.Do(b, func(s *session2.Session) { token = s.CSRFToken() })
+	st.Do(other, func(s *session2.Session) { foreign = s.CSRFToken() })
+	for tok, want := range map[string]bool{token: true, foreign: false, "": false} {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("X-CSRF-Token", tok)
+		st.Do(b, func(s *session2.Session) {
+			if s.ValidCSRFToken(r) != want {
+				t.Errorf("a token is valid: %t, want %t", !want, want)
+			}
+		})
+	}
+}
+
+func TestNIST_5_1_ToBeRememberedIsNoAuthentication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Remember(30 * 24 * time.Hour) })
+		time.Sleep(7 * 24 * time.Hour)
+		st.Do(b, func(s *session2.Session) {
+			if s.User() != "alice" || s.AuthenticatedWithin(time.Hour) || s.Level() > 1 {
+				t.Error("a cookie that was kept passes for a login")
+			}
+		})
+	})
+}
+
+func TestNIST_5_2_OnlyAnAuthenticationResetsBothLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newSite(t, session2.Config{Lifetime: time.Hour, IdleTimeout: 20 * time.Minute})
+		b := st.Login("alice")
+		for range 3 {
+			time.Sleep(15 * time.Minute)
+			st.Visit(b, page(func(s *session2.Session) { s.Renew() }))
+		}
+		var end time.Time
+		st.Do(b, func(s *session2.Session) { end = s.Expires() }) // what a warning would say
+		if left := time.Until(end); left > 15*time.Minute || left <= 0 {
+			t.Errorf("%v are left after 45 min", left)
+		}
+		st.Visit(b, page(func(s *session2.Session) { s.SetUser("alice") }))
+		for range 3 {
+			time.Sleep(15 * time.Minute)
+			if st.UserOf(b) != "alice" {
+				t.Fatal("to sign in again has not begun the limit anew")
+			}
+		}
+		time.Sleep(15 * time.Minute)
+		if st.UserOf(b) != "" {
+			t.Error("the overall limit is not kept after a login")
+		}
+	})
+}
+
+func TestNIST_2_ThePresetsKeepTheLimits(t *testing.T) {
+	for i, c := range []session2.Config{session2.AAL1(), session2.AAL2(), session2.AAL3()} {
+		overall := []time.Duration{30 * 24 * time.Hour, 24 * time.Hour, 12 * time.Hour}[i]
+		idle := []time.Duration{-1, time.Hour, 15 * time.Minute}[i]
+		if c.Lifetime > overall || c.IdleTimeout > idle {
+			t.Errorf("AAL%d: %v overall, %v idle", i+1, c.Lifetime, c.IdleTimeout)
+		}
+		if _, err := session2.NewManager(session2.NewMemoryStore(), c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestNIST_5_ASessionsLevelIsNeverAboveItsAuthentication(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := st.Login("alice")
+	level := func() (n int) {
+		st.Visit(b, page(func(s *session2.Session) { n = s.Level() }))
+		return n
+	}
+	st.Do(b, func(s *session2.Session) { s.SetLevel(2) })
+	if level() != 2 {
+		t.Error("a second factor is not kept")
+	}
+	st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+	if level() != 1 {
+		t.Error("a password keeps the level of two factors")
+	}
+}
+
+// Cookies and caches
+
+func TestRFC6265bis_ADeletionMatchesAndMaxAgeIsBounded(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	line := setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) {
+		s.SetUser("alice")
+		s.Remember(10_000 * 24 * time.Hour)
+	}))
+	if !strings.Contains(line, fmt.Sprintf("; Max-Age=%d", 400*24*60*60)) {
+		t.Errorf("Set-Cookie: %s", line)
+	}
+}
+
+func TestRFC6265bis_TheHttpPrefixIsOfferedByName(t *testing.T) {
+	st := newSite(t, session2.Config{Cookie: session2.CookieConfig{Name: "__Host-Http-session", Partitioned: true}})
+	line := setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("alice") }))
+	if !strings.HasPrefix(line, "__Host-Http-session=") || !strings.HasSuffix(line, "; Partitioned") ||
+		!strings.Contains(line, "; Path=/; HttpOnly; Secure") {
+		t.Errorf("Set-Cookie: %s", line)
+	}
+	cfg := session2.Config{Cookie: session2.CookieConfig{Partitioned: true, Insecure: true}}
+	if _, err := session2.NewManager(session2.NewMemoryStore(), cfg); err == nil {
+		t.Error("Partitioned without Secure is not refused")
+	}
+}
+
+func TestRFC9111_APageThatDependsOnTheSessionSaysSo(t *testing.T) {
+	st := newSite(t, session2.Config{})
+	b := st.Login("alice")
+	if res := st.Visit(b, page(func(s *session2.Session) { s.Get("k") })); res.Header.Get("Vary") != "Cookie" {
+		t.Errorf("Vary: %s", res.Header.Get("Vary"))
+	}
+	res := st.Visit(b, func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "static") })
+	if res.Header.Get("Vary") != "" {
+		t.Error("a page that does not look at it says that it does")
+	}
 }
