@@ -221,7 +221,8 @@ func TestGoldenAuthentication(t *testing.T) {
 			t.Error("the record is not what it was")
 		}
 	})
-	for _, bad := range []string{"", "\x01", "\x00\x00\x00\x00\x00\x00\x00\x00\x01", "\x02\x00\x00\x00\x00\x00\x00\x00\x00",
+	for _, bad := range []string{"", "\x01",
+		"\x00\x00\x00\x00\x00\x00\x00\x00\x01", "\x02\x00\x00\x00\x00\x00\x00\x00\x00",
 		"\x02\x00\x00\x00\x00\x00\x00\x00\x01\x01"} {
 		identity := "\x01\x28" + strings.Repeat("x", 40)
 		data := "\x01" + identity + "\x10" + string(rune(len(bad))) + bad

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -331,12 +332,13 @@ func TestASVS_7_6_2_NoSessionWithoutTheUsersDoing(t *testing.T) {
 // ASVS, other chapters
 
 func TestASVS_3_3_1_TheCookieIsSecureAndItsPrefixSaysSo(t *testing.T) {
-	line := setCookieLine(t, newSite(t, session2.Config{}).Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("a") }))
+	st := newSite(t, session2.Config{})
+	line := setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("a") }))
 	if !strings.HasPrefix(line, "__Host-") || !strings.Contains(line, "; Secure") {
 		t.Errorf("Set-Cookie: %s", line)
 	}
 	store := session2.NewMemoryStore()
-	for _, name := range []string{"__Host-x", "__Secure-x", "__hOST-x"} { // development is asked for by name, without a prefix
+	for _, name := range []string{"__Host-x", "__Secure-x", "__hOST-x"} { // development is asked for, without a prefix
 		cfg := session2.Config{Cookie: session2.CookieConfig{Name: name, Insecure: true}}
 		if _, err := session2.NewManager(store, cfg); err == nil {
 			t.Errorf("%s without Secure is not refused", name)
@@ -575,7 +577,8 @@ func TestASVS_16_2_1_And_16_2_2_EventsSayWhoWhatAndWhen(t *testing.T) {
 	var id session2.ID
 	st.Visit(b, page(func(s *session2.Session) { id = s.ID(); s.Destroy() }))
 	for _, want := range []string{"created", "destroyed"} {
-		line := regexp.MustCompile(`(?m)^time=\S+ level=DEBUG msg="session2: ` + want + `" session=` + id.String() + ` user=alice$`)
+		line := regexp.MustCompile(`(?m)^time=\S+ level=DEBUG msg="session2: ` + want + `" session=` + id.String() +
+			` user=alice$`)
 		if !line.MatchString(log.String()) {
 			t.Errorf("no line about %s in\n%s", want, log)
 		}
@@ -853,7 +856,8 @@ func TestOWASP_O6_TheCookieGoesWithTheBrowser(t *testing.T) {
 	if strings.Contains(line, "Max-Age") || strings.Contains(line, "Expires") {
 		t.Errorf("Set-Cookie: %s", line)
 	}
-	line = setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) { s.SetUser("a"); s.Remember(time.Hour) }))
+	remember := func(s *session2.Session) { s.SetUser("alice"); s.Remember(time.Hour) }
+	line = setCookieLine(t, st.Do(&testsite.Browser{}, remember))
 	if !strings.Contains(line, "Max-Age=3") {
 		t.Errorf("to be remembered: %s", line)
 	}
@@ -876,7 +880,8 @@ func TestOWASP_O7_AnUnknownIDIsNeverAdopted(t *testing.T) {
 func TestOWASP_O8_AnIDIsCheckedBeforeTheStoreIsAsked(t *testing.T) {
 	store := testsite.NewBrittle()
 	st := testsite.NewSite(t, store, session2.Config{})
-	for _, bad := range []string{"", "x", "../../etc/passwd", "' OR 1=1 --", strings.Repeat("a", 76), strings.Repeat("0", 5000),
+	for _, bad := range []string{"", "x", "../../etc/passwd", "' OR 1=1 --",
+		strings.Repeat("a", 76), strings.Repeat("0", 5000),
 		strings.Repeat("A", 32) + "." + strings.Repeat("A", 43), strings.Repeat("0", 32) + "." + strings.Repeat("=", 43)} {
 		st.Cookies([]string{bad}, user)
 	}
@@ -993,7 +998,8 @@ func TestOWASP_O15_ALogoutEndsTheSessionAndItsCookie(t *testing.T) {
 		set := st.Do(b, func(s *session2.Session) { s.SetUser("alice") }).Cookies()[0]
 		token := b.Token()
 		gone := st.Visit(b, page(func(s *session2.Session) { s.Destroy() })).Cookies()[0]
-		if gone.Name != set.Name || gone.Domain != set.Domain || gone.Path != set.Path || gone.MaxAge >= 0 || gone.Value != "" ||
+		if gone.Name != set.Name || gone.Domain != set.Domain || gone.Path != set.Path ||
+			gone.MaxAge >= 0 || gone.Value != "" ||
 			gone.Secure != set.Secure || gone.Partitioned != set.Partitioned {
 			t.Errorf("the cookie %s is revoked by %s", set.Raw, gone.Raw)
 		}
@@ -1323,5 +1329,17 @@ func TestRFC9111_APageThatDependsOnTheSessionSaysSo(t *testing.T) {
 	res := st.Visit(b, func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "static") })
 	if res.Header.Get("Vary") != "" {
 		t.Error("a page that does not look at it says that it does")
+	}
+}
+
+func TestSecurityNamesEachTestHere(t *testing.T) {
+	text, err := os.ReadFile("docs/SECURITY.md")
+	testsite.Must(t, err)
+	source, err := os.ReadFile("standards_test.go")
+	testsite.Must(t, err)
+	for _, m := range regexp.MustCompile(`(?m)^func (Test(?:ASVS|OWASP|NIST|RFC)\w+)`).FindAllSubmatch(source, -1) {
+		if !bytes.Contains(text, append([]byte("`"), append(m[1], '`')...)) {
+			t.Errorf("docs/SECURITY.md does not name %s", m[1])
+		}
 	}
 }
