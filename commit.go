@@ -22,18 +22,20 @@ type txn struct {
 	attempt
 	hearing
 	s         *Session
-	seen      *state   // the handler's view, as the log was taken down
-	gen       int32    // the session's, likewise
-	ended     []*state // sessions to delete
-	revoke    bool     // the client's cookie goes
-	version   Version  // of what this commit writes, in whichever try: by it a try that landed is known
-	lost      bool     // the answer to a Save was lost
-	abandoned []ID     // of creates whose answers were lost and that were not there
-	failed    bool     // the store has failed, and it was said
-	last      bool     // no cookie can be sent by a later one
-	blind     bool     // the log deletes what was not there, and may be by now
-	behind    bool     // what the attempt starts from is old: load before deciding
-	resets    int32    // the session's, as the log was taken down
+	seen      *state     // the handler's view, as the log was taken down
+	gen       int32      // the session's, likewise
+	ended     []*state   // sessions to delete
+	revoke    bool       // the client's cookie goes
+	version   Version    // of what this commit writes, in whichever try: by it a try that landed is known
+	lost      bool       // the answer to a Save was lost
+	abandoned []ID       // of creates whose answers were lost and that were not there
+	failed    bool       // the store has failed, and it was said
+	last      bool       // no cookie can be sent by a later one
+	turn      *loginTurn // of the user's logins, if they are counted
+	oldest    []place    // sessions of the user to end when the login is stored
+	blind     bool       // the log deletes what was not there, and may be by now
+	behind    bool       // what the attempt starts from is old: load before deciding
+	resets    int32      // the session's, as the log was taken down
 	ends      int32
 	plan      plan
 }
@@ -112,10 +114,13 @@ func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, e
 }
 
 // carryOut does what t is to do, within the time that a commit may take.
-func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
+func (s *Session) carryOut(ctx context.Context, t *txn) (o outcome, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	o, err := t.run(ctx)
+	o, err = t.run(ctx)
+	if t.turn != nil {
+		defer func() { t.passTurn(ctx, o, err) }()
+	}
 	switch goesOn := o != pending; {
 	case goesOn && len(t.ended) > 0:
 		if failed := t.bury(ctx); failed != nil {
@@ -124,6 +129,11 @@ func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 		s.buried(t)
 	case goesOn && t.revoke:
 		s.revoked(t, t.life.base)
+	}
+	if t.turn != nil && (o == stored || o == landed) {
+		if failed := t.keepPlace(ctx); failed != nil {
+			return pending, failed
+		}
 	}
 	return o, err
 }
@@ -218,7 +228,7 @@ func (s *Session) start(last bool) (*txn, hearing, error) {
 	}
 	t := s.txn()
 	t.log = s.log[:len(s.log):len(s.log)]
-	t.login, t.user = s.work.signIn, s.work.user
+	t.login, t.user, t.level = s.work.signIn, s.work.user, s.work.level()
 	t.ended, t.revoke = s.ended, s.revoke
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale() || s.emptied()
 	t.blind, t.leaves = s.blind, leaves
@@ -326,6 +336,9 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 		if t.blind && t.plan.unchanged { // as this request sees it: look again
 			t.behind, t.blind = true, false
 			continue
+		}
+		if err := t.makeRoom(ctx); err != nil {
+			return pending, err
 		}
 		if err := t.s.late(); err != nil {
 			return pending, err

@@ -88,13 +88,43 @@ type Config struct {
 
 	// ErrorHandler answers a request whose session failed, instead of the
 	// handler; nothing is left of the handler's response. The default logs, and
-	// answers 409 for ErrStale and ErrLostUpdate, 500 for ErrTooLarge and for
+	// answers 409 for ErrStale, ErrLostUpdate and ErrTooManySessions, 500 for ErrTooLarge and for
 	// mistakes in the program, such as a value that cannot be encoded, and 503 for
 	// all else, which is the store's. One that writes nothing answers with that
 	// status, too. What was to be stored was not, unless err matches ErrUncertain:
 	// then the answer of the store was lost, and there was no finding out within
 	// CommitTimeout.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+
+	// MaxPerUser is how many live sessions one user may have in this realm; 0: any
+	// number (ASVS 7.1.2). A login beyond it ends the user's oldest sessions, by their
+	// latest login, which is an EventRevoked of each. Logins of one user wait for one
+	// another within CommitTimeout, so that the number is exact in each store through
+	// all processes; it is only as exact as their clocks agree to within CommitTimeout.
+	// The store must be a [UserStore] or an [IterStore]; with the latter alone, each
+	// login reads all records.
+	MaxPerUser int
+
+	// RejectLogin refuses a login beyond MaxPerUser with ErrTooManySessions, and ends
+	// no session. Nothing of the request is stored. A handler that wants to say so on
+	// a page of its own calls [Session.Commit] after SetUser, looks for the error, and
+	// calls [Session.Discard].
+	RejectLogin bool
+
+	// NotBefore ends all sessions that began before it, by their creation or their
+	// latest login: set it to the present time and restart each process to end all
+	// sessions at once, such as after a theft (ASVS 7.4.5). It must not be in the
+	// future. See also [Manager.RevokeAll].
+	NotBefore time.Time
+
+	// ClearSiteData has a logout's response, that of [Session.Destroy], clear what the
+	// browser keeps of the site by a Clear-Site-Data header: cache, cookies and storage
+	// (ASVS 14.3.1). One that begins a new session, such as for a flash message, keeps
+	// the cookies. Cookies of the whole registrable domain go, those of other hosts too.
+	ClearSiteData bool
+
+	// Anomalies raises EventAnomaly.
+	Anomalies bool
 
 	// KeepOnReuse leaves a session alive whose long-replaced token was
 	// presented. The event is raised all the same.
@@ -199,7 +229,7 @@ func (c CookieConfig) withDefaults() CookieConfig {
 
 // limit is when the session ends however much it is used.
 func (c *Config) limit(st *state) instant {
-	return max(st.created, st.login).add(cmp.Or(st.lifetime, c.Lifetime))
+	return st.began().add(cmp.Or(st.lifetime, c.Lifetime))
 }
 
 // expiry is when it ends if it is not used after st.accessed.
@@ -222,7 +252,7 @@ func (c *Config) resolution(st *state) time.Duration {
 // expired reports whether the session's time is over, by what is stored and by
 // what is configured now, whichever is less.
 func (c *Config) expired(st *state, now instant) bool {
-	return now >= st.expires || now >= c.expiry(st)
+	return now >= st.expires || now >= c.expiry(st) || !c.NotBefore.IsZero() && st.began() < instantOf(c.NotBefore)
 }
 
 // problems collects what is wrong with a configuration, so that all of it is
@@ -258,6 +288,9 @@ func (c *Config) check() error {
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
 	p.when(strings.ContainsFunc(c.Realm, unicode.IsControl), "Config.Realm: %q has control characters", c.Realm)
+	p.when(c.MaxPerUser < 0, "Config.MaxPerUser: %d is negative", c.MaxPerUser)
+	p.when(c.RejectLogin && c.MaxPerUser == 0, "Config.RejectLogin: there is no MaxPerUser")
+	p.when(c.NotBefore.After(time.Now()), "Config.NotBefore: %v is in the future: no session could begin", c.NotBefore)
 	c.Cookie.check(&p)
 	c.Cookie.checkFormer(&p)
 	return errors.Join(p...)
@@ -313,7 +346,7 @@ func (c Capabilities) missing(have Capabilities) error {
 // store that may come back.
 func statusOf(err error) int {
 	switch {
-	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate):
+	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate), errors.Is(err, ErrTooManySessions):
 		return http.StatusConflict
 	case errors.Is(err, ErrTooLarge), errors.Is(err, errBegun), errors.As(err, new(*changeError)):
 		return http.StatusInternalServerError

@@ -246,6 +246,24 @@ func directives(list string) iter.Seq[string] {
 	}
 }
 
+// clearSite has the response of a logout clear what the browser keeps of the site. What
+// the handler itself says of that stays.
+func (s *Session) clearSite(h http.Header, committed bool) {
+	const field = "Clear-Site-Data"
+	if !s.m.cfg.ClearSiteData || len(h[field]) > 0 {
+		return
+	}
+	s.mu.Lock()
+	gone, begins := s.left || committed && s.leaving, s.cookie == setCookie
+	s.mu.Unlock()
+	switch {
+	case gone && begins: // the cookie of the next session must stay
+		h.Set(field, `"cache", "storage"`)
+	case gone:
+		h.Set(field, `"cache", "cookies", "storage"`)
+	}
+}
+
 // vary tells caches that the response depends on the cookie (RFC 9111 4.1).
 func vary(h http.Header) {
 	for _, line := range h["Vary"] {

@@ -46,6 +46,7 @@ type attempt struct {
 	guards  guarded
 	login   bool   // the log signs somebody in
 	user    string // whom
+	level   int    // and how much that one has proved
 	cookie  bool   // a cookie can be sent
 	passive bool   // the request is no use of the session
 	spend   bool   // a form token's own Save: nothing else is done on the occasion
@@ -252,7 +253,7 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 
 // joins reports whether the attempt is a login that comes upon its twin's.
 func (a *attempt) joins(st *state, v verdict) bool {
-	return a.login && st != nil && v.twin && st.user == a.user
+	return a.login && st != nil && v.twin && st.user == a.user && st.level() == a.level
 }
 
 // dropped is the error that says why changes are lost.

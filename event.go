@@ -24,7 +24,8 @@ const (
 	// EventExpired: a token was presented whose session's time is over.
 	EventExpired
 
-	// EventRevoked: it was ended from outside, by Revoke, RevokeUser or RevokeOthers.
+	// EventRevoked: it was ended from outside, by Revoke, RevokeUser, RevokeOthers or
+	// RevokeAll, or by a login of its user beyond Config.MaxPerUser.
 	// There is no ID if it began while RevokeUser ran.
 	EventRevoked
 
@@ -52,10 +53,17 @@ const (
 
 	// EventStoreError: the store failed.
 	EventStoreError
+
+	// EventAnomaly: a signed-in session is used from another address than it began
+	// with (the host, without the port), or with another User-Agent (ASVS 8.2.4). Err
+	// matches ErrOtherAddress, ErrOtherAgent, or both, and shows no values. It is raised
+	// at most once for a request, and only with Config.Anomalies. Addresses of mobile
+	// clients change all the time; behind a proxy they are the proxy's.
+	EventAnomaly
 )
 
 var eventNames = [...]string{"", "created", "renewed", "destroyed", "expired", "revoked", "conflict",
-	"unknown", "malformed", "dropped", "reuse", "corrupt", "store error"}
+	"unknown", "malformed", "dropped", "reuse", "corrupt", "store error", "anomaly"}
 
 // String returns the kind in lower case, such as "created".
 func (k EventKind) String() string {
@@ -69,10 +77,13 @@ func (k EventKind) String() string {
 // debugging, what an operator should know of is not. Changes that came too late
 // for their session are nobody's fault; those that are lost otherwise are.
 func (e Event) level() slog.Level {
-	race := errors.Is(e.Err, ErrNotFound) || errors.Is(e.Err, ErrStale) || errors.Is(e.Err, ErrLostUpdate)
+	race := errors.Is(e.Err, ErrNotFound) || errors.Is(e.Err, ErrStale) || errors.Is(e.Err, ErrLostUpdate) ||
+		errors.Is(e.Err, ErrTooManySessions)
 	switch e.Kind {
 	case EventReuse:
 		return slog.LevelWarn
+	case EventAnomaly:
+		return slog.LevelInfo
 	case EventCorrupt, EventStoreError:
 		return slog.LevelError
 	case EventDropped:
@@ -102,6 +113,7 @@ type Event struct {
 // application.
 func (m *Manager) emit(ctx context.Context, e Event) {
 	m.heard(ctx, e)
+	m.counts[e.Kind].Add(1)
 	if log, level := m.cfg.Logger, e.level(); log.Enabled(ctx, level) {
 		attrs := make([]slog.Attr, 0, 3)
 		if e.ID != (ID{}) {
@@ -118,4 +130,14 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 	if m.cfg.OnEvent != nil {
 		m.cfg.OnEvent(ctx, e)
 	}
+}
+
+// Count returns how many events of a kind this manager has raised since it was made,
+// such as EventUnknown, of which many in a short time are somebody's guesses.
+func (m *Manager) Count(kind EventKind) uint64 {
+	m.must()
+	if kind <= 0 || int(kind) >= len(m.counts) {
+		return 0
+	}
+	return m.counts[kind].Load()
 }

@@ -272,8 +272,8 @@ func (w *walk) with(change func(f *facts)) facts {
 
 func (w *walk) counted() facts { return w.with(func(f *facts) { f.n++ }) }
 
-// page writes what the handler sees.
-func page(s *session2.Session, rw http.ResponseWriter) {
+// writePage writes what the handler sees.
+func writePage(s *session2.Session, rw http.ResponseWriter) {
 	n, _ := visits.Get(s)
 	fmt.Fprintf(rw, "%s has been here %d times", s.User(), n)
 }
@@ -295,10 +295,10 @@ func (w *walk) anonymous() {
 	set := func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) {
 		count(s)
 		s.Set("color", "red")
-		page(s, rw)
+		writePage(s, rw)
 	}
 	w.visit("first visit", set, w.with(func(f *facts) { f.n++; f.color = "red" }), nobody)
-	read := func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) { page(s, rw) }
+	read := func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) { writePage(s, rw) }
 	w.visit("read", read, w.now)
 	drop := func(s *session2.Session, rw http.ResponseWriter, r *http.Request) {
 		count(s)
@@ -384,7 +384,7 @@ func (w *walk) tokens() {
 		if ok {
 			times++
 		}
-		page(s, rw)
+		writePage(s, rw)
 	}
 	for range 3 {
 		w.visit("submit", submit, w.now)
@@ -396,7 +396,7 @@ func (w *walk) tokens() {
 	check := func(s *session2.Session, rw http.ResponseWriter, r *http.Request) {
 		r.Header.Set("X-CSRF-Token", csrf)
 		valid = s.ValidCSRFToken(r)
-		page(s, rw)
+		writePage(s, rw)
 	}
 	if before := w.now; w.visit("csrf", check, w.now) && before == w.now && !valid && !w.store.struck.Load() {
 		w.t.Fatalf("%s: the CSRF token of a page is refused", w.name)
@@ -411,12 +411,12 @@ func (w *walk) failures() {
 	w.visit("status 500", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) {
 		count(s)
 		rw.WriteHeader(500)
-		page(s, rw)
+		writePage(s, rw)
 	}, w.now)
 	w.visit("discard", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) {
 		count(s)
 		s.Discard()
-		page(s, rw)
+		writePage(s, rw)
 	}, w.now)
 }
 
@@ -428,7 +428,7 @@ func (w *walk) stream() {
 			return // the response fails
 		}
 		count(s)
-		page(s, rw)
+		writePage(s, rw)
 	}, twice, once)
 	once = w.counted()
 	w.visit("stream", func(s *session2.Session, rw http.ResponseWriter, r *http.Request) {
@@ -444,18 +444,18 @@ func (w *walk) stream() {
 
 func (w *walk) time() {
 	time.Sleep(5 * time.Minute)
-	w.visit("touch", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) { page(s, rw) }, w.now)
+	w.visit("touch", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) { writePage(s, rw) }, w.now)
 	for range 3 { // a periodic rotation loses nobody, whatever answer is lost
 		time.Sleep(11 * time.Minute)
 		w.visit("rotation", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) {
 			count(s)
-			page(s, rw)
+			writePage(s, rw)
 		}, w.counted())
 	}
 	w.visit("renew", func(s *session2.Session, rw http.ResponseWriter, _ *http.Request) {
 		s.Renew()
 		count(s)
-		page(s, rw)
+		writePage(s, rw)
 	}, w.counted(), w.lostToken()...)
 }
 
@@ -471,7 +471,7 @@ func (w *walk) devices() {
 			http.Error(rw, "sorry", http.StatusServiceUnavailable)
 			return
 		}
-		page(s, rw)
+		writePage(s, rw)
 	}, w.now)
 	if revoked && w.now.user != "" && w.looked(other) != nobody {
 		w.t.Fatalf("%s: a session that was revoked is open", w.name)

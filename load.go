@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 )
 
@@ -22,10 +23,15 @@ func (s *Session) newState() *state {
 	st := &state{created: s.arrived, accessed: s.arrived}
 	if s.request != nil {
 		st.remote = s.request.RemoteAddr
-		st.agent = s.request.UserAgent()
-		st.agent = st.agent[:min(len(st.agent), maxAgent)]
+		st.agent = userAgent(s.request)
 	}
 	return st
+}
+
+// userAgent returns what is kept of a request's User-Agent.
+func userAgent(r *http.Request) string {
+	agent := r.UserAgent()
+	return agent[:min(len(agent), maxAgent)]
 }
 
 // newLife returns a session that holds nothing, with a token of its own.
@@ -182,6 +188,9 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 	if len(f.opened) > 1 {
 		h.hear(Event{Kind: EventMalformed, Err: errAmbiguous})
 	}
+	if s.m.cfg.Anomalies {
+		s.anomaly(h, f.life.base)
+	}
 	return f, nil
 }
 
@@ -243,6 +252,8 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 		return nil, err
 	case st.realm != m.cfg.Realm:
 		return nil, fmt.Errorf("of another realm: %w", ErrNotFound)
+	case st.isTurn():
+		return nil, fmt.Errorf("no session: %w", ErrNotFound)
 	case m.cfg.expired(st, microNow()):
 		return st, errExpired
 	}

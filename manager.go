@@ -23,6 +23,7 @@ type Manager struct {
 	open   running
 	watch  watch
 	lines  lines
+	counts [len(eventNames)]atomic.Uint64
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
 	shared atomic.Bool // of a cookie name that a manager around this one has, too
@@ -37,7 +38,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	}
 	cfg = cfg.withDefaults()
 	have := capabilities(store)
-	if err := errors.Join(cfg.check(), cfg.Require.missing(have)); err != nil {
+	if err := errors.Join(cfg.check(), cfg.Require.missing(have), cfg.lists(store)); err != nil {
 		return nil, err
 	}
 	if !have.ThreadSafe {
@@ -230,6 +231,34 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 		if err != nil {
 			return n, err
 		}
+	}
+	return n, nil
+}
+
+// RevokeAll ends all sessions of this manager's realm and returns their number (ASVS
+// 7.4.5), also if it fails on the way. It reads all records, one at a time, and may
+// miss a session that begins meanwhile: [Config.NotBefore] ends all at once, by a
+// restart. A store that is no [IterStore] returns errors.ErrUnsupported.
+func (m *Manager) RevokeAll(ctx context.Context) (n int, err error) {
+	m.must()
+	for rec, err := range iterAll(ctx, m.store) {
+		var st *state
+		if err == nil {
+			st, err = decodeRecord(rec)
+		}
+		switch {
+		case errors.Is(err, ErrCorrupt): // nobody can use it, and nobody knows whose it is
+			continue
+		case err != nil:
+			return n, err
+		case st.realm != m.cfg.Realm, st.isTurn(), m.cfg.expired(st, microNow()):
+			continue
+		}
+		if err := m.store.Delete(ctx, st.id); err != nil {
+			return n, err
+		}
+		n++
+		m.emit(ctx, Event{Kind: EventRevoked, ID: st.id, User: st.user})
 	}
 	return n, nil
 }

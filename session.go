@@ -74,6 +74,8 @@ type working struct {
 
 	revoke    bool // Destroy: the client's cookie goes, whatever it opens
 	former    bool // the cookies of earlier releases go, too
+	leaving   bool // Destroy, and no Discard since
+	left      bool // and that was done
 	cookie    cookieAction
 	unread    bool   // the record could not be loaded
 	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
@@ -275,6 +277,9 @@ func (s *Session) SetUser(user string) {
 		}
 		st.user = user
 		st.signIn = user != ""
+		if !st.joins { // else it is the twin's, which has proved as much
+			st.auth = authentication{}
+		}
 		if st.signIn && st.stored() && !st.joins { // the twin's login began it
 			st.login = now
 		}
@@ -614,6 +619,7 @@ func (s *Session) Destroy() {
 	}
 	s.revoke = s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
 	s.ends++
+	s.leaving = true
 	s.reset()
 	if s.life.standing == superseded { // the session is not ended by this token, and that is audible
 		s.apply(func(*state) error { return nil })
@@ -646,7 +652,7 @@ func (s *Session) Discard() {
 	if u := s.undo; u != nil {
 		s.life, s.looks, s.others = u.life, u.looks, u.others
 	}
-	s.undo, s.ended, s.revoke, s.wrong = nil, nil, false, nil
+	s.undo, s.ended, s.revoke, s.leaving, s.wrong = nil, nil, false, false, nil
 	s.looks.discarded()
 	s.reset()
 }

@@ -57,7 +57,8 @@ func failureKind(o outcome, err error) EventKind {
 // failedByStore reports whether err came from the store, and not from what it
 // was given.
 func failedByStore(err error) bool {
-	return !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrLostUpdate) && !errors.As(err, new(*changeError))
+	return !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrLostUpdate) && !errors.Is(err, ErrTooManySessions) &&
+		!errors.As(err, new(*changeError))
 }
 
 // fail notes what is left of a session whose commit failed.
@@ -231,7 +232,7 @@ func (s *Session) tellEnd(t *txn, st *state) {
 // revoked takes the cookie of a session from the client.
 func (s *Session) revoked(t *txn, st *state) {
 	s.mu.Lock()
-	s.cookie, s.former = revokeCookie, true
+	s.cookie, s.former, s.left = revokeCookie, true, s.left || s.leaving
 	if s.ends == t.ends {
 		s.revoke = false
 	}

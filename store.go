@@ -49,6 +49,15 @@ var (
 	// was stored. [Key.Update] merges where Get and Set cannot.
 	ErrLostUpdate = errors.New("update would be lost")
 
+	// ErrTooManySessions says that a user has as many sessions as Config.MaxPerUser
+	// allows, and Config.RejectLogin is set. Nothing of the login was stored.
+	ErrTooManySessions = errors.New("the user has too many sessions")
+
+	// ErrOtherAddress and ErrOtherAgent say of an EventAnomaly what has changed: the
+	// host of the client's address, its User-Agent, or both.
+	ErrOtherAddress = errors.New("session used from another address")
+	ErrOtherAgent   = errors.New("session used with another User-Agent")
+
 	// ErrNotSetUp says that a call came before Setup: a table is not there.
 	ErrNotSetUp = record.ErrNotSetUp
 )

@@ -173,3 +173,171 @@ func (t *table[T]) add(key string, of T) *T {
 func (t *table[T]) clone() table[T] {
 	return table[T]{rows: slices.Clone(t.rows)}
 }
+
+// looks is what a request has looked at of its session, and what it has changed
+// of that since: a change to a key that the request had looked at must not undo
+// what others did to it in between. What is compared is the stored value.
+type looks struct {
+	keys    table[look]
+	all     *state // what Keys or Dump showed, if one was called
+	cleared *state // Clear came after that: what had been shown
+	clear   int32  // when, by Session.gen
+	blank   bool   // all keys are gone by Clear: what is seen of them now is the request's own doing
+}
+
+// look is one key.
+type look struct {
+	at      *state // as which the session was stored when the request looked at the key; nil: it did not
+	changed int32  // when the request last changed it, by Session.gen; 0: it did not
+	blind   bool   // set or deleted before any look
+	guarded bool   // set or deleted after a look
+}
+
+// saw notes that the request looks at key, in a session that is stored as base.
+func (l *looks) saw(key string, base *state) {
+	k := l.keys.find(key)
+	switch {
+	case k == nil && l.blank:
+	case k == nil:
+		l.keys.add(key, look{at: base})
+	case k.changed == 0: // looked at again, after a commit
+		k.at = base
+	case k.at == nil && !k.blind: // Update made it of what is stored
+		k.at = base
+	}
+}
+
+// sawAll notes that it looks at all keys.
+func (l *looks) sawAll(base *state) {
+	if l.blank {
+		return
+	}
+	l.all = base
+	for i := range l.keys.rows {
+		l.saw(l.keys.rows[i].key, base)
+	}
+}
+
+// row returns what is known of key.
+func (l *looks) row(key string) *look {
+	if k := l.keys.find(key); k != nil {
+		return k
+	}
+	var at *state
+	if !l.blank {
+		at = l.all
+	}
+	return l.keys.add(key, look{at: at})
+}
+
+// wrote notes that key was set or deleted.
+func (l *looks) wrote(key string, gen int32) { l.row(key).write(gen) }
+
+func (k *look) write(gen int32) {
+	k.changed = gen
+	k.guarded = k.at != nil
+	k.blind = k.at == nil
+}
+
+// updated notes an Update, which loses nothing: it runs again.
+func (l *looks) updated(key string, gen int32) { l.row(key).changed = gen }
+
+// wroteAll notes that all keys were deleted.
+func (l *looks) wroteAll(gen int32) {
+	for i := range l.keys.rows {
+		l.keys.rows[i].of.write(gen)
+	}
+	l.cleared, l.blank, l.clear = l.all, true, gen
+}
+
+// guarded is what a commit must find as it was: a copy, for the request may go on.
+type guarded struct {
+	keys    []row[look]
+	cleared *state
+	except  table[look] // of cleared: they are judged by themselves
+}
+
+func (l *looks) guards() (g guarded) {
+	for _, r := range l.keys.rows {
+		if r.of.guarded {
+			g.keys = append(g.keys, r)
+		}
+	}
+	if g.cleared = l.cleared; g.cleared != nil {
+		g.except = l.keys.clone()
+	}
+	return g
+}
+
+// lost returns a key that the request changes although it is no longer stored as
+// it was when the request looked at it. That the request sets it to what is stored
+// by now is no excuse: of two increments at once, both would write the same.
+func (g *guarded) lost(base *state) (key string, lost bool) {
+	for _, r := range g.keys {
+		if changed(r.key, r.of.at, base) {
+			return r.key, true
+		}
+	}
+	if g.cleared == nil {
+		return "", false
+	}
+	for _, list := range [][]value{base.values.list(), g.cleared.values.list()} {
+		for _, v := range list {
+			if key := v.key(); g.except.find(key) == nil && changed(key, g.cleared, base) {
+				return key, true
+			}
+		}
+	}
+	return "", false
+}
+
+// changed reports whether key has become another between two states.
+func changed(key string, from, to *state) bool {
+	return from != to && !from.values.get(key).equal(to.values.get(key))
+}
+
+// committed notes that the changes until gen are stored, as the request sees them
+// in view: that is what it knows from now on.
+func (l *looks) committed(gen int32, view *state) {
+	old := l.keys.rows
+	l.keys = table[look]{}
+	for _, r := range old {
+		k := r.of
+		if k.changed > 0 && (k.at != nil || l.all != nil) {
+			k.at, k.blind = view, false
+		}
+		if k.changed <= gen {
+			k.changed, k.guarded, k.blind = 0, false, false
+		}
+		if k.at != nil || k.changed > 0 {
+			l.keys.add(r.key, k)
+		}
+	}
+	if l.blank && l.clear <= gen {
+		l.blank, l.cleared = false, nil
+		if l.all != nil {
+			l.all = view
+		}
+	}
+}
+
+// storedAfterAll notes that changes which were dropped in the meantime are
+// stored after all: base became view.
+func (l *looks) storedAfterAll(base, view *state) {
+	for i := range l.keys.rows {
+		if k := &l.keys.rows[i].of; k.at != nil && changed(l.keys.rows[i].key, base, view) {
+			k.at = view
+		}
+	}
+}
+
+// discarded notes that all changes were dropped.
+func (l *looks) discarded() {
+	old := l.keys.rows
+	l.keys, l.blank, l.cleared = table[look]{}, false, nil
+	for _, r := range old {
+		if r.of.at != nil {
+			l.keys.add(r.key, look{at: r.of.at})
+		}
+	}
+}
