@@ -254,7 +254,7 @@ func (s *Session) clearSite(h http.Header, committed bool) {
 		return
 	}
 	s.mu.Lock()
-	gone, begins := s.left || committed && s.leaving, s.cookie == setCookie
+	gone, begins := s.loggedOut || committed && s.leaving, s.cookie == setCookie
 	s.mu.Unlock()
 	switch {
 	case gone && begins: // the cookie of the next session must stay

@@ -75,7 +75,7 @@ type working struct {
 	revoke    bool // Destroy: the client's cookie goes, whatever it opens
 	former    bool // the cookies of earlier releases go, too
 	leaving   bool // Destroy, and no Discard since
-	left      bool // and that was done
+	loggedOut bool // and that was done
 	cookie    cookieAction
 	unread    bool   // the record could not be loaded
 	neglected bool   // the store has refused or failed the housekeeping: it is left to another request

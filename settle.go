@@ -232,7 +232,7 @@ func (s *Session) tellEnd(t *txn, st *state) {
 // revoked takes the cookie of a session from the client.
 func (s *Session) revoked(t *txn, st *state) {
 	s.mu.Lock()
-	s.cookie, s.former, s.left = revokeCookie, true, s.left || s.leaving
+	s.cookie, s.former, s.loggedOut = revokeCookie, true, s.loggedOut || s.leaving
 	if s.ends == t.ends {
 		s.revoke = false
 	}
