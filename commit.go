@@ -114,12 +114,12 @@ func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, e
 }
 
 // carryOut does what t is to do, within the time that a commit may take.
-func (s *Session) carryOut(ctx context.Context, t *txn) (o outcome, err error) {
+func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
 	defer cancel()
-	o, err = t.run(ctx)
+	o, err := t.run(ctx)
 	if t.turn != nil {
-		defer func() { t.passTurn(ctx, o, err) }()
+		defer t.passTurn(ctx)
 	}
 	switch goesOn := o != pending; {
 	case goesOn && len(t.ended) > 0:

@@ -329,13 +329,9 @@ func (t *txn) endOldest(ctx context.Context) (err error) {
 	return nil
 }
 
-// passTurn lets the next login have its turn, unless nobody knows whether this one's
-// Save is still to land, as after a panic: then the turn ends by itself, and the next
-// one counts it.
-func (t *txn) passTurn(ctx context.Context, o outcome, err error) {
-	if o == pending && (err == nil || errors.Is(err, ErrUncertain)) {
-		return
-	}
+// passTurn lets the next login have its turn. A commit that has used up its time, so
+// that nobody knows whether its Save is still to land, does not: see endTurn.
+func (t *txn) passTurn(ctx context.Context) {
 	if err := t.s.m.endTurn(ctx, t.turn); err != nil {
 		t.event(EventStoreError, err)
 	}
@@ -438,8 +434,9 @@ func (m *Manager) lookAtTurn(ctx context.Context, id ID) (rec Record, free bool,
 // a call that is under way and for clocks that differ.
 func (t *loginTurn) sure(cfg *Config) bool { return microNow() < t.until.add(-cfg.CommitTimeout) }
 
-// endTurn lets the next login have its turn. One that is nearly over ends by itself:
-// a Delete might come so late that it ends another's.
+// endTurn lets the next login have its turn. One whose commit has taken all its time
+// ends by itself: the Save may still land, and the next login must count it, and a
+// Delete might come so late that it ends another's turn.
 func (m *Manager) endTurn(ctx context.Context, t *loginTurn) error {
 	if !t.sure(&m.cfg) {
 		return nil

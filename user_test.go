@@ -188,7 +188,8 @@ func TestGoldenAuthentication(t *testing.T) {
 	since := binary.BigEndian.AppendUint64(nil, uint64(created.UnixMicro()))
 	former := session2.Record{ID: session2.ID{7}, Version: 5, User: "alice", Created: created, Accessed: created,
 		Expires: time.Now().Add(time.Hour),
-		Data:    slices.Concat([]byte{1, 1, 40}, sum[:], since, []byte{3, 8, 0, 0, 0, 0, 0, 0, 0, 5}, []byte("\x06\x091.2.3.4:5"))}
+		Data: slices.Concat([]byte{1, 1, 40}, sum[:], since, []byte{3, 8, 0, 0, 0, 0, 0, 0, 0, 5},
+			[]byte("\x06\x091.2.3.4:5"))}
 	formerly := session2.NewMemoryStore()
 	testsite.Must(t, formerly.Save(ctx, former, 0))
 	token := session2.EncodeToken(former.ID, secret)
@@ -987,6 +988,44 @@ func TestALoginThatOutlivesItsTurn(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A login of which nobody knows whether it was stored keeps its turn: should it be
+// stored late, the next one counts it.
+func TestALoginThatMayLandLateKeepsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{MaxPerUser: 1, RejectLogin: true})
+		b, began := &testsite.Browser{}, time.Now()
+		st.Do(b, func(s *session2.Session) { s.Set("cart", "book") })
+		landed := make(chan error, 1)
+		store.set(func() {
+			store.onSave = func(rec session2.Record, prev session2.Version, save func() error) error {
+				if rec.User != "alice" || time.Since(began) >= 5*time.Second {
+					return save()
+				}
+				if len(landed) == 0 && cap(landed) == 1 {
+					landed = make(chan error, 2)
+					go func() {
+						time.Sleep(7 * time.Second)
+						landed <- store.MemoryStore.Save(context.Background(), rec, prev)
+					}()
+				}
+				return errors.New("connection reset")
+			}
+		})
+		if res := st.Visit(b, loginPage(1)); res.StatusCode != 503 {
+			t.Errorf("status %d, while the store does not answer", res.StatusCode)
+		}
+		time.Sleep(time.Second)
+		if res := st.Visit(&testsite.Browser{}, loginPage(1)); res.StatusCode != 409 {
+			t.Errorf("the next login has status %d", res.StatusCode)
+		}
+		testsite.Must(t, <-landed)
+		if n := len(liveSessions(t, st.M, "alice")); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+	})
 }
 
 // However the store fails: once it works again, the next login leaves no session too
