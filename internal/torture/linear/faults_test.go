@@ -18,7 +18,10 @@ var servers = []struct {
 	url     func(t testing.TB, dsn string) string
 	forgets bool // see rules
 }{
-	{"mysql", testdb.NewMySQL, testdb.MySQLURL, true},
+	{"mysql", func(t testing.TB, conf ...string) *testdb.Server {
+		return testdb.NewMySQL(t, append(conf, "log-bin = binlog", "sync-binlog = 1")...)
+	}, testdb.MySQLURL, false},
+	{"mysql without a binary log", testdb.NewMySQL, testdb.MySQLURL, true}, // see docs/STORES.md
 	{"postgres", testdb.NewPostgres, func(_ testing.TB, dsn string) string { return dsn }, false},
 }
 
