@@ -59,7 +59,7 @@ var plants = []planted{
 	{"a failed commit is answered as a success", "middleware.go", "writers", keeps, []string{
 		"} else if err != nil {\n\t\tx.fail(err)\n\t\treturn err\n\t}", "} else {\n\t\t_ = err\n\t}"}},
 	{"a login's twin begins a session of its own", "decide.go", "twin", keeps, []string{
-		"case a.login && st != nil && v.twin && st.user == a.user:", "case false:"}},
+		"case a.joins(st, v):", "case false:"}},
 	{"another user inherits the session", "session.go", "switch", apart, []string{
 		"another && !st.joins {\n\t\t\tst.clear()", "another && !st.joins {"}},
 	{"a stale request is merged", "decide.go", "switch", apart, []string{
