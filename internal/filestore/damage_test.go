@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -779,5 +780,53 @@ func TestFileStoreLogsWhatItSetsAside(t *testing.T) {
 	if strings.Count(text, "set aside") != 1 || !strings.Contains(text, hexID(rec.ID)) ||
 		strings.Contains(text, "secret") {
 		t.Errorf("the log says %q", text)
+	}
+}
+
+// Each bit of a record's file flipped, and the file cut at each length: the record is
+// read as it was, or is ErrCorrupt or gone, and never another; its neighbour stays.
+func TestFileStoreEveryBit(t *testing.T) {
+	dir := t.TempDir()
+	s := openFile(t, dir, filestore.Options{NoSync: true, Logger: slog.New(slog.DiscardHandler)})
+	rec, other := fileRecord(1, "ada"), fileRecord(2, "ada")
+	mustSave(t, s, rec, 0)
+	mustSave(t, s, other, 0)
+	later := access(time.Now().Add(time.Minute), time.Now().Add(2*time.Hour))
+	testsite.Must(t, s.Touch(t.Context(), rec.ID, later)) // both places of its access are in use
+	name := sessionFile(dir, rec.ID)
+	whole, err := os.ReadFile(name)
+	testsite.Must(t, err)
+	corrupt := 0
+	look := func(what string, content []byte) {
+		testsite.Must(t, os.WriteFile(name, content, 0o600))
+		got, err := s.Load(t.Context(), rec.ID)
+		switch {
+		case errors.Is(err, record.ErrCorrupt):
+			corrupt++
+		case errors.Is(err, record.ErrNotFound):
+		case err != nil:
+			t.Errorf("%s: %v", what, err)
+		case got.Access != rec.Access && got.Access != later:
+			t.Errorf("%s: accesses of %v", what, got.Access)
+		default:
+			got.Access = rec.Access
+			if fmt.Sprint(got) != fmt.Sprint(rec) {
+				t.Errorf("%s: got %v, want %v", what, got, rec)
+			}
+		}
+		if got, err := s.Load(t.Context(), other.ID); err != nil || got.Version != other.Version {
+			t.Errorf("%s: the other record: version %d, %v", what, got.Version, err)
+		}
+	}
+	for i := range 8 * len(whole) {
+		content := slices.Clone(whole)
+		content[i/8] ^= 1 << (i % 8)
+		look(fmt.Sprintf("bit %d of byte %d", i%8, i/8), content)
+	}
+	for n := range whole {
+		look(fmt.Sprintf("%d bytes", n), whole[:n])
+	}
+	if corrupt < 4*len(whole) {
+		t.Errorf("%d damages of %d were noticed", corrupt, 9*len(whole))
 	}
 }
