@@ -71,11 +71,20 @@ var scenarios = []scenario{
 	{name: "clocks-idle", cfg: session2.Config{IdleTimeout: 10 * time.Minute, CommitTimeout: time.Hour},
 		managers: 2, skew: time.Minute, play: expiry},
 
-	// What is being built gets its scenarios here, in a file of its own: one for
-	// Config.MaxPerUser (a login that ends the oldest session beside others), one for
-	// Manager.Exclusive (a holder that dies, two managers), one for sealed values (a
-	// writer and a change of keys), one for handlers that are cancelled when their
-	// session ends. checkAlways holds for them as it is.
+	// Sealed values: whatever replaces the token changes the key, too. These are the
+	// scenarios whose checks do not read the records, which they could not.
+	{name: "sealed-switch", cfg: session2.Config{Sealed: true}, play: switchUser},
+	{name: "sealed-renew", cfg: session2.Config{Sealed: true}, play: writerAndRenew},
+	{name: "sealed-empty", cfg: session2.Config{Sealed: true}, managers: 2, play: emptying},
+	{name: "sealed-revoke", cfg: session2.Config{Sealed: true}, play: revoke},
+	{name: "sealed-planted", cfg: session2.Config{Sealed: true}, play: plantedCookie},
+	{name: "sealed-crowd", cfg: session2.Config{Sealed: true, RenewEvery: renewEvery}, play: crowd},
+	{name: "sealed-revoke-login", cfg: session2.Config{Sealed: true}, play: revokeAndLogin},
+
+	// What comes next gets its scenarios here, in a file of its own: Config.MaxPerUser (a
+	// login that ends the oldest session beside others), Manager.Exclusive (a holder that
+	// dies, two managers), handlers that are cancelled when their session ends.
+	// checkAlways holds for them as it is.
 }
 
 // clocks is what clocks that differ by a minute ask for.
