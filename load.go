@@ -97,12 +97,17 @@ func (s *Session) loadOnce(ctx context.Context, h *hearing) bool {
 type found struct {
 	life   life     // the one session, or one that the request's token was replaced in
 	opened []*state // all of them, if more than one; or one that another request is ending
+	barred []*state // those that they would open, had these not expired, or were they sealed as configured
 }
 
 // add takes in what the tokens of one record are.
 func (f *found) add(l life) {
 	one := f.life.base
 	switch open := l.standing == current || l.standing == replaced; {
+	case l.barred:
+		if open {
+			f.barred = append(f.barred, l.base)
+		}
 	case open && l.ending: // it is not this request's to use, but to end
 		f.opened = append(f.opened, l.base)
 	case open && one == nil && f.opened == nil:
@@ -129,7 +134,7 @@ func (s *Session) take(f found, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.working = &working{life: l, work: l.base, others: f.opened, broken: err, unread: err != nil}
+	s.working = &working{life: l, work: l.base, others: f.opened, barred: f.barred, broken: err, unread: err != nil}
 	s.looks.keys.rows = s.room[:0] // most requests look at little
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
@@ -199,7 +204,7 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
 	ending := !s.hold(id)
-	st, err := s.m.read(ctx, h, id)
+	st, live, err := s.m.read(ctx, h, id)
 	if st == nil {
 		return life{}, err
 	}
@@ -221,6 +226,10 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 			}
 		}
 	}
+	if !live {
+		best.barred = true
+		return best, nil
+	}
 	switch best.standing {
 	case unknown:
 		h.hear(Event{Kind: EventUnknown, ID: id})
@@ -231,7 +240,7 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 	default:
 		if err := s.m.unseal(st, best.token.secret); err != nil {
 			h.hear(Event{Kind: EventCorrupt, ID: id, Err: err})
-			return life{}, nil
+			best.barred = true
 		}
 	}
 	return best, nil
@@ -274,11 +283,12 @@ func (m *Manager) fetchAgain(ctx context.Context, id ID) (st *state, err error) 
 func absent(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) }
 
 // read is fetch for a token presented: that its session is not there, has
-// expired or cannot be read is an event, and no error.
-func (m *Manager) read(ctx context.Context, h *hearing, id ID) (*state, error) {
-	st, err := m.fetch(ctx, id)
+// expired or cannot be read is an event, and no error. With one that has expired there
+// is a state, and it is not live.
+func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live bool, err error) {
+	st, err = m.fetch(ctx, id)
 	if err == nil {
-		return st, nil
+		return st, true, nil
 	}
 	e := Event{Kind: EventStoreError, ID: id, Err: err}
 	switch {
@@ -295,7 +305,7 @@ func (m *Manager) read(ctx context.Context, h *hearing, id ID) (*state, error) {
 	if absent(err) {
 		err = nil
 	}
-	return nil, err
+	return st, false, err
 }
 
 // used notes an access to a session, if one is due. A store without Touch saves

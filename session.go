@@ -61,6 +61,7 @@ type working struct {
 	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
 	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
+	barred []*state // what they would open, had it not expired, or were it sealed as configured
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
 	gen    int32    // counts the changes of work
@@ -95,6 +96,7 @@ type life struct {
 	presented bool     // a client did: shown is nothing that this request was issued itself
 	standing  standing
 	ending    bool   // it holds nothing, and another request ends it just now
+	barred    bool   // its time is over, or it is not sealed as configured: all that can be done is to end it
 	unseen    bool   // shown is replaced, and its successor is still to be sent
 	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
 }
@@ -612,6 +614,12 @@ func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
 	s.endOthers()
+	for _, st := range s.barred { // by another configuration it would be open again
+		if !slices.Contains(s.ended, st) {
+			s.remember()
+			s.ended = append(s.ended, st)
+		}
+	}
 	if st := cmp.Or(s.life.sameUser, s.life.base); st.stored() {
 		s.remember()
 		s.ended = append(s.ended, st)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -1189,5 +1190,46 @@ func TestMaxPerUserNeedsAStoreThatLists(t *testing.T) {
 	first, second := st.Login("alice"), st.Login("alice")
 	if st.UserOf(first) != "" || st.UserOf(second) != "alice" {
 		t.Error("a store that lists all records is not counted on")
+	}
+}
+
+// A session that only the configuration keeps shut, by NotBefore, a shorter Lifetime or
+// Sealed, ends by a logout for good: it does not come back when that is taken back.
+func TestALogoutEndsWhatTheConfigurationHasShut(t *testing.T) {
+	for name, shut := range map[string]func(cfg *session2.Config){
+		"NotBefore": func(cfg *session2.Config) { cfg.NotBefore = time.Now() },
+		"Lifetime":  func(cfg *session2.Config) { cfg.Lifetime = time.Second; cfg.IdleTimeout = time.Second },
+		"Sealed":    func(cfg *session2.Config) { cfg.Sealed = !cfg.Sealed },
+	} {
+		for _, sealed := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				store, cfg := session2.NewMemoryStore(), session2.Config{Sealed: sealed}
+				manager := func(cfg session2.Config) *testsite.Site {
+					cfg.OnEvent, cfg.Logger = nil, slog.New(slog.DiscardHandler)
+					m, err := session2.NewManager(store, cfg)
+					testsite.Must(t, err)
+					return &testsite.Site{T: t, M: m, Store: store}
+				}
+				before := manager(cfg)
+				b := before.Login("eve")
+				time.Sleep(time.Minute)
+				other := cfg
+				shut(&other)
+				during, copied := manager(other), b.Clone()
+				if got := during.UserOf(copied.Clone()); got != "" {
+					t.Fatalf("%s, sealed %t: the session is open: %q", name, sealed, got)
+				}
+				res := during.Do(b, (*session2.Session).Destroy)
+				if res.StatusCode != 200 || b.Token() != "" {
+					t.Errorf("%s, sealed %t: logout: status %d, cookie %t", name, sealed, res.StatusCode, b.Token() != "")
+				}
+				if got := before.UserOf(copied); got != "" {
+					t.Errorf("%s, sealed %t: after the logout and a rollback, the session is %q's", name, sealed, got)
+				}
+				if n := len(testsite.RecordsOf(t, store)); n != 0 {
+					t.Errorf("%s, sealed %t: %d records are left", name, sealed, n)
+				}
+			})
+		}
 	}
 }
