@@ -64,7 +64,7 @@ bench:
 
 # What make test does for a second, for as long as there is time; and the faults that
 # are planted in the core, each of which must be found within a minute.
-torture:
+torture: tools
 	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 go test -race -v -count=1 \
 		-timeout $$((100 * $(TORTURE_SECONDS) + 10800))s ./...
 	.ci/fuzz $(FUZZSECONDS)s

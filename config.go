@@ -111,10 +111,12 @@ type Config struct {
 	// calls [Session.Discard].
 	RejectLogin bool
 
-	// NotBefore ends all sessions that began before it, by their creation or their
+	// NotBefore shuts all sessions that began before it, by their creation or their
 	// latest login: set it to the present time and restart each process to end all
 	// sessions at once, such as after a theft (ASVS 7.4.5). It must not be in the
-	// future. See also [Manager.RevokeAll].
+	// future. Leave it set until the last of them has run out, which takes the longest
+	// of Lifetime, SetLifetime and Remember: taken out sooner, what is left of them opens
+	// again. [Manager.RevokeAll] deletes them.
 	NotBefore time.Time
 
 	// ClearSiteData has a logout's response, that of [Session.Destroy], clear what the
@@ -142,8 +144,9 @@ type Config struct {
 	//
 	// [Manager.Sessions], [Inspect] and the command line see what is in the clear. A
 	// manager with Sealed refuses records that are not sealed, and one without it those
-	// that are, both as ErrCorrupt: to set it, or to unset it, ends all sessions. A
-	// request with a session costs about twice the processor time, some 10 µs more.
+	// that are, both as ErrCorrupt: to set it, or to unset it, shuts all sessions of
+	// before. They open nothing until it is set back, and go by their limits, or by
+	// [Manager.RevokeAll]. Set it in all processes at one time. A request with a session costs about twice the processor time, some 10 µs more.
 	Sealed bool
 }
 
@@ -253,6 +256,12 @@ func (c *Config) resolution(st *state) time.Duration {
 // what is configured now, whichever is less.
 func (c *Config) expired(st *state, now instant) bool {
 	return now >= st.expires || now >= c.expiry(st) || !c.NotBefore.IsZero() && st.began() < instantOf(c.NotBefore)
+}
+
+// shuts reports whether the session is of no use with this configuration: its time is
+// over, or it is not sealed as configured.
+func (c *Config) shuts(st *state, now instant) bool {
+	return c.expired(st, now) || c.Sealed != (st.box != nil)
 }
 
 // problems collects what is wrong with a configuration, so that all of it is

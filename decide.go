@@ -230,7 +230,7 @@ func (a *attempt) rebase(st *state, v verdict, own life) (outcome, error) {
 		standing: v.standing, unseen: v.unseen}
 	a.join, a.own, a.view = false, false, nil
 	switch {
-	case st != nil && v.opens() && a.claim.lost(st): // whatever the log would make of what others have done
+	case st != nil && (v.opens() || a.joins(st, v)) && a.claim.lost(st): // whatever the log would make of what others have done
 		return pending, fmt.Errorf("session2: save %v: %w", id, errTurnLost)
 	case st != nil && v.opens():
 		a.life = now

@@ -15,7 +15,7 @@ const (
 	EventCreated EventKind = iota + 1
 
 	// EventRenewed: its token was replaced, by a login (of another user as well, or
-	// SetUser("")), by Renew or by RenewEvery.
+	// SetUser("")), by SetLevel, by Renew or by RenewEvery.
 	EventRenewed
 
 	// EventDestroyed: it was ended by Destroy, or because it came to hold nothing.

@@ -88,6 +88,9 @@ func (s *Session) takeTurn(ctx context.Context) error {
 			return err
 		}
 		err = s.takeTurnOf(ctx, base)
+		if own := s.beyond(ctx); err != nil && own != ctx && own.Err() == nil { // a context made of the request's
+			ctx, err = own, errReplaced // has ended with the session
+		}
 		switch {
 		case err == nil:
 			return nil
@@ -121,7 +124,16 @@ func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 	s.mu.Lock()
 	shown := s.life.shown
 	s.mu.Unlock()
-	c.judge = func(st *state) verdict { return st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace) }
+	c.judge = func(st *state) verdict {
+		v := st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace)
+		if v.opens() {
+			return v
+		}
+		s.mu.Lock()
+		own := s.life.shown // by now: the request's own login has replaced the other
+		s.mu.Unlock()
+		return st.ident.judge(own, s.arrived, s.m.cfg.RenewGrace)
+	}
 	err := errLoadPanicked
 	defer func() {
 		if err != nil { // a store that has failed is not asked again: the turn runs out

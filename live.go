@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,6 +144,7 @@ type live struct {
 	id     ID       // of the session that Manager.watch has the request for; zero: none
 	token  token    // of that session, as the request has it
 	secret verifier // and as it is by now, after periodic rotations
+	since  instant  // when that one was made
 	stale  error    // a login has replaced the token: the context ends when the response begins
 }
 
@@ -207,6 +207,10 @@ func (s *Session) beyond(ctx context.Context) context.Context {
 	if x, ok := ctx.(*exchange); ok && &x.session == s {
 		return s.ctx
 	}
+	l := s.live.Load()
+	if l != nil && ctx.Err() != nil && l.ctx.Err() != nil && context.Cause(ctx) == context.Cause(l.ctx) {
+		return s.ctx
+	}
 	return ctx
 }
 
@@ -219,11 +223,11 @@ func (s *Session) follow() {
 	}
 	var id ID
 	s.mu.Lock()
-	if s.life.base.stored() && !s.left && !s.over.Load() {
+	if s.life.base.stored() && s.life.base.id != s.left && !s.over.Load() {
 		id = s.life.base.id
 	}
 	if t := s.life.token; t != l.token {
-		l.token, l.secret, l.stale = t, t.secret, nil
+		l.token, l.secret, l.since, l.stale = t, t.secret, s.life.base.ident.since, nil
 	}
 	moved := s.move(l, id)
 	s.mu.Unlock()
@@ -283,9 +287,9 @@ func (s *Session) hear(id ID, n news) {
 func (s *Session) cause(l *live, id ID, n news) error {
 	base := s.life.base
 	switch {
-	case s.over.Load() || s.left || !base.stored() || base.id != id:
+	case s.over.Load() || id == s.left || !base.stored() || base.id != id:
 		return nil
-	case n.ended != nil && n.read && s.committing: // it may be this commit's doing: the next look will tell
+	case n.read && s.committing: // it may be this commit's doing: the next look will tell
 		return nil
 	case n.ended != nil:
 		return n.ended
@@ -293,9 +297,9 @@ func (s *Session) cause(l *live, id ID, n news) error {
 	v := n.now.ident.judge(l.secret, 0, 0) // whenever it was replaced, the request was there before
 	switch {
 	case v.opens():
-		l.secret = v.secret
+		l.secret, l.since = v.secret, n.now.ident.since
 		return nil
-	case v.standing == unknown && slices.Contains(base.versions, n.now.version): // old news
+	case v.standing == unknown && n.now.ident.since <= l.since: // old news, from before the token was made
 		return nil
 	}
 	l.stale = fmt.Errorf("session2: session %v: a login or Renew has replaced the token: %w", id, ErrStale)
@@ -345,9 +349,24 @@ func (s *Session) leave(id ID) {
 	if s.life.base.id != id {
 		return
 	}
-	s.left = true
+	s.left = id
 	if l := s.live.Load(); l != nil {
 		s.move(l, ID{})
+	}
+}
+
+// leaving takes the request whose context ctx is from the watch, if its own session is
+// about to end by a method of the Manager: else a look could cut that off half-way.
+func (m *Manager) leaving(ctx context.Context, ends func(*state) bool) {
+	self, ok := ctx.Value(m).(*Session)
+	if !ok || !self.loaded.Load() {
+		return
+	}
+	self.mu.Lock()
+	base := self.life.base
+	self.mu.Unlock()
+	if base.stored() && ends(base) {
+		self.leave(base.id)
 	}
 }
 

@@ -83,6 +83,7 @@ func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
 // Revoke ends a session from outside, such as a list of a user's devices. A
 // session that is not there, or belongs to another realm, is no error.
 func (m *Manager) Revoke(ctx context.Context, id ID) error {
+	m.leaving(ctx, func(st *state) bool { return st.id == id })
 	st, err := m.fetch(ctx, id)
 	switch {
 	case errors.Is(err, errExpired), errors.Is(err, ErrCorrupt): // nobody can use it, and it is there
@@ -112,7 +113,7 @@ type Info struct {
 
 // Sessions lists the sessions of user in this manager's realm, in no particular
 // order, such as for a page of the user's devices (ASVS 7.5.2). Sessions that have
-// expired are not among them. One that cannot be read is yielded as an error matching
+// expired, or that Config.Sealed keeps shut, are not among them. One that cannot be read is yielded as an error matching
 // ErrCorrupt, and the iteration goes on; after any other error it ends. For "", who is
 // nobody, there are none. A store that is neither a [UserStore] nor an [IterStore]
 // yields errors.ErrUnsupported.
@@ -131,7 +132,7 @@ func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, err
 				if !yield(Info{ID: rec.ID}, err) || !errors.Is(err, ErrCorrupt) {
 					return
 				}
-			case !m.cfg.expired(st, microNow()) && !yield(m.info(st), nil):
+			case !m.cfg.shuts(st, microNow()) && !yield(m.info(st), nil):
 				return
 			}
 		}
@@ -174,6 +175,7 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 	if user == "" {
 		return 0, nil
 	}
+	m.leaving(ctx, func(st *state) bool { return st.user == user && !slices.Contains(keep, st.id) })
 	key := userKey(m.cfg.Realm, user)
 	var ids []ID
 	for rec, err := range iterUser(ctx, m.store, key) {
@@ -238,9 +240,11 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 // RevokeAll ends all sessions of this manager's realm and returns their number (ASVS
 // 7.4.5), also if it fails on the way. It reads all records, one at a time, and may
 // miss a session that begins meanwhile: [Config.NotBefore] ends all at once, by a
-// restart. A store that is no [IterStore] returns errors.ErrUnsupported.
+// restart. Sessions that NotBefore or another limit keeps shut are among them. A store
+// that is no [IterStore] returns errors.ErrUnsupported.
 func (m *Manager) RevokeAll(ctx context.Context) (n int, err error) {
 	m.must()
+	m.leaving(ctx, func(*state) bool { return true })
 	for rec, err := range iterAll(ctx, m.store) {
 		var st *state
 		if err == nil {
@@ -251,7 +255,7 @@ func (m *Manager) RevokeAll(ctx context.Context) (n int, err error) {
 			continue
 		case err != nil:
 			return n, err
-		case st.realm != m.cfg.Realm, st.isTurn(), m.cfg.expired(st, microNow()):
+		case st.realm != m.cfg.Realm, st.isTurn():
 			continue
 		}
 		if err := m.store.Delete(ctx, st.id); err != nil {

@@ -47,7 +47,7 @@ type Session struct {
 	held     ID     // the session that Manager.open has this request for
 	passive  bool   // the request is no use of the session
 	begun    bool   // the response has begun: no cookie can be sent any more
-	left     bool   // the request has ended its own session by a method of the Manager
+	left     ID     // the session that the request has ended by a method of the Manager
 	claim    *claim // the request has the session for itself (Manager.Exclusive); nil: it does not
 	*working        // nil before the first look
 }

@@ -31,8 +31,8 @@ var (
 	// the same: a request that is repeated may apply them twice.
 	ErrUncertain = record.ErrUncertain
 
-	// ErrStale says that a request's token was replaced meanwhile by a login
-	// or by Renew. Nothing of that request was stored.
+	// ErrStale says that a request's token was replaced meanwhile by a login,
+	// SetLevel or Renew. Nothing of that request was stored.
 	ErrStale = errors.New("session token was replaced meanwhile")
 
 	// ErrTooLarge says that a session's data exceed Config.MaxBytes, or what the

@@ -81,9 +81,9 @@ func (s *Session) Level() int {
 
 // SetLevel says how much the user has proved, from 1 to 255; what each means is the
 // application's to say, such as 2 for a second factor. It replaces the token as Renew
-// does. A level that is not lower than the present one counts as an authentication;
-// a lower one gives up privileges and is no proof of anything. The next SetUser goes
-// back to 1. Lifetime is not begun anew, as one factor alone does not extend a
+// does: streams of the session end (see [Manager.Wrap]). A level that is not lower than
+// the present one counts as an authentication; a lower one gives up privileges and is no
+// proof of anything. The next SetUser goes back to 1. Lifetime is not begun anew, as one factor alone does not extend a
 // session of two (NIST SP 800-63B-4, 2.2.3). A level out of range, or of nobody, is a
 // mistake: it is in Err, and fails the request.
 func (s *Session) SetLevel(level int) {
@@ -261,7 +261,7 @@ func (t *txn) others(ctx context.Context) (live []place, err error) {
 		case errors.Is(err, ErrCorrupt): // nobody can use it
 		case err != nil:
 			return nil, err
-		case t.cfg.expired(st, now), st.id == t.life.base.id, slices.Contains(t.abandoned, st.id):
+		case t.cfg.shuts(st, now), st.id == t.life.base.id, slices.Contains(t.abandoned, st.id):
 		case slices.ContainsFunc(t.ended, func(e *state) bool { return e.id == st.id }):
 		default:
 			live = append(live, place{st.id, st.began(), st.created})

@@ -1233,3 +1233,35 @@ func TestALogoutEndsWhatTheConfigurationHasShut(t *testing.T) {
 		}
 	}
 }
+
+// Sessions that Config.Sealed keeps shut take no place of MaxPerUser, and are in no list;
+// RevokeAll ends them for good.
+func TestWhatSealedKeepsShutTakesNoPlace(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		store := session2.NewMemoryStore()
+		manager := func(cfg session2.Config) *testsite.Site {
+			cfg.Logger = slog.New(slog.DiscardHandler)
+			m, err := session2.NewManager(store, cfg)
+			testsite.Must(t, err)
+			return &testsite.Site{T: t, M: m, Store: store}
+		}
+		before := manager(session2.Config{Sealed: sealed})
+		old := []*testsite.Browser{before.Login("alice"), before.Login("alice")}
+		after := manager(session2.Config{Sealed: !sealed, MaxPerUser: 2, RejectLogin: true})
+		for n := range 2 {
+			after.Login("alice")
+			listed := 0
+			for _, err := range after.M.Sessions(t.Context(), "alice") {
+				testsite.Must(t, err)
+				listed++
+			}
+			if listed != n+1 {
+				t.Errorf("sealed %t: %d sessions are listed after %d logins", sealed, listed, n+1)
+			}
+		}
+		n, err := after.M.RevokeAll(t.Context())
+		if n != 4 || err != nil || before.UserOf(old[0]) != "" {
+			t.Errorf("sealed %t: RevokeAll = %d, %v", sealed, n, err)
+		}
+	}
+}
