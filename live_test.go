@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -324,6 +325,55 @@ func TestOwnDoingDoesNotEndTheContext(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lagStore returns what a record was some time ago.
+type lagStore struct {
+	*session2.MemoryStore
+	lag atomic.Int64
+}
+
+func (l *lagStore) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	rec, err := l.MemoryStore.Load(ctx, id)
+	time.Sleep(time.Duration(l.lag.Load()))
+	return rec, err
+}
+
+// A look that is under way while the request itself changes its token, or ends its
+// session, does not take that for another's doing.
+func TestLookBesideAnOwnCommit(t *testing.T) {
+	for name, renew := range map[string]func(*session2.Session){
+		"Renew":   (*session2.Session).Renew,
+		"SetUser": func(s *session2.Session) { s.SetUser("alice") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &lagStore{MemoryStore: session2.NewMemoryStore()}
+				st := testsite.NewSite(t, store, session2.Config{})
+				x := openStream(st, st.Login("alice"), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					s.User()
+					r.Context().Done()
+					store.lag.Store(int64(3 * time.Second))
+					time.Sleep(6 * time.Second) // the look has begun
+					renew(s)
+					sse(s, w, r)
+				})
+				time.Sleep(4 * time.Second) // it has ended
+				x.mustGoOn()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		store.onDel = func(session2.ID) error { time.Sleep(20 * time.Second); return nil }
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
+		x := openStream(st, st.Login("alice"), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			r.Context().Done()
+			s.SetUser("") // and nothing is left of it
+			sse(s, w, r)
+		})
+		x.mustGoOn()
+	})
 }
 
 // A stream of the session that its own request has made, or logged in to, ends as well.
