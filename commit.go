@@ -355,7 +355,7 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 			return tooLate, err
 		case t.plan.todo == doTouch: // it is for another time, whatever became of it
 			return pending, err
-		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err):
+		case !unsettled(err) && !absent(err):
 			return pending, err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
@@ -380,6 +380,10 @@ func because(cause error, o outcome, err error) error {
 	}
 	return fmt.Errorf("%w: %w", cause, err)
 }
+
+// unsettled reports whether the error of a Save says that the record must be looked at
+// again: others were faster, or nobody knows whether it landed.
+func unsettled(err error) bool { return errors.Is(err, ErrConflict) || errors.Is(err, ErrUncertain) }
 
 // pause is how long to wait before the next try: a moment where others were
 // faster, and longer each time where the store has failed.
@@ -568,7 +572,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 			return true
 		}
 		err = t.s.m.store.Save(ctx, rec, prev)
-		if err == nil || absent(err) || refused(err) || errors.Is(err, ErrUncertain) || errors.Is(err, ErrConflict) {
+		if err == nil || absent(err) || refused(err) || unsettled(err) {
 			return true
 		}
 		if !t.failed {

@@ -88,9 +88,9 @@ type Config struct {
 
 	// ErrorHandler answers a request whose session failed, instead of the
 	// handler; nothing is left of the handler's response. The default logs, and
-	// answers 409 for ErrStale, ErrLostUpdate and ErrTooManySessions, 500 for ErrTooLarge and for
-	// mistakes in the program, such as a value that cannot be encoded, and 503 for
-	// all else, which is the store's. One that writes nothing answers with that
+	// answers 409 for ErrStale, ErrLostUpdate and ErrTooManySessions, 500 for
+	// ErrTooLarge and for mistakes in the program, such as a value that cannot be
+	// encoded, and 503 for all else, which is the store's. One that writes nothing answers with that
 	// status, too. What was to be stored was not, unless err matches ErrUncertain:
 	// then the answer of the store was lost, and there was no finding out within
 	// CommitTimeout.
@@ -146,7 +146,8 @@ type Config struct {
 	// manager with Sealed refuses records that are not sealed, and one without it those
 	// that are, both as ErrCorrupt: to set it, or to unset it, shuts all sessions of
 	// before. They open nothing until it is set back, and go by their limits, or by
-	// [Manager.RevokeAll]. Set it in all processes at one time. A request with a session costs about twice the processor time, some 10 µs more.
+	// [Manager.RevokeAll]. Set it in all processes at one time. A request with a session
+	// costs about twice the processor time, some 10 µs more.
 	Sealed bool
 }
 

@@ -245,7 +245,7 @@ func (c *claim) wait(ctx context.Context, st *state) (*state, error) {
 			return st, nil
 		case err == nil:
 			wait = pollPause(try, st.turns.place(c.number))
-		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain):
+		case !unsettled(err):
 			return nil, err
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -313,7 +313,7 @@ func (c *claim) save(ctx context.Context, st *state, turns turns) (*state, error
 			return true
 		}
 		err = c.m.store.Save(ctx, rec, st.version)
-		return err == nil || absent(err) || refused(err) || errors.Is(err, ErrUncertain) || errors.Is(err, ErrConflict)
+		return err == nil || absent(err) || refused(err) || unsettled(err)
 	})
 	return next, err
 }
@@ -343,7 +343,7 @@ func (c *claim) renew(ctx context.Context) bool {
 		case c.lost(st):
 			return false
 		}
-		if _, err = c.enter(ctx, st); !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
+		if _, err = c.enter(ctx, st); !unsettled(err) {
 			return !absent(err)
 		}
 	}
@@ -382,7 +382,7 @@ func (c *claim) end(ctx context.Context, down bool) error {
 			return err
 		}
 		_, err = c.save(ctx, st, st.turns.without(c.number))
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
+		if !unsettled(err) {
 			return err
 		}
 	}

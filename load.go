@@ -329,7 +329,7 @@ func (m *Manager) used(ctx context.Context, st *state, secret verifier) error {
 	if err == nil {
 		err = m.store.Save(ctx, rec, st.version)
 	}
-	if errors.Is(err, ErrConflict) || errors.Is(err, ErrUncertain) {
+	if unsettled(err) {
 		return nil
 	}
 	return err

@@ -113,23 +113,19 @@ type Info struct {
 
 // Sessions lists the sessions of user in this manager's realm, in no particular
 // order, such as for a page of the user's devices (ASVS 7.5.2). Sessions that have
-// expired, or that Config.Sealed keeps shut, are not among them. One that cannot be read is yielded as an error matching
-// ErrCorrupt, and the iteration goes on; after any other error it ends. For "", who is
-// nobody, there are none. A store that is neither a [UserStore] nor an [IterStore]
-// yields errors.ErrUnsupported.
+// expired, or that Config.Sealed keeps shut, are not among them. One that cannot be
+// read is yielded as an error matching ErrCorrupt, and the iteration goes on; after
+// any other error it ends. For "", who is nobody, there are none. A store that is
+// neither a [UserStore] nor an [IterStore] yields errors.ErrUnsupported.
 func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		if user == "" {
 			return
 		}
-		for rec, err := range iterUser(ctx, m.store, userKey(m.cfg.Realm, user)) {
-			var st *state
-			if err == nil {
-				st, err = decodeRecord(rec)
-			}
+		for st, err := range decoded(iterUser(ctx, m.store, userKey(m.cfg.Realm, user))) {
 			switch {
 			case err != nil:
-				if !yield(Info{ID: rec.ID}, err) || !errors.Is(err, ErrCorrupt) {
+				if !yield(Info{ID: st.id}, err) || !errors.Is(err, ErrCorrupt) {
 					return
 				}
 			case !m.cfg.shuts(st, microNow()) && !yield(m.info(st), nil):
@@ -245,11 +241,7 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 func (m *Manager) RevokeAll(ctx context.Context) (n int, err error) {
 	m.must()
 	m.leaving(ctx, func(*state) bool { return true })
-	for rec, err := range iterAll(ctx, m.store) {
-		var st *state
-		if err == nil {
-			st, err = decodeRecord(rec)
-		}
+	for st, err := range decoded(iterAll(ctx, m.store)) {
 		switch {
 		case errors.Is(err, ErrCorrupt): // nobody can use it, and nobody knows whose it is
 			continue
@@ -286,8 +278,27 @@ func (m *Manager) endIf(ctx context.Context, id ID, is func(*state) bool) (bool,
 		switch {
 		case err == nil:
 			return true, m.store.Delete(ctx, id)
-		case !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) && !absent(err):
+		case !unsettled(err) && !absent(err):
 			return false, err
+		}
+	}
+}
+
+// decoded takes the records of a list apart. With an error, of the list or of a record,
+// the state has the record's ID and nothing else.
+func decoded(records iter.Seq2[Record, error]) iter.Seq2[*state, error] {
+	return func(yield func(*state, error) bool) {
+		for rec, err := range records {
+			var st *state
+			if err == nil {
+				st, err = decodeRecord(rec)
+			}
+			if err != nil {
+				st = &state{id: rec.ID}
+			}
+			if !yield(st, err) {
+				return
+			}
 		}
 	}
 }

@@ -83,9 +83,9 @@ func (s *Session) Level() int {
 // application's to say, such as 2 for a second factor. It replaces the token as Renew
 // does: streams of the session end (see [Manager.Wrap]). A level that is not lower than
 // the present one counts as an authentication; a lower one gives up privileges and is no
-// proof of anything. The next SetUser goes back to 1. Lifetime is not begun anew, as one factor alone does not extend a
-// session of two (NIST SP 800-63B-4, 2.2.3). A level out of range, or of nobody, is a
-// mistake: it is in Err, and fails the request.
+// proof of anything. The next SetUser goes back to 1. Lifetime is not begun anew, as one
+// factor alone does not extend a session of two (NIST SP 800-63B-4, 2.2.3). A level out
+// of range, or of nobody, is a mistake: it is in Err, and fails the request.
 func (s *Session) SetLevel(level int) {
 	s.must()
 	if level < 1 || level > maxLevel {
@@ -252,11 +252,7 @@ func (t *txn) tooMany(ctx context.Context) ([]place, error) {
 // ends itself.
 func (t *txn) others(ctx context.Context) (live []place, err error) {
 	m, now := t.s.m, microNow()
-	for rec, err := range iterUser(ctx, m.store, userKey(t.cfg.Realm, t.user)) {
-		var st *state
-		if err == nil {
-			st, err = decodeRecord(rec)
-		}
+	for st, err := range decoded(iterUser(ctx, m.store, userKey(t.cfg.Realm, t.user))) {
 		switch {
 		case errors.Is(err, ErrCorrupt): // nobody can use it
 		case err != nil:
@@ -353,8 +349,8 @@ func (c *Config) lists(store Store) error {
 // fetch says that it is not there. It is nobody's, so that no list of a user's
 // sessions has it.
 
-// loginTurn is the right of one login to count its user's sessions. It ends by itself, for
-// its holder may have been killed.
+// loginTurn is the right of one login to count its user's sessions. It ends by itself,
+// for its holder may have been killed.
 type loginTurn struct {
 	id      ID
 	version Version

@@ -2,13 +2,11 @@ package faultfs
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"testing"
-
 	"sync"
+	"testing"
 
 	"github.com/session2/session2/internal/fsys"
 )
@@ -80,7 +78,11 @@ func (d *Disk) step(do func() error, note func()) error {
 }
 
 func (d *Disk) OpenFile(name string, flag int, perm fs.FileMode) (f fsys.File, err error) {
-	if _, err := d.FS.Lstat(name); err == nil && flag&os.O_TRUNC == 0 || err != nil && flag&os.O_CREATE == 0 || isLock(name) {
+	changes := flag & os.O_TRUNC
+	if _, err := d.FS.Lstat(name); err != nil {
+		changes = flag & os.O_CREATE
+	}
+	if changes == 0 || isLock(name) {
 		return d.openOld(name, flag, perm)
 	}
 	var nd *node
@@ -204,8 +206,6 @@ func (f diskFile) Sync() error {
 		}
 	})
 }
-
-var _ io.Writer = diskFile{}
 
 // Crash is a way to die after a disk has stopped.
 type Crash struct {

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Ended is for a TestMain: it returns the exit code of the tests, or 1 if they have
-// left goroutines behind, which it prints.
-func Ended(code int) int {
+// Exit is for a TestMain: it ends the test binary with the exit code of the tests, or
+// with 1 if they have left goroutines behind, which it prints.
+func Exit(code int) {
 	if left := leaks(time.Minute); len(left) > 0 && code == 0 {
 		fmt.Printf("%d goroutines are left:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
-		return 1
+		code = 1
 	}
-	return code
+	os.Exit(code)
 }
 
 // leaks returns the goroutines that are there besides the caller's, when they have had
@@ -40,6 +40,3 @@ func goroutines() (list []string) {
 	}
 	return list
 }
-
-// Exit is Ended for a TestMain with nothing more to do.
-func Exit(code int) { os.Exit(Ended(code)) }
