@@ -99,9 +99,9 @@ func revokeAndLogin(w *world) {
 		part{"b", func(a *actor) { a.visit(b, write) }},
 		part{"r", func(a *actor) {
 			a.point(context.Background(), "RevokeUser begins")
-			began = w.steps
+			began = w.step()
 			err = a.revokeUser("alice")
-			over = w.steps
+			over = w.step()
 		}})
 	w.landAll()
 	w.checkMarks(closes)

@@ -328,9 +328,7 @@ func (v *visit) arrive() {
 	if (v.b.shared || v.b.lossy) && v.a.point(context.Background(), "the response arrives", faults...) == lostResponse {
 		return
 	}
-	v.a.w.mu.Lock()
-	v.done = max(1, v.a.w.steps)
-	v.a.w.mu.Unlock()
+	v.done = max(1, v.a.w.step())
 	if !v.came {
 		v.take()
 	}

@@ -290,6 +290,14 @@ func (w *world) over() bool {
 	return !slices.ContainsFunc(w.actors, func(a *actor) bool { return !a.ended })
 }
 
+// step returns how many steps the scheduler has taken, for an actor, whom the clock may
+// have woken beside it.
+func (w *world) step() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.steps
+}
+
 // move is one of the things that may happen next.
 type move struct {
 	make     func()
