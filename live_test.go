@@ -198,6 +198,42 @@ func TestStreamEndsWithItsSession(t *testing.T) {
 	}
 }
 
+// The application's OnEvent panics at the first session that ends: the streams of the
+// others end as well, and each is an event.
+func TestStreamsEndThoughOnEventPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		events := 0
+		cfg := session2.Config{WatchEvery: -1, Logger: slog.New(slog.DiscardHandler)}
+		cfg.OnEvent = func(_ context.Context, e session2.Event) {
+			if e.Kind == session2.EventRevoked {
+				events++
+				panic("OnEvent")
+			}
+		}
+		m, err := session2.NewManager(session2.NewMemoryStore(), cfg)
+		testsite.Must(t, err)
+		st := &testsite.Site{T: t, M: m}
+		var streams []*stream
+		for range 3 {
+			streams = append(streams, openStream(st, st.Login("alice"), sse))
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("OnEvent's panic is hidden")
+				}
+			}()
+			m.RevokeUser(t.Context(), "alice")
+		}()
+		for _, x := range streams {
+			x.mustEnd(session2.ErrNotFound)
+		}
+		if events != 3 {
+			t.Errorf("%d events, want 3", events)
+		}
+	})
+}
+
 // Also what happened after the handler's look and before it asked for Done.
 func TestStreamThatAsksLate(t *testing.T) {
 	for name, e := range endings {

@@ -48,8 +48,16 @@ type hearing []Event
 
 func (h *hearing) hear(e Event) { *h = append(*h, e) }
 
+// report tells of all that was heard, also if the application's function panics at
+// one of it.
 func (h hearing) report(ctx context.Context, m *Manager) {
+	if len(h) == 0 {
+		return
+	}
+	told := 0
+	defer func() { h[told:].report(ctx, m) }()
 	for _, e := range h {
+		told++
 		m.emit(ctx, e)
 	}
 }

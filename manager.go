@@ -190,12 +190,14 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 		}
 		ids = m.gone(ctx, key, ids)
 	}
+	var h hearing
 	for _, id := range ids {
-		m.emit(ctx, Event{Kind: EventRevoked, ID: id, User: user})
+		h.hear(Event{Kind: EventRevoked, ID: id, User: user})
 	}
 	for range n - len(ids) { // began since they were listed: the store does not say which
-		m.emit(ctx, Event{Kind: EventRevoked, User: user})
+		h.hear(Event{Kind: EventRevoked, User: user})
 	}
+	h.report(ctx, m)
 	return n, err
 }
 

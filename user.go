@@ -306,23 +306,44 @@ func (t *txn) recount(ctx context.Context) error {
 	return err
 }
 
-// endOldest ends the sessions that must go, unless they are another user's by now.
-func (t *txn) endOldest(ctx context.Context) (err error) {
-	m := t.s.m
-	for _, p := range t.oldest {
-		var ended, lost bool
-		again(ctx, func() bool {
-			ended, err = m.endIf(ctx, p.id, func(st *state) bool { return st.user == t.user })
-			lost = lost || err != nil
-			return ended || err == nil || refused(err)
-		})
-		if ended || lost && err == nil { // though its record may be left to the sweep
-			t.hear(Event{Kind: EventRevoked, ID: p.id, User: t.user})
-		} else if err != nil {
-			return fmt.Errorf("session2: end %v, the user's oldest session: %w", p.id, err)
+// endOldest ends the sessions that must go. Where one of them is another user's by now,
+// or the user has signed in there again, so that it is not the oldest any more, it
+// counts anew.
+func (t *txn) endOldest(ctx context.Context) error {
+	for len(t.oldest) > 0 {
+		left := false
+		for _, p := range t.oldest {
+			ended, err := t.endPlace(ctx, p)
+			if err != nil {
+				return fmt.Errorf("session2: end %v, the user's oldest session: %w", p.id, err)
+			}
+			left = left || !ended
+		}
+		if !left {
+			return nil
+		}
+		var err error
+		if t.oldest, err = t.tooMany(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// endPlace ends a session, unless it is not what it was when it was counted, and
+// returns whether it did.
+func (t *txn) endPlace(ctx context.Context, p place) (ended bool, err error) {
+	lost := false
+	again(ctx, func() bool {
+		ended, err = t.s.m.endIf(ctx, p.id, func(st *state) bool { return st.user == t.user && st.began() == p.began })
+		lost = lost || err != nil
+		return ended || err == nil || refused(err)
+	})
+	if ended || lost && err == nil { // though its record may be left to the sweep
+		t.hear(Event{Kind: EventRevoked, ID: p.id, User: t.user})
+		return true, nil
+	}
+	return false, err
 }
 
 // passTurn lets the next login have its turn. A commit that has used up its time, so

@@ -641,6 +641,35 @@ func TestTheOldestSessionEndsForALogin(t *testing.T) {
 	})
 }
 
+// A user signs in again in the oldest session after another login has counted: that
+// session is the oldest no more, and the next one ends.
+func TestTheOldestSessionIsSignedInAgainMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{MaxPerUser: 2})
+		first := st.Login("alice")
+		time.Sleep(time.Minute)
+		second := st.Login("alice")
+		time.Sleep(time.Minute)
+		store.set(func() {
+			store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+				if rec.User != "" {
+					store.set(func() { store.onSave = nil })
+					st.Visit(first, loginPage(0))
+				}
+				return save()
+			}
+		})
+		third := st.Login("alice")
+		if st.UserOf(first) != "alice" || st.UserOf(second) != "" || st.UserOf(third) != "alice" {
+			t.Errorf("signed in: %q, %q, %q", st.UserOf(first), st.UserOf(second), st.UserOf(third))
+		}
+		if n := st.Events.Count(session2.EventRevoked); n != 1 {
+			t.Errorf("%d sessions revoked, want 1: %v", n, st.Events.List)
+		}
+	})
+}
+
 func TestExpiredSessionsTakeNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{MaxPerUser: 1, RejectLogin: true})

@@ -75,6 +75,7 @@ type entry struct {
 	Expires  moment `json:"expires"`
 	Expired  bool   `json:"expired"`
 	Bytes    int    `json:"bytes"`
+	Sealed   bool   `json:"sealed,omitempty"` // its details and values are known to the client alone
 	*details
 }
 
@@ -88,7 +89,6 @@ func (m moment) MarshalJSON() ([]byte, error) {
 
 // details are what show adds.
 type details struct {
-	Sealed     bool    `json:"sealed,omitempty"` // what follows is then known to the client alone
 	RemoteAddr string  `json:"remote_addr"`
 	UserAgent  string  `json:"user_agent"`
 	Lifetime   string  `json:"lifetime,omitempty"`
@@ -114,8 +114,9 @@ func newEntry(rec session2.Record, values bool) (entry, error) {
 	c, err := session2.Inspect(rec)
 	e.Realm, e.User = owner(rec, c, err)
 	if err == nil {
+		e.Sealed = c.Sealed
 		e.details = &details{
-			Sealed: c.Sealed, RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent,
+			RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent,
 			Lifetime: limit(c.Lifetime), Idle: limit(c.Idle),
 			FormTokens: c.FormTokens, Flashes: data(c.Flashes, values), Values: data(c.Values, values),
 		}
@@ -193,7 +194,7 @@ func (p *printer) page(e entry) error {
 		stamp(e.Created.Time), stamp(e.Accessed.Time), stamp(e.Expires.Time), expired, e.Bytes)
 	if d := e.details; d != nil {
 		fmt.Fprintf(p.w, "lifetime  %s\nidle      %s\n", plain(d.Lifetime), plain(d.Idle))
-		if d.Sealed {
+		if e.Sealed {
 			_, err = fmt.Fprintln(p.w, "sealed    all else; only the client's token opens it")
 			return err
 		}

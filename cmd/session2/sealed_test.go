@@ -25,6 +25,9 @@ func TestSealed(t *testing.T) {
 		id, token = s.ID().String(), s.Token()
 	})
 	session(t, "list", from).want(0).says("alice").says(id)
+	if listed := session(t, "list", "-json", from).want(0).object(); listed["sealed"] != true {
+		t.Errorf("list -json: %v", listed)
+	}
 	session(t, "list", "-values", from).want(0).says(id).hides("color", secretValue)
 	session(t, "show", from, id).want(0).says("alice").says("\nsealed ").hides("color", secretValue, "forms")
 	shown := session(t, "show", "-json", "-values", from, id).want(0).hides("color", secretValue).object()
