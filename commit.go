@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/session2/session2/internal/record"
@@ -434,7 +433,7 @@ func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
 		return t.found(st)
 	case !absent(err):
 		return pending, err
-	case t.lost && t.plan.todo == doEnd && st != nil && slices.Contains(st.versions, t.version):
+	case t.lost && t.plan.todo == doEnd && st != nil && st.versions.contains(t.version):
 		t.remove(ctx, st.id)
 		return landed, nil
 	case t.lost && t.plan.todo == doEnd: // perhaps by another request, and the browser may hold a newer cookie

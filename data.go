@@ -27,7 +27,7 @@ type state struct {
 	expires  instant
 
 	ident      identity
-	versions   []Version     // the latest few, this one last: they tell whether a Save landed whose answer was lost
+	versions   versions      // they tell whether a Save landed whose answer was lost
 	login      instant       // the latest one into this session once it was stored: its Lifetime counts from then
 	lifetime   time.Duration // of SetLifetime; 0: the configuration's
 	idle       time.Duration // of SetIdleTimeout; 0: the configuration's; negative: none
@@ -66,6 +66,29 @@ const (
 	persistYes
 	persistNo
 )
+
+// versions are the latest few of a record, its own last, as they are stored.
+type versions []byte
+
+const versionSize = 8
+
+// with returns the list with v at its end.
+func (l versions) with(v Version) versions {
+	const room = (maxVersions - 1) * versionSize
+	next := make(versions, 0, maxVersions*versionSize)
+	next = append(next, l[max(0, len(l)-room):]...)
+	return binary.BigEndian.AppendUint64(next, uint64(v))
+}
+
+func (l versions) contains(v Version) bool { return slices.Contains(l.list(), v) }
+
+func (l versions) list() []Version {
+	list := make([]Version, 0, maxVersions)
+	for ; len(l) > 0; l = l[versionSize:] {
+		list = append(list, Version(binary.BigEndian.Uint64(l)))
+	}
+	return list
+}
 
 const (
 	maxVersions = 16
@@ -167,11 +190,7 @@ func (e *encoder) head(st *state) {
 	for _, r := range st.ident.retired {
 		e.section(tagRetired, r.hash[:], r.nonce[:], []byte{byte(r.why)}, instantBytes(r.at), instantBytes(r.seen))
 	}
-	versions := make([]byte, 0, 8*maxVersions)
-	for _, v := range st.versions {
-		versions = binary.BigEndian.AppendUint64(versions, uint64(v))
-	}
-	e.optional(tagVersions, versions)
+	e.optional(tagVersions, st.versions)
 	if st.lifetime != 0 {
 		e.section(tagLifetime, binary.BigEndian.AppendUint64(nil, uint64(st.lifetime)))
 	}
@@ -412,13 +431,10 @@ func (i *identity) decodeRetired(b []byte) error {
 }
 
 func (st *state) decodeVersions(b []byte) error {
-	if len(b)%8 != 0 || len(b) > 8*maxVersions {
+	if len(b)%versionSize != 0 || len(b) > maxVersions*versionSize {
 		return errFormat
 	}
-	st.versions = make([]Version, 0, len(b)/8)
-	for ; len(b) > 0; b = b[8:] {
-		st.versions = append(st.versions, Version(binary.BigEndian.Uint64(b)))
-	}
+	st.versions = b
 	return nil
 }
 

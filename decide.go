@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // What a commit is to do is decided here, by functions of what was loaded, what
@@ -132,7 +131,7 @@ func (a *attempt) apply(ctx context.Context) (*state, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("session2: save %v: %w", a.life.token.id, err)
 		}
-		if err := o(next); err != nil {
+		if err := o.apply(next); err != nil {
 			return nil, err
 		}
 	}
@@ -266,9 +265,9 @@ func (a *attempt) dropped(cause error) error {
 // remembers.
 func (st *state) remembers(mine, prev Version) (outcome, error) {
 	switch {
-	case slices.Contains(st.versions, mine):
+	case st.versions.contains(mine):
 		return landed, nil
-	case slices.Contains(st.versions, prev):
+	case st.versions.contains(prev):
 		return pending, nil
 	}
 	return pending, fmt.Errorf("session2: save %v: %w", st.id, ErrUncertain)
@@ -280,7 +279,7 @@ func (st *state) remembers(mine, prev Version) (outcome, error) {
 func (a *attempt) record(p *plan, version Version, now instant) (Record, error) {
 	next := p.next
 	next.version = version
-	next.versions = slices.Concat(next.versions[max(0, len(next.versions)+1-maxVersions):], []Version{version})
+	next.versions = next.versions.with(version)
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}

@@ -37,7 +37,13 @@ func DecodeValue(c Codec, b []byte) (any, error) { return decodeAny(c, b) }
 func DecodeValueAs[T any](c Codec, b []byte) (T, error) { return decodeTyped[T](c, b) }
 
 // EncodeValue encodes what Set was given.
-func EncodeValue(c Codec, v any) ([]byte, error) { return encodeAny(c, v) }
+func EncodeValue(c Codec, v any) ([]byte, error) {
+	e, err := encodeAny(c, "", v)
+	if err != nil {
+		return nil, err
+	}
+	return e.data(), nil
+}
 
 // State is a record's Data, taken apart.
 type State = state

@@ -19,12 +19,12 @@ import (
 // is encoded as Set does.
 func (s *Session) Flash(v any) {
 	s.must()
-	data, err := encodeAny(s.m.cfg.Codec, v)
+	e, err := encodeAny(s.m.cfg.Codec, "", v)
 	if err != nil {
 		s.refuse(fmt.Errorf("session2: flash: %w", err))
 		return
 	}
-	f := flash{data: data}
+	f := flash{data: e.data()}
 	rand.Read(f.id[:])
 	s.change(func(st *state) error {
 		st.flashes = append(st.flashes, f)
@@ -149,7 +149,7 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 
 // useDrawn uses up a token that this request has drawn itself, and that nobody
 // else can know of yet.
-func (s *Session) useDrawn(m mark, use op) bool {
+func (s *Session) useDrawn(m mark, use func(*state) error) bool {
 	s.look()
 	defer s.mu.Unlock()
 	usable := cmp.Or(s.broken, s.wrong, s.late()) == nil
@@ -239,10 +239,10 @@ func (s *Session) ValidCSRFToken(r *http.Request) bool {
 
 // spend makes one change by a Save of its own, which must find the session
 // stored. The changes that wait for the request's commit are left as they are.
-func (s *Session) spend(ctx context.Context, o op) error {
+func (s *Session) spend(ctx context.Context, do func(*state) error) error {
 	s.look()
 	s.mu.Unlock()
-	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, o) })
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, op{do: do}) })
 	h.report(s.ctx, s.m)
 	return err
 }

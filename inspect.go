@@ -3,7 +3,6 @@ package session2
 import (
 	"fmt"
 	"io"
-	"slices"
 	"time"
 )
 
@@ -41,7 +40,7 @@ func Inspect(rec Record) (Contents, error) {
 	c := Contents{
 		Realm: st.realm, User: st.user, RemoteAddr: st.remote, UserAgent: st.agent,
 		Lifetime: st.lifetime, Idle: st.idle, Sealed: st.box != nil,
-		FormTokens: len(st.forms), Versions: slices.Clone(st.versions),
+		FormTokens: len(st.forms), Versions: st.versions.list(),
 	}
 	for _, f := range st.flashes {
 		c.Flashes = append(c.Flashes, Item{Size: len(f.data), data: f.data})

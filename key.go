@@ -23,16 +23,15 @@ func NewKey[T any](name string) Key[T] { return Key[T]{name} }
 // and JSON go by the fields' names. Where the type of a field or T itself becomes
 // another, take another name for the key and Delete the old one.
 func (k Key[T]) Get(s *Session) (T, bool) {
-	data, ok := s.raw(k.name)
-	return k.decode(s, data, ok)
+	return k.decode(s, s.raw(k.name))
 }
 
 // decode decodes a value that is there.
-func (k Key[T]) decode(s *Session, data []byte, ok bool) (v T, _ bool) {
-	if !ok {
+func (k Key[T]) decode(s *Session, e value) (v T, _ bool) {
+	if !e.ok() {
 		return v, false
 	}
-	v, err := decodeTyped[T](s.m.cfg.Codec, data)
+	v, err := decodeTyped[T](s.m.cfg.Codec, e.data())
 	if err != nil {
 		s.undecodable(fmt.Sprintf("get %q", k.name), "a "+reflect.TypeFor[T]().String(), err)
 		var zero T
@@ -44,8 +43,8 @@ func (k Key[T]) decode(s *Session, data []byte, ok bool) (v T, _ bool) {
 // Set sets the value, as [Session.Set] does.
 func (k Key[T]) Set(s *Session, v T) {
 	s.must()
-	data, err := encodeTyped(s.m.cfg.Codec, v)
-	s.put(k.name, data, err)
+	e, err := encodeTyped(s.m.cfg.Codec, k.name, v)
+	s.put(k.name, e, err)
 }
 
 // Has reports whether there is a value, of whatever type.
@@ -54,8 +53,7 @@ func (k Key[T]) Has(s *Session) bool { return s.Has(k.name) }
 // Pop returns the value and removes it. A value that cannot be decoded is removed,
 // and is none.
 func (k Key[T]) Pop(s *Session) (T, bool) {
-	data, ok := s.pop(k.name)
-	return k.decode(s, data, ok)
+	return k.decode(s, s.pop(k.name))
 }
 
 // Delete removes the value.
@@ -72,14 +70,14 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 	var zero T
 	for range maxReplays {
 		was := s.updated(k.name)
-		v, _ := k.decode(s, was.data, was.ok)
+		v, _ := k.decode(s, was)
 		v = f(v) // without a lock: f is the application's
-		data, err := k.encode(s, v)
+		e, err := k.encode(s, v)
 		if err != nil {
 			s.refuse(err)
 			return zero
 		}
-		if s.update(k.name, was, data, func(st *state) error { return k.apply(s, st, f) }) {
+		if s.update(k.name, was, e, func(st *state) error { return k.apply(s, st, f) }) {
 			return v
 		}
 	}
@@ -91,38 +89,38 @@ func (k Key[T]) Update(s *Session, f func(T) T) T {
 // apply is Update for the record of another request.
 func (k Key[T]) apply(s *Session, st *state, f func(T) T) error {
 	var v T
-	if e := st.values.get(k.name); e.ok {
-		if old, err := decodeTyped[T](s.m.cfg.Codec, e.data); err == nil {
+	if e := st.values.get(k.name); e.ok() {
+		if old, err := decodeTyped[T](s.m.cfg.Codec, e.data()); err == nil {
 			v = old
 		}
 	}
-	data, err := k.encode(s, f(v))
+	e, err := k.encode(s, f(v))
 	if err != nil {
 		return &changeError{err}
 	}
-	st.values.set(k.name, data)
+	st.values.set(e)
 	return nil
 }
 
-func (k Key[T]) encode(s *Session, v T) ([]byte, error) {
-	data, err := encodeTyped(s.m.cfg.Codec, v)
+func (k Key[T]) encode(s *Session, v T) (value, error) {
+	e, err := encodeTyped(s.m.cfg.Codec, k.name, v)
 	if err != nil {
-		return nil, setError(k.name, err)
+		return value{}, setError(k.name, err)
 	}
-	return data, nil
+	return e, nil
 }
 
 // updated returns what is under key, for an Update. That is no look: the Update
 // runs again where others change the key.
-func (s *Session) updated(key string) edit {
+func (s *Session) updated(key string) value {
 	s.look()
 	defer s.mu.Unlock()
 	return s.work.values.get(key)
 }
 
-// update sets key to data and logs o, which does the same, unless key is no
+// update sets key to e and logs do, which does the same, unless key is no
 // longer what it was: another goroutine of the request was faster.
-func (s *Session) update(key string, was edit, data []byte, o op) bool {
+func (s *Session) update(key string, was, e value, do func(*state) error) bool {
 	s.look()
 	defer s.mu.Unlock()
 	if !s.work.values.get(key).equal(was) {
@@ -130,7 +128,7 @@ func (s *Session) update(key string, was edit, data []byte, o op) bool {
 	}
 	s.looks.updated(key, s.gen+1)
 	work := s.own()
-	work.values.set(key, data)
-	s.work, s.log, s.gen = work, append(s.log, o), s.gen+1
+	work.values.put(key, e)
+	s.changes(work, op{do: do})
 	return true
 }

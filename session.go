@@ -110,7 +110,18 @@ type undo struct {
 
 // op is one change. A commit that comes too late applies it again to the newer
 // record, so it must depend on nothing else. It changes nothing if it fails.
-type op func(*state) error
+type op struct {
+	set value              // what Set has set
+	do  func(*state) error // any other change
+}
+
+func (o op) apply(st *state) error {
+	if o.do != nil {
+		return o.do(st)
+	}
+	st.values.set(o.set)
+	return nil
+}
 
 // cookieAction is what the response says about the cookie.
 type cookieAction byte
@@ -152,21 +163,26 @@ func (s *Session) usedLate() {
 	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
 }
 
-// change applies o to what the handler sees and logs it for the commit.
-func (s *Session) change(o op) {
+// change applies do to what the handler sees and logs it for the commit.
+func (s *Session) change(do func(*state) error) {
 	s.look()
 	defer s.mu.Unlock()
-	s.apply(o)
+	s.apply(do)
 }
 
 // apply is change with s.mu held.
-func (s *Session) apply(o op) {
+func (s *Session) apply(do func(*state) error) {
 	work := s.own()
-	if err := o(work); err != nil {
+	if err := do(work); err != nil {
 		s.wrong = cmp.Or(s.wrong, err)
 		return
 	}
-	s.work, s.log, s.gen = work, append(s.log, o), s.gen+1
+	s.changes(work, op{do: do})
+}
+
+// changes notes a change: work has it, and o does it again.
+func (s *Session) changes(work *state, o op) {
+	s.work, s.log, s.gen = work, append(roomy(s.log), o), s.gen+1
 }
 
 // own returns a state for the handler's own changes.
@@ -307,16 +323,15 @@ func renew(st *state) error {
 // is so for a value of a type that only its [Key] knows, unless the type is
 // registered by gob.Register.
 func (s *Session) Get(key string) any {
-	data, ok := s.raw(key)
-	return s.decode(key, data, ok)
+	return s.decode(key, s.raw(key))
 }
 
 // decode returns the value of key from its encoding, nil if there is none.
-func (s *Session) decode(key string, data []byte, ok bool) any {
-	if !ok {
+func (s *Session) decode(key string, e value) any {
+	if !e.ok() {
 		return nil
 	}
-	v, err := decodeAny(s.m.cfg.Codec, data)
+	v, err := decodeAny(s.m.cfg.Codec, e.data())
 	if err != nil {
 		s.undecodable(fmt.Sprintf("get %q", key), anyType, err)
 		return nil
@@ -325,12 +340,11 @@ func (s *Session) decode(key string, data []byte, ok bool) any {
 }
 
 // raw returns the encoded value of key.
-func (s *Session) raw(key string) ([]byte, bool) {
+func (s *Session) raw(key string) value {
 	s.look()
 	defer s.mu.Unlock()
 	s.saw(key)
-	e := s.work.values.get(key)
-	return e.data, e.ok
+	return s.work.values.get(key)
 }
 
 // saw notes that the handler looks at key. It is called with s.mu held.
@@ -375,11 +389,11 @@ func (s *Session) undecodable(where, what string, err error) {
 // [Key]. A value that cannot be encoded is in Err, and fails the request.
 func (s *Session) Set(key string, v any) {
 	s.must()
-	data, err := encodeAny(s.m.cfg.Codec, v)
-	s.put(key, data, err)
+	e, err := encodeAny(s.m.cfg.Codec, key, v)
+	s.put(key, e, err)
 }
 
-func (s *Session) put(key string, data []byte, err error) {
+func (s *Session) put(key string, v value, err error) {
 	if err != nil {
 		s.refuse(setError(key, err))
 		return
@@ -387,10 +401,9 @@ func (s *Session) put(key string, data []byte, err error) {
 	s.look()
 	defer s.mu.Unlock()
 	s.looks.wrote(key, s.gen+1)
-	s.apply(func(st *state) error {
-		st.values.set(key, data)
-		return nil
-	})
+	work := s.own()
+	work.values.put(key, v)
+	s.changes(work, op{set: v})
 }
 
 func setError(key string, err error) error {
@@ -407,24 +420,23 @@ func (s *Session) Delete(key string) {
 
 // Pop returns the value of key and removes it; nil if there is none.
 func (s *Session) Pop(key string) any {
-	data, ok := s.pop(key)
-	return s.decode(key, data, ok)
+	return s.decode(key, s.pop(key))
 }
 
 // pop removes key and returns what it was.
-func (s *Session) pop(key string) ([]byte, bool) {
+func (s *Session) pop(key string) value {
 	s.look()
 	defer s.mu.Unlock()
 	s.saw(key)
 	e := s.work.values.get(key)
 	s.remove(key)
-	return e.data, e.ok
+	return e
 }
 
 // remove is Delete with s.mu held.
 func (s *Session) remove(key string) {
 	s.looks.wrote(key, s.gen+1)
-	s.blind = s.blind || s.looks.row(key).blind && !s.life.base.values.get(key).ok
+	s.blind = s.blind || s.looks.row(key).blind && !s.life.base.values.get(key).ok()
 	s.apply(func(st *state) error {
 		st.values.delete(key)
 		return nil
@@ -433,8 +445,7 @@ func (s *Session) remove(key string) {
 
 // Has reports whether key has a value.
 func (s *Session) Has(key string) bool {
-	_, ok := s.raw(key)
-	return ok
+	return s.raw(key).ok()
 }
 
 // Keys returns the keys in order. The caller owns the slice.

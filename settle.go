@@ -131,7 +131,7 @@ func (s *Session) rework() {
 		next := base.clone()
 		var wrong error
 		for _, o := range log {
-			wrong = cmp.Or(wrong, o(next))
+			wrong = cmp.Or(wrong, o.apply(next))
 		}
 		if s.reworked(next, wrong, gen) {
 			return

@@ -89,78 +89,98 @@ func codecMark(c Codec) byte {
 	return 'c'
 }
 
-// encodeBasic encodes a value of a basic kind.
-func encodeBasic(v any) ([]byte, bool) {
+// appendBasic appends the encoding of a value of a basic kind.
+func appendBasic(b []byte, v any) ([]byte, bool) {
 	switch v := v.(type) {
 	case nil:
-		return []byte{kindNil}, true
+		return append(b, kindNil), true
 	case bool:
-		return []byte{kindFalse + boolByte(v)}, true
+		return append(b, kindFalse+boolByte(v)), true
 	case string:
-		return append(append(make([]byte, 0, 1+len(v)), kindString), v...), true
+		return append(append(b, kindString), v...), true
 	case []byte:
-		if v == nil {
-			v = []byte{}
-		}
-		return append(append(make([]byte, 0, 1+len(v)), kindBytes), v...), true
+		return append(append(b, kindBytes), v...), true
 	case time.Time:
-		b, err := v.AppendBinary([]byte{kindTime})
-		return b, err == nil
+		with, err := v.AppendBinary(append(b, kindTime))
+		return with, err == nil
 	case time.Duration:
-		return encodeInt(kindDuration, int64(v)), true
+		return appendInt(b, kindDuration, int64(v)), true
 	case float32:
-		return binary.BigEndian.AppendUint32([]byte{kindFloat32}, math.Float32bits(v)), true
+		return binary.BigEndian.AppendUint32(append(b, kindFloat32), math.Float32bits(v)), true
 	case float64:
-		return binary.BigEndian.AppendUint64([]byte{kindFloat64}, math.Float64bits(v)), true
+		return binary.BigEndian.AppendUint64(append(b, kindFloat64), math.Float64bits(v)), true
 	}
-	return encodeInteger(v)
+	return appendInteger(b, v)
 }
 
-func encodeInteger(v any) ([]byte, bool) {
+func appendInteger(b []byte, v any) ([]byte, bool) {
 	switch v := v.(type) {
 	case int:
-		return encodeInt(kindInt, int64(v)), true
+		return appendInt(b, kindInt, int64(v)), true
 	case int8:
-		return encodeInt(kindInt8, int64(v)), true
+		return appendInt(b, kindInt8, int64(v)), true
 	case int16:
-		return encodeInt(kindInt16, int64(v)), true
+		return appendInt(b, kindInt16, int64(v)), true
 	case int32:
-		return encodeInt(kindInt32, int64(v)), true
+		return appendInt(b, kindInt32, int64(v)), true
 	case int64:
-		return encodeInt(kindInt64, v), true
+		return appendInt(b, kindInt64, v), true
 	case uint:
-		return encodeUint(kindUint, uint64(v)), true
+		return appendUint(b, kindUint, uint64(v)), true
 	case uint8:
-		return encodeUint(kindUint8, uint64(v)), true
+		return appendUint(b, kindUint8, uint64(v)), true
 	case uint16:
-		return encodeUint(kindUint16, uint64(v)), true
+		return appendUint(b, kindUint16, uint64(v)), true
 	case uint32:
-		return encodeUint(kindUint32, uint64(v)), true
+		return appendUint(b, kindUint32, uint64(v)), true
 	case uint64:
-		return encodeUint(kindUint64, v), true
+		return appendUint(b, kindUint64, v), true
 	}
-	return nil, false
+	return b, false
 }
 
-func encodeInt(kind byte, v int64) []byte {
-	return binary.AppendVarint(append(make([]byte, 0, 8), kind), v)
+func appendInt(b []byte, kind byte, v int64) []byte   { return binary.AppendVarint(append(b, kind), v) }
+func appendUint(b []byte, kind byte, v uint64) []byte { return binary.AppendUvarint(append(b, kind), v) }
+
+// basicSize is how much room the encoding of most values takes, if they are of a basic
+// kind.
+func basicSize(v any) int {
+	switch v := v.(type) {
+	case string:
+		return 1 + len(v)
+	case []byte:
+		return 1 + len(v)
+	}
+	return 16
 }
 
-func encodeUint(kind byte, v uint64) []byte {
-	return binary.AppendUvarint(append(make([]byte, 0, 8), kind), v)
+// keyed returns a value whose key is written, and that has room for size bytes more.
+func keyed(key string, size int) value {
+	return value{append(make([]byte, 0, len(key)+size), key...), len(key)}
+}
+
+// encodeBasic encodes a value of a basic kind.
+func encodeBasic(key string, v any) (e value, ok bool) {
+	e = keyed(key, basicSize(v))
+	e.both, ok = appendBasic(e.both, v)
+	return e, ok
 }
 
 // encodeAny encodes what Set was given.
-func encodeAny(c Codec, v any) ([]byte, error) {
-	if b, ok := encodeBasic(v); ok {
-		return b, nil
+func encodeAny(c Codec, key string, v any) (value, error) {
+	if e, ok := encodeBasic(key, v); ok {
+		return e, nil
 	}
-	b, err := c.Marshal(&v) // a pointer to the interface: gob then writes the type's name
+	b, err := marshal(c, v)
 	if err != nil {
-		return nil, encodeError(c, v, err, "gob.Register its type; a Key of that type itself needs no registration")
+		return value{}, encodeError(c, v, err, "gob.Register its type; a Key of that type itself needs no registration")
 	}
-	return tagged(kindAny, c, b), nil
+	return tagged(key, kindAny, c, b), nil
 }
+
+// marshal gives c a pointer to the interface: gob then writes the type's name. It is by
+// itself so that the basic kinds do not pay for a v whose address is taken.
+func marshal(c Codec, v any) ([]byte, error) { return c.Marshal(&v) }
 
 // encodeError says which type could not be encoded, and what gob would need.
 func encodeError(c Codec, v any, err error, hint string) error {
@@ -177,22 +197,22 @@ func encodeError(c Codec, v any, err error, hint string) error {
 
 // encodeTyped encodes what a Key was given: by its type alone, which the
 // reader will name again.
-func encodeTyped[T any](c Codec, v T) ([]byte, error) {
-	if b, ok := encodeBasic(any(v)); ok {
-		return b, nil
+func encodeTyped[T any](c Codec, key string, v T) (value, error) {
+	if e, ok := encodeBasic(key, any(v)); ok {
+		return e, nil
 	}
 	switch r := reflect.ValueOf(&v).Elem(); {
 	case r.Kind() == reflect.Interface:
-		return encodeAny(c, v)
+		return encodeAny(c, key, v)
 	case nilable(r.Kind()) && r.IsNil():
-		return []byte{kindNil}, nil // which gob has no way to say
+		return encodeAny(c, key, nil) // which gob has no way to say
 	}
 	b, err := c.Marshal(v)
 	if err != nil {
-		return nil, encodeError(c, v, err,
+		return value{}, encodeError(c, v, err,
 			"it needs exported fields, and gob.Register for what an interface in it holds")
 	}
-	return tagged(kindTyped, c, b), nil
+	return tagged(key, kindTyped, c, b), nil
 }
 
 // nilable reports whether a nil of that kind is stored as nil.
@@ -200,8 +220,10 @@ func nilable(k reflect.Kind) bool {
 	return k == reflect.Pointer || k == reflect.Map || k == reflect.Slice || k == reflect.Interface
 }
 
-func tagged(kind byte, c Codec, b []byte) []byte {
-	return append(append(make([]byte, 0, 2+len(b)), kind, codecMark(c)), b...)
+func tagged(key string, kind byte, c Codec, b []byte) value {
+	e := keyed(key, 2+len(b))
+	e.both = append(append(e.both, kind, codecMark(c)), b...)
+	return e
 }
 
 var errValue = errors.New("malformed value")

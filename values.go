@@ -10,24 +10,24 @@ import (
 // order and shared by all states that come from it, and the edits made since. So
 // a change costs the same however many there are.
 type values struct {
-	base  []value // ordered by key; never changed
-	edits table[edit]
-	added int // keys that the edits have added, less those that they have deleted
+	base  []value      // ordered by key; never changed
+	edits table[value] // the zero value: deleted
+	added int          // keys that the edits have added, less those that they have deleted
 }
 
 // value is one key of the session, followed by its data, which are decoded when
-// asked for: of a record that is loaded, nothing is copied.
+// asked for: of a record that is loaded, nothing is copied. Data have a byte at least,
+// so the zero value is none.
 type value struct {
 	both []byte
 	n    int // the key's length
 }
 
-func newValue(key string, data []byte) value {
-	return value{slices.Concat([]byte(key), data), len(key)}
-}
-
+func (v value) ok() bool     { return v.both != nil }
 func (v value) key() string  { return string(v.both[:v.n]) }
 func (v value) data() []byte { return v.both[v.n:] }
+
+func (v value) equal(other value) bool { return v.n == other.n && bytes.Equal(v.both, other.both) }
 
 // compare compares the value's key with another.
 func (v value) compare(key string) int {
@@ -40,16 +40,8 @@ func (v value) compare(key string) int {
 	return 1
 }
 
-// edit is what became of a key: a value, or none.
-type edit struct {
-	data []byte
-	ok   bool
-}
-
-func (e edit) equal(other edit) bool { return e.ok == other.ok && bytes.Equal(e.data, other.data) }
-
-// get returns what is under key.
-func (v *values) get(key string) edit {
+// get returns what is under key, the zero value if nothing is.
+func (v *values) get(key string) value {
 	if e := v.edits.find(key); e != nil {
 		return *e
 	}
@@ -57,52 +49,48 @@ func (v *values) get(key string) edit {
 }
 
 // inBase returns what was under key before the edits.
-func (v *values) inBase(key string) edit {
+func (v *values) inBase(key string) value {
 	i, ok := slices.BinarySearchFunc(v.base, key, value.compare)
 	if !ok {
-		return edit{}
+		return value{}
 	}
-	return edit{v.base[i].data(), true}
+	return v.base[i]
 }
 
-func (v *values) put(key string, e edit) {
+func (v *values) put(key string, e value) {
 	old := v.edits.find(key)
 	if old == nil {
 		old = v.edits.add(key, v.inBase(key))
 	}
 	switch {
-	case e.ok && !old.ok:
+	case e.ok() && !old.ok():
 		v.added++
-	case old.ok && !e.ok:
+	case old.ok() && !e.ok():
 		v.added--
 	}
 	*old = e
 }
 
-func (v *values) set(key string, data []byte) { v.put(key, edit{data, true}) }
-func (v *values) delete(key string)           { v.put(key, edit{}) }
+func (v *values) set(e value)       { v.put(e.key(), e) }
+func (v *values) delete(key string) { v.put(key, value{}) }
 
 // list returns all keys in order. The slice is shared: it must not be changed.
 func (v *values) list() []value {
 	if len(v.edits.rows) == 0 {
 		return v.base
 	}
-	edits := v.edits.rows
-	if len(edits) > 1 {
-		edits = slices.Clone(edits)
-		slices.SortFunc(edits, func(a, b row[edit]) int { return strings.Compare(a.key, b.key) })
-	}
-	list := make([]value, 0, len(v.base)+len(edits))
+	v.edits.sort()
+	list := make([]value, 0, len(v.base)+len(v.edits.rows))
 	rest := v.base
-	for _, e := range edits {
+	for _, e := range v.edits.rows {
 		for len(rest) > 0 && rest[0].compare(e.key) < 0 {
 			list, rest = append(list, rest[0]), rest[1:]
 		}
 		if len(rest) > 0 && rest[0].compare(e.key) == 0 {
 			rest = rest[1:]
 		}
-		if e.of.ok {
-			list = append(list, newValue(e.key, e.of.data))
+		if e.of.ok() {
+			list = append(list, e.of)
 		}
 	}
 	return append(list, rest...)
@@ -118,7 +106,7 @@ func (v *values) settle() { *v = values{base: v.list()} }
 func (v *values) clone() values { return values{v.base, v.edits.clone(), v.added} }
 
 func equalValues(a, b []value) bool {
-	return slices.EqualFunc(a, b, func(x, y value) bool { return x.n == y.n && bytes.Equal(x.both, y.both) })
+	return slices.EqualFunc(a, b, value.equal)
 }
 
 // table is a map from keys that costs no more than a slice while it is small.
@@ -161,9 +149,27 @@ func (t *table[T]) indexed() map[string]int {
 	return t.index
 }
 
+// sort orders the rows by key.
+func (t *table[T]) sort() {
+	byKey := func(a, b row[T]) int { return strings.Compare(a.key, b.key) }
+	if !slices.IsSortedFunc(t.rows, byKey) {
+		slices.SortFunc(t.rows, byKey)
+		t.index = nil
+	}
+}
+
+// roomy returns list with room for one more, and for many more when there were some:
+// most requests change one key or two, and others ten.
+func roomy[T any](list []T) []T {
+	if len(list) < cap(list) {
+		return list
+	}
+	return slices.Grow(list, max(1, 4*len(list)))
+}
+
 // add puts something under a key that has nothing yet.
 func (t *table[T]) add(key string, of T) *T {
-	t.rows = append(t.rows, row[T]{key, of})
+	t.rows = append(roomy(t.rows), row[T]{key, of})
 	if t.index != nil {
 		t.index[key] = len(t.rows) - 1
 	}
