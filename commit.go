@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/session2/session2/internal/record"
@@ -37,6 +38,8 @@ type txn struct {
 	resets    int32      // the session's, as the log was taken down
 	ends      int32
 	plan      plan
+	time      allowance // for all this
+	room      [2]Event  // for what is heard
 }
 
 var (
@@ -114,8 +117,9 @@ func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, e
 
 // carryOut does what t is to do, within the time that a commit may take.
 func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.m.cfg.CommitTimeout)
-	defer cancel()
+	t.time = allowance{Context: context.WithoutCancel(ctx), until: time.Now().Add(s.m.cfg.CommitTimeout)}
+	defer t.time.end()
+	ctx = &t.time
 	o, err := t.run(ctx)
 	if t.turn != nil {
 		defer t.passTurn(ctx)
@@ -135,6 +139,65 @@ func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 		}
 	}
 	return o, err
+}
+
+// allowance is the context of a commit: context.WithTimeout, with a timer from the first
+// call of Done on. Stores that wait for nothing do not ask for it.
+type allowance struct {
+	context.Context // to look values up in; it does not end
+	until           time.Time
+	timed           atomic.Pointer[timed]
+}
+
+type timed struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// spent is what an allowance becomes whose Done nobody has asked for.
+var spent = func() *timed {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return &timed{ctx, cancel}
+}()
+
+func (a *allowance) Deadline() (time.Time, bool) { return a.until, true }
+
+func (a *allowance) Done() <-chan struct{} {
+	if t := a.timed.Load(); t != nil {
+		return t.Done()
+	}
+	t := new(timed)
+	t.Context, t.cancel = context.WithDeadline(a.Context, a.until)
+	if !a.timed.CompareAndSwap(nil, t) {
+		t.cancel()
+	}
+	return a.timed.Load().Done()
+}
+
+func (a *allowance) Err() error {
+	if t := a.timed.Load(); t != nil {
+		return t.Err()
+	}
+	if time.Now().Before(a.until) {
+		return nil
+	}
+	return context.DeadlineExceeded
+}
+
+// Value looks in the timer's context if there is one, for what package context keeps
+// there.
+func (a *allowance) Value(key any) any {
+	if t := a.timed.Load(); t != nil && t != spent {
+		return t.Value(key)
+	}
+	return a.Context.Value(key)
+}
+
+// end stops the timer.
+func (a *allowance) end() {
+	a.timed.CompareAndSwap(nil, spent)
+	a.timed.Load().cancel()
 }
 
 // exclusively runs one commit at a time. What it heard is to be reported when that
@@ -259,7 +322,7 @@ func (s *Session) emptied() bool {
 // txn returns a commit of nothing yet. It is called with s.mu held.
 func (s *Session) txn() *txn {
 	t := &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
-	t.origin = t.life.base
+	t.hearing, t.origin = t.room[:0], t.life.base
 	return t
 }
 

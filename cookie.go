@@ -42,13 +42,24 @@ func (s *Session) setCookies() (lines []string) {
 	if s.cookie == revokeCookie {
 		return append(lines, cfg.revocation())
 	}
-	c := cfg.cookie()
-	c.Value = s.life.token.encode()
 	st := s.life.base
 	if st.persistent == persistYes || st.persistent == persistDefault && cfg.Persistent {
+		c := cfg.cookie()
+		c.Value = s.life.token.encode()
 		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st).time()))
+		return append(lines, c.String())
 	}
-	return append(lines, c.String())
+	return append(lines, s.m.around.before+s.life.token.encode()+s.m.around.after)
+}
+
+// cookieText is the Set-Cookie line of a cookie that does not outlive the browser,
+// before and after its value.
+type cookieText struct{ before, after string }
+
+func (c *CookieConfig) text() cookieText {
+	cookie := c.cookie()
+	before, after, _ := strings.Cut(cookie.String(), "=")
+	return cookieText{before + "=", after}
 }
 
 // confirmCookie looks whether the token of a cookie that an earlier Commit owes is

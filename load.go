@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // maxTokens bounds the tokens of one request that are looked up. Of more, the
@@ -168,6 +169,9 @@ func (s *Session) tokens(list []token) (_ []token, malformed bool) {
 		}
 		return list, malformed
 	}
+	if t, ok := onlyToken(s.request.Header["Cookie"], s.m.cfg.Cookie.Name); ok {
+		return append(list, t), false
+	}
 	for _, c := range s.request.CookiesNamed(s.m.cfg.Cookie.Name) {
 		add(c.Value)
 	}
@@ -176,6 +180,24 @@ func (s *Session) tokens(list []token) (_ []token, malformed bool) {
 		malformed = true
 	}
 	return list, malformed
+}
+
+// onlyToken returns the token of the header that nearly all browsers send: one line, in
+// which the cookie's name stands once, before a well-formed token. It is what
+// Request.CookiesNamed would find.
+func onlyToken(lines []string, name string) (t token, ok bool) {
+	if len(lines) != 1 {
+		return token{}, false
+	}
+	before, after, ok := strings.Cut(lines[0], name)
+	if !ok || before != "" && !strings.HasSuffix(before, "; ") || len(after) <= tokenLen || after[0] != '=' {
+		return token{}, false
+	}
+	text, rest := after[1:1+tokenLen], after[1+tokenLen:]
+	if rest != "" && rest[0] != ';' || strings.Contains(rest, name) {
+		return token{}, false
+	}
+	return parseToken(text)
 }
 
 // find looks up every token presented. A cookie may have been tossed in beside

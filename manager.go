@@ -23,6 +23,7 @@ type Manager struct {
 	open   running
 	watch  watch
 	lines  lines
+	around cookieText
 	counts [len(eventNames)]atomic.Uint64
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
@@ -44,7 +45,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	if !have.ThreadSafe {
 		store = &serialStore{store: store}
 	}
-	m := &Manager{store: store, cfg: cfg}
+	m := &Manager{store: store, cfg: cfg, around: cfg.Cookie.text()}
 	m.watch.every, m.watch.look = cfg.WatchEvery, m.lookAtDue
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -67,7 +68,11 @@ func newNonce() (n nonce) {
 
 // encode returns the token as its client must present it.
 func (t token) encode() string {
-	return t.id.String() + "." + strict64.EncodeToString(t.secret[:])
+	var text [tokenLen]byte
+	hex.Encode(text[:], t.id[:])
+	text[2*len(t.id)] = '.'
+	strict64.Encode(text[2*len(t.id)+1:], t.secret[:])
+	return string(text[:])
 }
 
 // parseToken takes what encode wrote and nothing else: a token has one
