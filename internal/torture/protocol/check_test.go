@@ -47,7 +47,7 @@ func (w *world) stored() string {
 	var b strings.Builder
 	for rec := range w.disk.Iter(context.Background()) {
 		if w.ids[rec.ID] && rec.Expires.After(time.Now()) {
-			b.WriteString(valueOf(rec) + " ")
+			b.WriteString(w.valueOf(rec) + " ")
 		}
 	}
 	return b.String()
@@ -110,6 +110,9 @@ func (w *world) checkSecrets() {
 		}
 	}
 	for rec := range w.disk.Iter(context.Background()) {
+		if rec.Expires.After(time.Now()) && !isTurn(rec) {
+			w.checkSealed(rec)
+		}
 		for _, t := range w.issued {
 			_, text, _ := strings.Cut(t, ".")
 			half, err := base64.RawURLEncoding.DecodeString(text)

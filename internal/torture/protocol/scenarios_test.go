@@ -70,21 +70,6 @@ var scenarios = []scenario{
 	{name: "clocks-thief", cfg: clocks, managers: 2, skew: time.Minute, stolen: true, play: thief},
 	{name: "clocks-idle", cfg: session2.Config{IdleTimeout: 10 * time.Minute, CommitTimeout: time.Hour},
 		managers: 2, skew: time.Minute, play: expiry},
-
-	// Sealed values: whatever replaces the token changes the key, too. These are the
-	// scenarios whose checks do not read the records, which they could not.
-	{name: "sealed-switch", cfg: session2.Config{Sealed: true}, play: switchUser},
-	{name: "sealed-renew", cfg: session2.Config{Sealed: true}, play: writerAndRenew},
-	{name: "sealed-empty", cfg: session2.Config{Sealed: true}, managers: 2, play: emptying},
-	{name: "sealed-revoke", cfg: session2.Config{Sealed: true}, play: revoke},
-	{name: "sealed-planted", cfg: session2.Config{Sealed: true}, play: plantedCookie},
-	{name: "sealed-crowd", cfg: session2.Config{Sealed: true, RenewEvery: renewEvery}, play: crowd},
-	{name: "sealed-revoke-login", cfg: session2.Config{Sealed: true}, play: revokeAndLogin},
-
-	// What comes next gets its scenarios here, in a file of its own: Config.MaxPerUser (a
-	// login that ends the oldest session beside others), Manager.Exclusive (a holder that
-	// dies, two managers), handlers that are cancelled when their session ends.
-	// checkAlways holds for them as it is.
 }
 
 // clocks is what clocks that differ by a minute ask for.
@@ -344,9 +329,9 @@ func (w *world) checkThief(v *visit) {
 		w.fail(caught, "the thief is not noticed")
 	}
 	rec, ok := w.record(v.sent)
-	left := func(c *change) bool { return count(valueOf(rec), c.mark) > 0 }
+	left := func(c *change) bool { return count(w.valueOf(rec), c.mark) > 0 }
 	if ok && (v.err == nil || slices.ContainsFunc(v.all, left)) {
-		w.fail(caught, "the session that a thief has shown up in lives: %q", valueOf(rec))
+		w.fail(caught, "the session that a thief has shown up in lives: %q", w.valueOf(rec))
 	}
 	if t := v.token(); t != "" && w.look(t).user != "" {
 		w.fail(caught, "the thief was given a session of %q", w.look(t).user)
@@ -387,7 +372,7 @@ func formTwice(w *world) {
 	w.checkMarks(lives)
 	w.checkIn(b, "alice")
 	rec, _ := w.record(b.token)
-	c, _ := session2.Inspect(rec)
+	c, _ := w.contents(rec)
 	switch {
 	case used > 1:
 		w.fail(single, "the form token was used %d times", used)

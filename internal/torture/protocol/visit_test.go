@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/session2/session2"
 )
@@ -62,6 +63,7 @@ type visit struct {
 	rec     *httptest.ResponseRecorder
 	begun   int // by world.steps
 	done    int
+	doneAt  time.Time
 	open    []*change
 	all     []*change
 	end     *change // the logout; nil: none
@@ -215,9 +217,14 @@ func (a *actor) visit(b *browser, h handler) *visit {
 }
 
 func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
+	return a.visitIn(m.Wrap, m, b, h)
+}
+
+// visitIn has wrap around the handler.
+func (a *actor) visitIn(wrap func(http.Handler) http.Handler, m *session2.Manager, b *browser, h handler) *visit {
 	v, r := a.begin(b)
 	defer v.cancel()
-	rec := v.serve(v.handler(m, h), r)
+	rec := v.serve(wrap(v.inner(m, h)), r)
 	v.read(rec)
 	v.settle(v.outcome())
 	v.arrive()
@@ -230,9 +237,6 @@ func (a *actor) begin(b *browser) (*visit, *http.Request) {
 		a.point(context.Background(), "the request begins")
 	}
 	v := &visit{a: a, b: b, name: a.name}
-	a.w.mu.Lock()
-	v.begun, a.w.visits = a.w.steps, append(a.w.visits, v)
-	a.w.mu.Unlock()
 	r := httptest.NewRequest("GET", "https://example.com/", nil)
 	v.sent = b.get()
 	for _, t := range []string{v.sent, b.tossed} {
@@ -242,16 +246,23 @@ func (a *actor) begin(b *browser) (*visit, *http.Request) {
 		}
 	}
 	v.ctx, v.cancel = context.WithCancel(context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a))
+	a.w.mu.Lock()
+	v.begun, a.w.visits = a.w.steps, append(a.w.visits, v)
+	a.w.mu.Unlock()
 	a.w.tell("%s: request with %s", a.name, a.w.nameToken(v.sent))
 	return v, r.WithContext(v.ctx)
 }
 
 // handler returns h within Wrap.
 func (v *visit) handler(m *session2.Manager, h handler) http.Handler {
-	return m.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return m.Wrap(v.inner(m, h))
+}
+
+func (v *visit) inner(m *session2.Manager, h handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		v.ctx, v.s = r.Context(), m.Session(r)
 		h(v, v.s, rw)
-	}))
+	})
 }
 
 // hijackable is a recorder whose connection can be taken over.
@@ -328,7 +339,7 @@ func (v *visit) arrive() {
 	if (v.b.shared || v.b.lossy) && v.a.point(context.Background(), "the response arrives", faults...) == lostResponse {
 		return
 	}
-	v.done = max(1, v.a.w.step())
+	v.done, v.doneAt = max(1, v.a.w.step()), time.Now()
 	if !v.came {
 		v.take()
 	}
@@ -412,8 +423,8 @@ func (w *world) look(token string) (got view) {
 }
 
 // valueOf returns the marks in a record.
-func valueOf(rec session2.Record) string {
-	c, err := session2.Inspect(rec)
+func (w *world) valueOf(rec session2.Record) string {
+	c, err := w.contents(rec)
 	if err != nil {
 		return err.Error()
 	}
@@ -438,9 +449,11 @@ func count(list, mark string) (n int) {
 }
 
 // revokeUser is the manager's, as a tool or another user's request calls it.
-func (a *actor) revokeUser(user string) error {
+func (a *actor) revokeUser(user string) error { return a.revokeUserAt(a.w.managers[0], user) }
+
+func (a *actor) revokeUserAt(m *session2.Manager, user string) error {
 	ctx := context.WithValue(context.Background(), actorKey{}, a)
-	_, err := a.w.managers[0].RevokeUser(ctx, user)
+	_, err := m.RevokeUser(ctx, user)
 	a.w.tell("%s: RevokeUser: %v", a.name, err)
 	return err
 }
