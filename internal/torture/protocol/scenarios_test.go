@@ -70,6 +70,10 @@ var scenarios = []scenario{
 	{name: "clocks-thief", cfg: clocks, managers: 2, skew: time.Minute, stolen: true, play: thief},
 	{name: "clocks-idle", cfg: session2.Config{IdleTimeout: 10 * time.Minute, CommitTimeout: time.Hour},
 		managers: 2, skew: time.Minute, play: expiry},
+
+	{name: "max", cfg: session2.Config{MaxPerUser: maxPerUser}, managers: 2, play: tooMany},
+	{name: "max-twins", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyTwins},
+	{name: "max-reject", cfg: session2.Config{MaxPerUser: maxPerUser, RejectLogin: true}, managers: 2, play: rejected},
 }
 
 // clocks is what clocks that differ by a minute ask for.
