@@ -74,6 +74,24 @@ var scenarios = []scenario{
 	{name: "max", cfg: session2.Config{MaxPerUser: maxPerUser}, managers: 2, play: tooMany},
 	{name: "max-twins", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyTwins},
 	{name: "max-reject", cfg: session2.Config{MaxPerUser: maxPerUser, RejectLogin: true}, managers: 2, play: rejected},
+
+	{name: "exclusive", cfg: lostUpdates, managers: 2, play: exclusive},
+	{name: "exclusive-rotation", cfg: session2.Config{AllowLostUpdates: true, RenewEvery: renewEvery}, managers: 2,
+		play: exclusive},
+	{name: "exclusive-dies", cfg: lostUpdates, managers: 2, play: outlived(dies)},
+	{name: "exclusive-stands", cfg: lostUpdates, managers: 2, play: outlived(stands)},
+	{name: "exclusive-logout", cfg: lostUpdates, managers: 2, play: exclusiveEnds},
+	{name: "exclusive-leaves", cfg: lostUpdates, managers: 2, play: leaves},
+	{name: "exclusive-renew", cfg: lostUpdates, managers: 2, play: exclusiveRenews},
+
+	// Without a look at the session (WatchEvery), what the same manager does ends a stream.
+	{name: "stream", cfg: session2.Config{WatchEvery: -1}, play: streamEnds},
+	{name: "stream-elsewhere", managers: 2, play: streamEnds},
+	{name: "stream-stays", managers: 2, play: streamStays},
+	{name: "stream-rotation", cfg: session2.Config{RenewEvery: renewEvery}, managers: 2, play: streamStays},
+	{name: "stream-renew", cfg: session2.Config{WatchEvery: -1}, play: streamRenews},
+	{name: "stream-renew-elsewhere", managers: 2, play: streamRenews},
+	{name: "stream-expires", cfg: session2.Config{Lifetime: 10 * time.Minute}, managers: 2, play: streamExpires},
 }
 
 // clocks is what clocks that differ by a minute ask for.

@@ -31,6 +31,7 @@ type browser struct {
 	from   *visit   // whose response set it; nil: none did
 	shared bool     // when a visit begins, and when its response comes, matters to others
 	lossy  bool     // responses may be lost
+	looks  bool     // its requests within Exclusive have looked at their session before
 	abroad bool     // it is a client of another realm
 	users  []string // as whom it has signed in
 }
@@ -155,6 +156,9 @@ func (v *visit) commit(s *session2.Session) error {
 	v.a.w.say(err)
 	if out && err == nil {
 		v.a.w.fail(told, "%s commits to a session whose logout was acknowledged before, and is told of no error", v.name)
+	}
+	if err != nil && err == v.ctx.Err() { // the client has gone: they are still to come
+		return err
 	}
 	v.settle(toldOf(err))
 	return err
