@@ -83,10 +83,16 @@ func dies(do act, commits bool) handler {
 			do(v, s)
 		}
 		v.think()
-		v.a.away.Store(true)
+		v.a.goesAway()
 		v.settle(never)
 		panic(errPlanned)
 	}
+}
+
+// goesAway has the process of an actor stand still.
+func (a *actor) goesAway() {
+	a.wasAway = true
+	a.away.Store(true)
 }
 
 // stands is a handler whose process stands still in the middle of it, for longer than
@@ -97,7 +103,7 @@ func stands(do act, commits bool) handler {
 		if commits && v.commit(s) != nil {
 			return
 		}
-		v.a.away.Store(true)
+		v.a.goesAway()
 		time.Sleep(lease + 3*tick)
 		v.a.away.Store(false)
 		v.think()
@@ -106,18 +112,35 @@ func stands(do act, commits bool) handler {
 	}
 }
 
-// outlived has a request whose turn runs out, in a process of its own, and two that wait.
+// works is a handler that takes longer than its lease, which is renewed meanwhile.
+func works(do act, commits bool) handler {
+	return func(v *visit, s *session2.Session, rw http.ResponseWriter) {
+		do(v, s)
+		if commits && v.commit(s) != nil {
+			return
+		}
+		time.Sleep(lease + 3*tick)
+		do(v, s)
+		rw.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// outlived has a request that takes longer than its lease, in a process of its own, and
+// two that wait.
 func outlived(hold func(do act, commits bool) handler) func(w *world) {
 	return func(w *world) {
 		b := w.signedIn()
 		first, second, third := hold(naive, w.choices.pick(2) == 1), w.counts(), w.counts()
-		var other, last *visit
+		var one, other, last *visit
 		w.together(
-			part{"a", func(a *actor) { a.exclusive(w.managers[0], b, first) }},
+			part{"a", func(a *actor) { one = a.exclusive(w.managers[0], b, first) }},
 			part{"b", func(a *actor) { other = a.exclusive(w.lastManager(), b, second) }},
 			part{"c", func(a *actor) { last = a.exclusive(w.lastManager(), b, third) }})
 		w.landAll()
 		w.checkClean(other, last)
+		if !w.starved && !w.actors[0].wasAway {
+			w.checkClean(one)
+		}
 		w.checkTurns(b)
 		w.checkMarks(lives)
 		w.checkIn(b, "alice")
@@ -166,7 +189,7 @@ func leaves(w *world) {
 		part{"c", func(a *actor) { last = a.exclusive(w.lastManager(), b, third) }},
 		part{"x", func(a *actor) {
 			a.point(context.Background(), "the client goes away")
-			w.goesAway("b")
+			w.clientLeaves("b")
 		}})
 	w.landAll()
 	w.checkClean(one, last)
@@ -175,8 +198,8 @@ func leaves(w *world) {
 	w.checkIn(b, "alice")
 }
 
-// goesAway has the clients of an actor's requests go away.
-func (w *world) goesAway(name string) {
+// clientLeaves has the clients of an actor's requests go away.
+func (w *world) clientLeaves(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, v := range w.visits {

@@ -60,6 +60,31 @@ func tooMany(w *world) {
 	w.checkTurn()
 }
 
+// tooManyAtOnce has a user sign in with three browsers, and has a session elsewhere, of
+// which there may be one.
+func tooManyAtOnce(w *world) {
+	w.session("alice")
+	w.wait(time.Minute)
+	browsers := []*browser{w.anyBrowser(), {}, {}}
+	in := w.style(succeed).wrap(login("alice"), update)
+	visits := make([]*visit, len(browsers))
+	var parts []part
+	for i, b := range browsers {
+		parts = append(parts, part{string("abc"[i]), func(a *actor) {
+			visits[i] = a.visitAt(w.managers[i%2], b, in)
+		}})
+	}
+	w.together(parts...)
+	w.landAll()
+	w.checkClean(visits...)
+	w.checkMarks(closes)
+	w.checkPlaces("alice")
+	if w.faults == 0 && !w.slow && w.live("alice") != w.cfg.MaxPerUser {
+		w.fail(staysIn, "%d sessions are left", w.live("alice"))
+	}
+	w.checkTurn()
+}
+
 // tooManyTwins has a user sign in twice with one cookie, and has a session elsewhere,
 // of which there may be one.
 func tooManyTwins(w *world) {

@@ -72,6 +72,7 @@ var scenarios = []scenario{
 		managers: 2, skew: time.Minute, play: expiry},
 
 	{name: "max", cfg: session2.Config{MaxPerUser: maxPerUser}, managers: 2, play: tooMany},
+	{name: "max-three", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyAtOnce},
 	{name: "max-twins", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyTwins},
 	{name: "max-reject", cfg: session2.Config{MaxPerUser: maxPerUser, RejectLogin: true}, managers: 2, play: rejected},
 
@@ -79,6 +80,7 @@ var scenarios = []scenario{
 	{name: "exclusive-rotation", cfg: session2.Config{AllowLostUpdates: true, RenewEvery: renewEvery}, managers: 2,
 		play: exclusive},
 	{name: "exclusive-dies", cfg: lostUpdates, managers: 2, play: outlived(dies)},
+	{name: "exclusive-long", cfg: lostUpdates, managers: 2, play: outlived(works)},
 	{name: "exclusive-stands", cfg: lostUpdates, managers: 2, play: outlived(stands)},
 	{name: "exclusive-logout", cfg: lostUpdates, managers: 2, play: exclusiveEnds},
 	{name: "exclusive-leaves", cfg: lostUpdates, managers: 2, play: leaves},

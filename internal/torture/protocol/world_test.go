@@ -45,6 +45,7 @@ type world struct {
 	jumped   bool
 	faults   int           // that have happened
 	slow     bool          // a call has run out of time
+	starved  bool          // time has passed while somebody could go on
 	inFlight bool          // a session's time was over while a Save of it was under way
 	skew     time.Duration // by which the last manager's clock is ahead
 	steps    int           // that the scheduler has taken
@@ -198,6 +199,8 @@ type actor struct {
 	points []*waiting  // where it waits, and what it has begun beside; none: it sleeps, or has ended
 	away   atomic.Bool // its process stands still, or is dead: its calls come to nothing
 	ended  bool
+
+	wasAway bool
 }
 
 // waiting is a point where an actor waits, and the faults that may happen there.
@@ -318,6 +321,7 @@ func (w *world) schedule() {
 		}
 		if m.tick {
 			all++
+			w.starved = w.starved || m.switches
 		}
 		m.make()
 	}
