@@ -20,7 +20,7 @@ var wild = limits{switches: 1000, faults: 4}
 
 // seconds returns how long a scenario is explored.
 func seconds() time.Duration {
-	n, err := strconv.ParseFloat(cmp.Or(os.Getenv("TORTURE_SECONDS"), "1"), 64)
+	n, err := strconv.ParseFloat(cmp.Or(os.Getenv("TORTURE_SECONDS"), "0.7"), 64)
 	if err != nil {
 		panic(err)
 	}
@@ -240,7 +240,7 @@ func (sc *scenario) replay(t *testing.T, s schedule) {
 func TestRepeats(t *testing.T) {
 	for i := range scenarios {
 		ways := scenarios[i].ways()
-		for seed := range uint64(10) {
+		for seed := range uint64(6) {
 			sc := ways[int(seed)%len(ways)]
 			first := &choices{rng: rand.New(rand.NewPCG(seed, 1)), rate: 0.2}
 			sc.run(t, first, wild, false)

@@ -74,6 +74,12 @@ func tooManyAtOnce(w *world) {
 			visits[i] = a.visitAt(w.managers[i%2], b, in)
 		}})
 	}
+	if w.choices.pick(2) == 1 { // they may begin one after another, and time passes in between
+		for _, b := range browsers {
+			b.shared = true
+		}
+		parts = append(parts, part{"clock", func(*actor) { time.Sleep(2*w.cfg.CommitTimeout + tick) }})
+	}
 	w.together(parts...)
 	w.landAll()
 	w.checkClean(visits...)
