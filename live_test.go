@@ -448,6 +448,51 @@ func TestStreamOfItsOwnSession(t *testing.T) {
 	}
 }
 
+// A stream whose own Save has landed, and was found to have landed only after another
+// process had replaced the token, has a dead token like any other.
+func TestStreamThatLearnsLateOfItsSave(t *testing.T) {
+	for name, begun := range map[string]bool{"before the response begins": false, "after that": true} {
+		for what, do := range map[string]func(*session2.Session){
+			"Renew":   (*session2.Session).Renew,
+			"a login": func(s *session2.Session) { s.SetUser("alice") },
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newHookStore()
+					st, other := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})
+					b := st.Login("alice")
+					tab := b.Clone()
+					x := openStream(st, b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+						r.Context().Done()
+						if begun {
+							sse(s, w, r)
+						}
+						store.set(func() {
+							store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+								store.set(func() { store.onSave = nil })
+								testsite.Must(t, save())
+								other.Do(tab, do)
+								return session2.ErrUncertain
+							}
+						})
+						s.Set("step", 1)
+						testsite.Must(t, s.Commit(r.Context())) // it has landed
+						if !begun {
+							sse(s, w, r)
+						}
+					})
+					time.Sleep(30 * time.Second)
+					synctest.Wait()
+					x.mustEnd(session2.ErrStale)
+					if got := other.Stored(tab, "step"); got != 1 {
+						t.Errorf("step = %v; want what the stream has committed", got)
+					}
+				})
+			})
+		}
+	}
+}
+
 // A login that was sent twice and asks a database by its context: both are answered.
 // What streams on with the token from before the login ends.
 func TestLoginBesideALogin(t *testing.T) {
