@@ -1,4 +1,4 @@
-package kill
+package embedded
 
 import (
 	"bufio"
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // a gob store says what it has cut off of the change of who was killed
 	if text := os.Getenv(jobEnv); text != "" {
 		fmt.Fprintln(os.Stderr, write(text))
 		os.Exit(1)
