@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/bounded"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -412,6 +414,48 @@ func TestFormTokenOfABrokenSession(t *testing.T) {
 			if ok, err := s.UseFormToken(r.Context(), tok); ok {
 				t.Errorf("UseFormToken = %t, %v, while Err() = %v", ok, err, s.Err())
 			}
+		})
+	})
+}
+
+// FuzzMarks: no text but those that were drawn is a form token or a CSRF token, and
+// each of them has one spelling.
+func FuzzMarks(f *testing.F) {
+	store := session2.NewMemoryStore()
+	st := testsite.NewSite(f, store, session2.Config{})
+	b := st.Login("alice")
+	var form, csrf string
+	st.Do(b, func(s *session2.Session) { form, csrf = s.FormToken(), s.CSRFToken() })
+	for _, seed := range []string{"", form, csrf, form + "=", strings.ToUpper(form), csrf[1:], "\xff\x00", form + form} {
+		f.Add(seed, false)
+		f.Add(seed, true)
+	}
+	f.Fuzz(func(t *testing.T, text string, asField bool) {
+		st := testsite.NewSite(t, store, session2.Config{})
+		st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+			bounded.Decode(t, len(text), func() {
+				if s.HasFormToken(text) != (text == form) {
+					t.Errorf("%q is a form token: %v", text, text != form)
+				}
+				if used, err := s.UseFormToken(r.Context(), "-"+text); used || err != nil {
+					t.Errorf("%q was used: %v, %v", "-"+text, used, err)
+				}
+				if asField {
+					r.Method = "POST"
+					r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+					r.Body = io.NopCloser(strings.NewReader(url.Values{"csrf_token": {text}}.Encode()))
+				} else {
+					r.Header["X-Csrf-Token"] = []string{text}
+				}
+				mark, ok := session2.Unmask(text)
+				want, _ := session2.Unmask(csrf)
+				if valid := s.ValidCSRFToken(r); valid != (ok && mark == want) {
+					t.Errorf("%q is valid: %v", text, valid)
+				}
+				if again, same := session2.Unmask(session2.Mask(mark)); ok && (!same || again != mark) {
+					t.Errorf("%q is %x, which is spelled as %x", text, mark, again)
+				}
+			})
 		})
 	})
 }
