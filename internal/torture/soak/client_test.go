@@ -58,12 +58,12 @@ func newSite(s store, name string, run time.Duration, gate *sync.RWMutex, n *not
 // client is one person with one browser. What it does at a time is one act.
 type client struct {
 	*site
-	rnd     *rand.Rand
-	jar     jar
-	dead    bool // the cookie opens nothing any more
-	away    *absence
-	stream  chan struct{} // closed when the client's stream has ended; nil: there is none
-	hangUp  context.CancelFunc
+	rnd    *rand.Rand
+	jar    jar
+	dead   bool // the cookie opens nothing any more
+	away   *absence
+	stream chan struct{} // closed when the client's stream has ended; nil: there is none
+	hangUp context.CancelFunc
 }
 
 // absence is a session that its client does not use until it has expired.

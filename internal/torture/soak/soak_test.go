@@ -71,13 +71,19 @@ func newRun(t *testing.T, g ground) *run {
 	return &run{t: t, time: total, interval: interval, ground: g, notes: newNotes()}
 }
 
-func (r *run) fault(format string, args ...any) { r.wrong = append(r.wrong, fmt.Sprintf(format, args...)) }
+func (r *run) fault(format string, args ...any) {
+	r.wrong = append(r.wrong, fmt.Sprintf(format, args...))
+}
 
 // soak uses a store and returns what is wrong.
 func (r *run) soak(open func(url string) (store, error)) []string {
 	before := measureProcess()
 	var err error
 	if r.store, err = open(r.ground.url); err != nil {
+		r.t.Fatal(err)
+	}
+	fresh, err := r.ground.size()
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	for _, name := range []string{"clear", "sealed"} {
@@ -91,7 +97,7 @@ func (r *run) soak(open func(url string) (store, error)) []string {
 	r.wrong = append(r.wrong, r.notes.complaints()...)
 	r.wrong = append(r.wrong, verdict(r.samples)...)
 	r.sites = nil // so that nothing holds on to what the managers have
-	r.closed(before)
+	r.closed(before, fresh)
 	r.t.Logf("%s%s", r.row(), r.notes)
 	return r.wrong
 }
@@ -136,12 +142,15 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// watch takes samples until ctx ends.
+// watch takes samples until ctx ends, one at least.
 func (r *run) watch(ctx context.Context) {
 	r.speed.take()
 	for start := time.Now(); ; start = time.Now() {
 		pause(ctx, r.interval)
 		since := time.Since(start)
+		if ctx.Err() != nil && len(r.samples) > 0 {
+			return // there are clients that have stopped
+		}
 		r.gate.Lock()
 		s, err := r.measure(since)
 		r.gate.Unlock()
@@ -150,9 +159,6 @@ func (r *run) watch(ctx context.Context) {
 		}
 		r.samples = append(r.samples, s)
 		r.t.Log(s)
-		if ctx.Err() != nil {
-			return
-		}
 	}
 }
 
@@ -199,15 +205,16 @@ func (r *run) endAll() {
 	}
 }
 
-// closed closes the store and looks for what is left of it.
-func (r *run) closed(before process) {
+// closed closes the store and looks for what is left of it. fresh is its size when it
+// was new.
+func (r *run) closed(before process, fresh []figure) {
 	size, err := r.ground.size()
 	if err != nil {
 		r.fault("size: %v", err)
 	}
-	for _, f := range size {
-		if f.empty >= 0 && f.value > f.empty {
-			r.fault("%.0f %s are left, want %.0f", f.value, f.rule.name, f.empty)
+	for i, f := range size {
+		if !f.keeps && f.value > fresh[i].value {
+			r.fault("%.0f %s are left, want %.0f", f.value, f.rule.name, fresh[i].value)
 		}
 	}
 	if err := session2.Close(r.store); err != nil {
