@@ -134,7 +134,7 @@ func (c *client) form() {
 					return
 				}
 				ok, err := s.UseFormToken(r.Context(), token)
-				c.notes.check("UseFormToken", err)
+				c.notes.checkIn(r.Context(), "UseFormToken", err)
 				taken[i] = ok
 			})
 		}
@@ -274,14 +274,14 @@ func (c *client) logout() {
 func (c *client) revokeUser() {
 	c.with(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
 		_, err := c.RevokeUser(r.Context(), s.User())
-		c.notes.check("RevokeUser", err)
+		c.notes.checkIn(r.Context(), "RevokeUser", err)
 	})
 }
 
 func (c *client) revokeOthers() {
 	c.with(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
 		_, err := c.RevokeOthers(r.Context(), s)
-		c.notes.check("RevokeOthers", err)
+		c.notes.checkIn(r.Context(), "RevokeOthers", err)
 	})
 }
 
@@ -290,10 +290,10 @@ func (c *client) revokeOne() {
 	c.with(func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
 		var last session2.ID
 		for info, err := range c.Sessions(r.Context(), s.User()) {
-			c.notes.check("Sessions", err)
+			c.notes.checkIn(r.Context(), "Sessions", err)
 			last = info.ID
 		}
-		c.notes.check("Revoke", c.Revoke(r.Context(), last))
+		c.notes.checkIn(r.Context(), "Revoke", c.Revoke(r.Context(), last))
 	})
 }
 

@@ -75,6 +75,15 @@ func (n *notes) check(what string, err error) {
 	n.fault("%s: %v", what, err)
 }
 
+// checkIn is check for a call that was given a request's context: that ends with the
+// session.
+func (n *notes) checkIn(ctx context.Context, what string, err error) {
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	n.check(what, err)
+}
+
 // failed is an ErrorHandler.
 func (n *notes) failed(w http.ResponseWriter, _ *http.Request, err error) {
 	n.check("request", err)
