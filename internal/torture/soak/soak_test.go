@@ -61,6 +61,7 @@ type run struct {
 	t        *testing.T
 	time     time.Duration
 	interval time.Duration
+	patience time.Duration // how long what ends by itself may take, on a machine that is busy
 	ground   ground
 	store    store
 	sites    []*site
@@ -74,7 +75,7 @@ type run struct {
 func newRun(t *testing.T, g ground) *run {
 	total := seconds(t, "SOAK_SECONDS", 2)
 	interval := seconds(t, "SOAK_INTERVAL", max(0.1, total.Seconds()/120))
-	return &run{t: t, time: total, interval: interval, ground: g, notes: newNotes()}
+	return &run{t: t, time: total, interval: interval, patience: 2 * time.Minute, ground: g, notes: newNotes()}
 }
 
 func (r *run) fault(format string, args ...any) {
@@ -168,12 +169,9 @@ func (r *run) watch(ctx context.Context) {
 	}
 }
 
-// patience is how long what ends by itself may take, on a machine that is busy.
-const patience = 2 * time.Minute
-
 // until asks until it is so, and reports whether it came to that.
-func until(is func() bool) bool {
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+func (r *run) until(is func() bool) bool {
+	for deadline := time.Now().Add(r.patience); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -181,12 +179,13 @@ func until(is func() bool) bool {
 	return true
 }
 
-// endAll ends the sessions: streams and records must go with them.
+// endAll ends the sessions of one manager, and waits for those of the other one to
+// expire: streams and records must go with them.
 func (r *run) endAll() {
+	if _, err := r.sites[0].RevokeAll(context.Background()); err != nil {
+		r.fault("RevokeAll: %v", err)
+	}
 	for _, st := range r.sites {
-		if _, err := st.RevokeAll(context.Background()); err != nil {
-			r.fault("RevokeAll: %v", err)
-		}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -194,12 +193,12 @@ func (r *run) endAll() {
 		}()
 		select {
 		case <-ended:
-		case <-time.After(patience):
+		case <-time.After(r.patience):
 			r.fault("streams go on though their sessions have ended\n%s", allStacks())
 		}
 	}
 	var left float64
-	gone := until(func() bool {
+	gone := r.until(func() bool {
 		_, err := r.store.DeleteOld(context.Background(), math.MaxInt64)
 		r.notes.check("DeleteOld", err)
 		left, err = countRecords(r.store)
@@ -231,10 +230,10 @@ func (r *run) closed(before process, fresh []figure) {
 		r.fault("left: %s %v", left, err)
 	}
 	var after process
-	if !until(func() bool { after = measureProcess(); return after.goroutines <= before.goroutines }) {
+	if !r.until(func() bool { after = measureProcess(); return after.goroutines <= before.goroutines }) {
 		r.fault("%.0f goroutines are left\n%s", after.goroutines-before.goroutines, allStacks())
 	}
-	if !until(func() bool { after = measureProcess(); return after.fds <= before.fds }) {
+	if !r.until(func() bool { after = measureProcess(); return after.fds <= before.fds }) {
 		r.fault("%.0f descriptors are left\n%s", after.fds-before.fds, descriptorList())
 	}
 	if more := after.heap - before.heap; more > heapLeft {
