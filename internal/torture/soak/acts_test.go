@@ -303,7 +303,8 @@ func (c *client) stayAway() {
 	if c.away != nil {
 		return
 	}
-	c.away = &absence{id: c.jar.id(), cookie: c.jar.get(), until: time.Now().Add(c.limits.idle)}
+	until := time.Now().Add(c.limits.idle + c.limits.idle/10) // with what an access is exact to: a stream may end now
+	c.away = &absence{id: c.jar.id(), cookie: c.jar.get(), until: until}
 	c.jar.set(nil)
 }
 
