@@ -669,6 +669,63 @@ func TestEndedStreamGoesOnUsingItsSession(t *testing.T) {
 	}
 }
 
+// The end of a long request is a use of the session, unless a login or Renew has replaced
+// the request's token, whether the handler was told so or not.
+func TestEndOfALongRequestIsAUseOfItsOwnSession(t *testing.T) {
+	login := func(user string) func(*session2.Session) { return func(s *session2.Session) { s.SetUser(user) } }
+	for _, test := range []struct {
+		name  string
+		other func(s *session2.Session) // what another request does meanwhile
+		used  bool
+	}{
+		{"nothing else", nil, true},
+		{"a write", func(s *session2.Session) { s.Set("color", "red") }, true},
+		{"a rotation", func(s *session2.Session) { s.User() }, true},
+		{"another user's login", login("bob"), false},
+		{"the user's login", login("alice"), false},
+		{"Renew", (*session2.Session).Renew, false},
+		{"a logout by SetUser", func(s *session2.Session) {
+			s.SetUser("")
+			s.Set("color", "grey")
+		}, false},
+	} {
+		for _, by := range []string{"this manager", "another one"} {
+			for _, told := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s by %s, told: %v", test.name, by, told), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { longRequest(t, test.other, by == "another one", told, test.used) })
+				})
+			}
+		}
+	}
+}
+
+func longRequest(t *testing.T, other func(*session2.Session), elsewhere, told, used bool) {
+	store := session2.NewMemoryStore()
+	cfg := session2.Config{RenewEvery: 5 * time.Minute}
+	st := testsite.NewSite(t, store, cfg)
+	b := &testsite.Browser{}
+	st.Begin(b)
+	site := st
+	if elsewhere {
+		site = testsite.NewSite(t, store, cfg)
+	}
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		sse(s, w, r)
+		if told {
+			r.Context().Done()
+		}
+		time.Sleep(10 * time.Minute)
+		if other != nil {
+			site.Do(b, other)
+		}
+		time.Sleep(10 * time.Minute)
+	})
+	ago := time.Since(testsite.RecordsOf(t, store)[0].Accessed)
+	if got := ago == 0; got != used {
+		t.Errorf("the session was used %v ago; want the end of the long request to be a use: %v", ago, used)
+	}
+}
+
 // Contexts made of the request's end with it, have its cause, and cost no goroutine.
 func TestContextsOfAStream(t *testing.T) {
 	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{WatchEvery: -1})
