@@ -4,9 +4,11 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
 FUZZTIME ?= 10000x
 
-# For how many seconds make torture explores each scenario, and runs each fuzz target.
+# For how many seconds make torture explores each scenario, runs each fuzz target, and
+# uses each store at full load.
 TORTURE_SECONDS ?= 60
 FUZZSECONDS ?= 600
+SOAK_SECONDS ?= 600
 
 # Modules of their own, for what the library must not depend on.
 MODULES = internal/pgxtest internal/webtest internal/torture
@@ -65,8 +67,8 @@ bench:
 # What make test does for a second, for as long as there is time; and the faults that
 # are planted in the core, each of which must be found within a minute.
 torture: tools
-	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 go test -race -v -count=1 \
-		-timeout $$((100 * $(TORTURE_SECONDS) + 10800))s ./...
+	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 SOAK_SECONDS=$(SOAK_SECONDS) \
+		go test -race -v -count=1 -timeout $$((100 * $(TORTURE_SECONDS) + 7 * $(SOAK_SECONDS) + 10800))s ./...
 	.ci/fuzz $(FUZZSECONDS)s
 
 cover:

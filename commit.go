@@ -335,6 +335,13 @@ func (s *Session) attempt() attempt {
 // is a use of the session notes a later one itself.
 func (t *txn) stale() bool { return t.passive && t.life.base.stored() }
 
+// aged reports whether the request has run for so long, since it has loaded its session,
+// that the record must be looked at before a Touch. That has no version to guard it: if a
+// login has replaced the token meanwhile, the session would be used by whoever had it before.
+func (t *txn) aged(now instant) bool {
+	return t.life.base == t.origin && now >= t.s.arrived.add(t.cfg.resolution(t.origin))
+}
+
 // late returns the error of a request whose time is over: its client has been
 // told so, by http.TimeoutHandler for example, and nothing of it is stored any
 // more. That a client has gone away is no reason.
@@ -397,6 +404,10 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 		}
 		if t.blind && t.plan.unchanged { // as this request sees it: look again
 			t.behind, t.blind = true, false
+			continue
+		}
+		if t.plan.todo == doTouch && t.aged(now) {
+			t.behind = true
 			continue
 		}
 		if err := t.makeRoom(ctx); err != nil {

@@ -125,3 +125,20 @@ func SplitSealed(rec Record) (head, section []byte) {
 	n := len(st.box.head)
 	return rec.Data[:n:n], rec.Data[n:]
 }
+
+// Mask spells a form token's or CSRF token's bytes, Unmask reads them.
+func Mask(b [len(mark{})]byte) string { return mark(b).mask() }
+
+func Unmask(s string) ([len(mark{})]byte, bool) {
+	m, ok := unmask(s)
+	return m, ok
+}
+
+// StorePath returns the path that the URL of an embedded store names.
+func StorePath(rawURL string) (string, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "", err
+	}
+	return storePath(u)
+}

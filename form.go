@@ -137,7 +137,7 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 		st.forms = slices.DeleteFunc(slices.Clone(st.forms), func(f mark) bool { return f == m })
 		return nil
 	}
-	if s.useDrawn(m, use) {
+	if s.useDrawn(&m, use) {
 		return true, nil
 	}
 	err := s.spend(ctx, use)
@@ -148,12 +148,12 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 }
 
 // useDrawn uses up a token that this request has drawn itself, and that nobody
-// else can know of yet.
-func (s *Session) useDrawn(m mark, use func(*state) error) bool {
+// else can know of yet. It is a pointer, so that no stack shows the bytes: see used.
+func (s *Session) useDrawn(m *mark, use func(*state) error) bool {
 	s.look()
 	defer s.mu.Unlock()
 	usable := cmp.Or(s.broken, s.wrong, s.late()) == nil
-	drawn := usable && holds(s.drawn, m) && holds(s.work.forms, m) && !holds(s.life.base.forms, m)
+	drawn := usable && holds(s.drawn, *m) && holds(s.work.forms, *m) && !holds(s.life.base.forms, *m)
 	if drawn {
 		s.apply(use)
 	}

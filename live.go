@@ -226,7 +226,7 @@ func (s *Session) follow() {
 	if s.life.base.stored() && s.life.base.id != s.left && !s.over.Load() {
 		id = s.life.base.id
 	}
-	if t := s.life.token; t != l.token {
+	if t := s.life.token; t != l.token && s.life.standing != superseded {
 		l.token, l.secret, l.since, l.stale = t, t.secret, s.life.base.ident.since, nil
 	}
 	moved := s.move(l, id)
@@ -269,6 +269,9 @@ func (s *Session) unfollow() {
 // that its token is dead.
 func (s *Session) hear(id ID, n news) {
 	l := s.live.Load()
+	if l == nil {
+		return
+	}
 	s.mu.Lock()
 	cause := s.cause(l, id, n)
 	s.mu.Unlock()

@@ -448,6 +448,51 @@ func TestStreamOfItsOwnSession(t *testing.T) {
 	}
 }
 
+// A stream whose own Save has landed, and was found to have landed only after another
+// process had replaced the token, has a dead token like any other.
+func TestStreamThatLearnsLateOfItsSave(t *testing.T) {
+	for name, begun := range map[string]bool{"before the response begins": false, "after that": true} {
+		for what, do := range map[string]func(*session2.Session){
+			"Renew":   (*session2.Session).Renew,
+			"a login": func(s *session2.Session) { s.SetUser("alice") },
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newHookStore()
+					st, other := testsite.NewSite(t, store, session2.Config{}), testsite.NewSite(t, store, session2.Config{})
+					b := st.Login("alice")
+					tab := b.Clone()
+					x := openStream(st, b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+						r.Context().Done()
+						if begun {
+							sse(s, w, r)
+						}
+						store.set(func() {
+							store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+								store.set(func() { store.onSave = nil })
+								testsite.Must(t, save())
+								other.Do(tab, do)
+								return session2.ErrUncertain
+							}
+						})
+						s.Set("step", 1)
+						testsite.Must(t, s.Commit(r.Context())) // it has landed
+						if !begun {
+							sse(s, w, r)
+						}
+					})
+					time.Sleep(30 * time.Second)
+					synctest.Wait()
+					x.mustEnd(session2.ErrStale)
+					if got := other.Stored(tab, "step"); got != 1 {
+						t.Errorf("step = %v; want what the stream has committed", got)
+					}
+				})
+			})
+		}
+	}
+}
+
 // A login that was sent twice and asks a database by its context: both are answered.
 // What streams on with the token from before the login ends.
 func TestLoginBesideALogin(t *testing.T) {
@@ -621,6 +666,63 @@ func TestEndedStreamGoesOnUsingItsSession(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The end of a long request is a use of the session, unless a login or Renew has replaced
+// the request's token, whether the handler was told so or not.
+func TestEndOfALongRequestIsAUseOfItsOwnSession(t *testing.T) {
+	login := func(user string) func(*session2.Session) { return func(s *session2.Session) { s.SetUser(user) } }
+	for _, test := range []struct {
+		name  string
+		other func(s *session2.Session) // what another request does meanwhile
+		used  bool
+	}{
+		{"nothing else", nil, true},
+		{"a write", func(s *session2.Session) { s.Set("color", "red") }, true},
+		{"a rotation", func(s *session2.Session) { s.User() }, true},
+		{"another user's login", login("bob"), false},
+		{"the user's login", login("alice"), false},
+		{"Renew", (*session2.Session).Renew, false},
+		{"a logout by SetUser", func(s *session2.Session) {
+			s.SetUser("")
+			s.Set("color", "grey")
+		}, false},
+	} {
+		for _, by := range []string{"this manager", "another one"} {
+			for _, told := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s by %s, told: %v", test.name, by, told), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { longRequest(t, test.other, by == "another one", told, test.used) })
+				})
+			}
+		}
+	}
+}
+
+func longRequest(t *testing.T, other func(*session2.Session), elsewhere, told, used bool) {
+	store := session2.NewMemoryStore()
+	cfg := session2.Config{RenewEvery: 5 * time.Minute}
+	st := testsite.NewSite(t, store, cfg)
+	b := &testsite.Browser{}
+	st.Begin(b)
+	site := st
+	if elsewhere {
+		site = testsite.NewSite(t, store, cfg)
+	}
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		sse(s, w, r)
+		if told {
+			r.Context().Done()
+		}
+		time.Sleep(10 * time.Minute)
+		if other != nil {
+			site.Do(b, other)
+		}
+		time.Sleep(10 * time.Minute)
+	})
+	ago := time.Since(testsite.RecordsOf(t, store)[0].Accessed)
+	if got := ago == 0; got != used {
+		t.Errorf("the session was used %v ago; want the end of the long request to be a use: %v", ago, used)
 	}
 }
 

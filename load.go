@@ -339,8 +339,9 @@ func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live 
 }
 
 // used notes an access to a session, if one is due. A store without Touch saves
-// the record, unless others do at the same time; secret is the current verifier.
-func (m *Manager) used(ctx context.Context, st *state, secret verifier) error {
+// the record, unless others do at the same time; secret is the current verifier. It is
+// a pointer, for the stack of a panic in the store shows the bytes of what is none.
+func (m *Manager) used(ctx context.Context, st *state, secret *verifier) error {
 	now := microNow()
 	a := attempt{cfg: &m.cfg, life: life{base: st}}
 	if !a.accessed(st, now) {
@@ -355,7 +356,7 @@ func (m *Manager) used(ctx context.Context, st *state, secret verifier) error {
 	case st.box != nil: // nobody has the key any more
 		return nil
 	}
-	rec, err := a.record(&plan{next: next, token: token{st.id, secret}, todo: doSave}, newVersion(), now)
+	rec, err := a.record(&plan{next: next, token: token{st.id, *secret}, todo: doSave}, newVersion(), now)
 	if err == nil {
 		err = m.store.Save(ctx, rec, st.version)
 	}

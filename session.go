@@ -813,7 +813,7 @@ func (s *Session) Check(ctx context.Context) error {
 	case passive:
 		return nil
 	}
-	return s.m.used(ctx, st, secret)
+	return s.m.used(ctx, st, &secret)
 }
 
 // Dump writes what the session holds, for debugging: keys and sizes, no values.

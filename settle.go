@@ -154,6 +154,9 @@ func (s *Session) reworked(next *state, wrong error, gen int32) bool {
 func (s *Session) adopt(t *txn, late bool) {
 	before := t.life.base
 	next, cookie := t.adopted(late)
+	if next.standing == superseded {
+		s.hear(t.plan.next.id, news{now: t.plan.next})
+	}
 	s.mu.Lock()
 	if t.plan.todo == doEnd {
 		next = life{base: s.newState()}

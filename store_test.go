@@ -589,3 +589,52 @@ func TestStoresFollowLinksOnce(t *testing.T) {
 		})
 	}
 }
+
+// FuzzParseID: an ID has one spelling, and nothing else is an ID.
+func FuzzParseID(f *testing.F) {
+	f.Add("", []byte{})
+	f.Add(session2.ID{1, 15: 2}.String(), []byte("0123456789abcdef"))
+	f.Add("ABCDEF00112233445566778899aabbcc", []byte{255})
+	f.Fuzz(func(t *testing.T, text string, random []byte) {
+		if id, err := session2.ParseID(text); err == nil && id.String() != text {
+			t.Errorf("%q parses, and is spelled %q", text, id)
+		} else if err != nil && id != (session2.ID{}) {
+			t.Errorf("%q: %v beside %v", text, id, err)
+		}
+		var id session2.ID
+		copy(id[:], random)
+		if again, err := session2.ParseID(id.String()); err != nil || again != id {
+			t.Errorf("%v does not parse back: %v, %v", id, again, err)
+		}
+	})
+}
+
+// FuzzOpen: no URL of a database panics, leaves anything open, or has its password in
+// the error; an embedded store's path is what the URL says and never empty.
+func FuzzOpen(f *testing.F) {
+	const password = "mF3xPassw0rd"
+	for _, seed := range [][2]string{
+		{"user", "localhost:5432/db"}, {"", "/"}, {"u", "h/db?table=t&conns=3&connlife=1m&timeout=3s&noprepare=true"},
+		{"u", "h/db?set.search_path=x&sslmode=disable"}, {"u", "[::1]:1/db?tls=true"}, {"u", "h/db?nosuch=1"},
+		{"u", "h,i,j/db"}, {"u", "/db?socket=/run/s"}, {"u/?a=", "h"}, {"%41", "h:99999/%zz"}, {"u", "h/db#x"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, user, rest string) {
+		for _, scheme := range []string{"postgres", "mysql", "memory"} {
+			store, err := session2.Open(t.Context(), scheme+"://"+user+":"+password+"@"+rest)
+			if err != nil && (store != nil || strings.Contains(err.Error(), password)) {
+				t.Errorf("%s: user %q, rest %q: %v, %v", scheme, user, rest, store, err)
+			}
+			if err == nil {
+				testsite.Must(t, session2.Close(store))
+			}
+		}
+		for _, scheme := range []string{"file:", "bolt:", "gob:", "file://"} {
+			path, err := session2.StorePath(scheme + rest)
+			if (path == "") != (err != nil) {
+				t.Errorf("%s%s: path %q, %v", scheme, rest, path, err)
+			}
+		}
+	})
+}

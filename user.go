@@ -273,7 +273,7 @@ func (t *txn) keepPlace(ctx context.Context) error {
 		return nil
 	}
 	var err error
-	if !t.turn.sure(t.cfg) { // the Save took so long that another login may have had its turn beside this one
+	if !t.turn.sure(t.cfg) || !t.s.m.hasTurn(ctx, t.turn) { // another login may have had its turn beside this one
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.CommitTimeout)
 		defer cancel()
 		ctx, err = late, t.recount(late)
@@ -450,6 +450,13 @@ func (m *Manager) lookAtTurn(ctx context.Context, id ID) (rec Record, free bool,
 // sure reports whether nobody can have taken the turn over yet, with time to spare for
 // a call that is under way and for clocks that differ.
 func (t *loginTurn) sure(cfg *Config) bool { return microNow() < t.until.add(-cfg.CommitTimeout) }
+
+// hasTurn reports whether the turn is still the login's: the Delete of one before may have
+// been on its way until now.
+func (m *Manager) hasTurn(ctx context.Context, t *loginTurn) bool {
+	rec, err := m.store.Load(ctx, t.id)
+	return err == nil && rec.Version == t.version
+}
 
 // endTurn lets the next login have its turn. One whose commit has taken all its time
 // ends by itself: the Save may still land, and the next login must count it, and a

@@ -788,6 +788,44 @@ func TestARefusedLoginLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// The Delete of a turn that is carried out long after its login has given up on it may end
+// another login's turn. That one counts once more.
+func TestATurnThatALateDeleteEnds(t *testing.T) {
+	for _, reject := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newHookStore()
+			cfg := session2.Config{MaxPerUser: 2, RejectLogin: reject}
+			st, other := testsite.NewSite(t, store, cfg), testsite.NewSite(t, store, cfg)
+			var turn session2.ID
+			store.set(func() {
+				store.onDel = func(id session2.ID) error { turn = id; return errors.New("connection reset") }
+			})
+			st.Login("alice")
+			store.set(func() { store.onDel = nil })
+			time.Sleep(11 * time.Second) // the turn has run out
+			store.set(func() {
+				store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+					if rec.User != "alice" {
+						return save()
+					}
+					store.set(func() { store.onSave = nil })
+					testsite.Must(t, store.MemoryStore.Delete(t.Context(), turn))
+					other.Login("alice")
+					return save()
+				}
+			})
+			var b testsite.Browser
+			st.Do(&b, func(s *session2.Session) { s.SetUser("alice") })
+			if n := len(liveSessions(t, st.M, "alice")); n != 2 {
+				t.Errorf("reject %t: %d sessions, want 2", reject, n)
+			}
+			if in := st.UserOf(&b) == "alice"; in == reject {
+				t.Errorf("reject %t: the login that has lost its turn is good: %t", reject, in)
+			}
+		})
+	}
+}
+
 // A login that meets a change of its session is done again, with its turn.
 func TestACountedLoginThatIsDoneAgain(t *testing.T) {
 	for _, reject := range []bool{false, true} {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/bounded"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -353,10 +354,14 @@ func FuzzDecodeValue(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, c := range codecs {
-			session2.DecodeValueAs[profile](c, b)
-			session2.DecodeValueAs[[]string](c, b)
-			session2.DecodeValueAs[userID](c, b)
-			v, err := session2.DecodeValue(c, b)
+			var v any
+			var err error
+			bounded.Decode(t, len(b), func() {
+				session2.DecodeValueAs[profile](c, b)
+				session2.DecodeValueAs[[]string](c, b)
+				session2.DecodeValueAs[userID](c, b)
+				v, err = session2.DecodeValue(c, b)
+			})
 			if err != nil {
 				if v != nil {
 					t.Errorf("%x: %v beside an error", b, v)
@@ -392,7 +397,9 @@ func FuzzDecodeData(f *testing.F) {
 		seedData(f, testsite.NewSite(f, store, session2.Config{Sealed: on}), store)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		st, err := session2.DecodeState(data)
+		var st *session2.State
+		var err error
+		bounded.Decode(t, len(data), func() { st, err = session2.DecodeState(data) })
 		if err != nil {
 			return
 		}

@@ -20,9 +20,11 @@
 package boltstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"sync/atomic"
@@ -53,6 +55,8 @@ type Options struct {
 type Store struct {
 	db      *bolt.DB
 	file    *os.File // the database's own
+	path    string   // of the file, with no symbolic links
+	own     fs.FileInfo
 	closed  atomic.Bool
 	update  update
 	changes *batch.Batcher[change]
@@ -93,7 +97,12 @@ func open(path string, o Options, commit update) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, file: file, update: commit}
+	own, err := file.Stat()
+	if err != nil {
+		letGo(db, file, nil)
+		return nil, err
+	}
+	s := &Store{db: db, file: file, path: db.Path(), own: own, update: commit}
 	s.changes = batch.New(batchMax, s.commit)
 	return s, nil
 }
@@ -110,8 +119,10 @@ func (s *Store) Close() error {
 	return letGo(s.db, s.file, damage)
 }
 
-// Setup checks the file's format.
-func (s *Store) Setup(ctx context.Context) error { return s.view(ctx, (*tx).checkFormat) }
+// Setup checks the file's format, and that it is there.
+func (s *Store) Setup(ctx context.Context) error {
+	return cmp.Or(s.view(ctx, (*tx).checkFormat), s.there())
+}
 
 // Load returns a copy of the record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (r record.Record, err error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"strings"
 
@@ -46,6 +47,16 @@ func (s *Store) view(ctx context.Context, f func(t *tx) error) error {
 	return cmp.Or(damage, named(err))
 }
 
+// there returns an error if the file is no longer at its path: what is written to one
+// that was removed is gone with this process. When the file is back, the store goes on.
+func (s *Store) there() error {
+	found, err := os.Lstat(s.path)
+	if err == nil && !os.SameFile(s.own, found) {
+		err = fmt.Errorf("%s is another file by now", s.path)
+	}
+	return err
+}
+
 // forGood is the error of each call after a panic that the store does not outlive.
 func forGood(cause error) error {
 	return fmt.Errorf("%w, for good, since this: %v", fs.ErrClosed, cause)
@@ -73,7 +84,10 @@ func (s *Store) transact(f func(t *tx)) error {
 	if broken := s.broken.Load(); broken != nil {
 		return forGood(*broken)
 	}
-	var err error
+	err := s.there()
+	if err != nil {
+		return err
+	}
 	applied := errNothing // until a transaction began
 	var id int
 	broken := guard(func() {
@@ -97,6 +111,9 @@ func (s *Store) transact(f func(t *tx)) error {
 		if s.shows(id) {
 			return fsys.Late(err)
 		}
+	}
+	if err == nil {
+		return fsys.Late(s.there())
 	}
 	return named(err)
 }

@@ -477,3 +477,32 @@ func TestBoltFileThatIsEmptiedBeneathIt(t *testing.T) {
 	}
 	b.Close()
 }
+
+// A file that was moved away beneath a store that has it open takes no changes, for they
+// would be gone with the process; nor does one that came in its place. When it is back,
+// the store goes on.
+func TestBoltFileComesBack(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sessions.db")
+	b := openStore(t, dir)
+	save(t, b, newRecord(1, "ann"))
+	testsite.Must(t, os.Rename(path, path+".away"))
+	if err := b.Save(t.Context(), newRecord(2, "ann"), 0); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Save without the file: %v, want fs.ErrNotExist", err)
+	}
+	if err := b.Setup(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Setup without the file: %v, want fs.ErrNotExist", err)
+	}
+	other, err := session2.OpenBoltStore(path, nil)
+	testsite.Must(t, err)
+	if err := b.Delete(t.Context(), newRecord(1, "").ID); err == nil {
+		t.Error("Delete with another file in its place: no error")
+	}
+	testsite.Must(t, other.Close())
+	testsite.Must(t, os.Rename(path+".away", path))
+	save(t, b, newRecord(3, "ann"))
+	testsite.Must(t, b.Setup(t.Context()))
+	if n, errs := list(b.IterUser(t.Context(), "ann")); n != 2 || errs != nil {
+		t.Errorf("%d records, %v, want the two that were acknowledged", n, errs)
+	}
+}

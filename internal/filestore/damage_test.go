@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/session2/session2/internal/bounded"
 	"github.com/session2/session2/internal/faultfs"
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
@@ -828,5 +829,57 @@ func TestFileStoreEveryBit(t *testing.T) {
 	}
 	if corrupt < 4*len(whole) {
 		t.Errorf("%d damages of %d were noticed", corrupt, 9*len(whole))
+	}
+}
+
+// FuzzFileRecord puts any bytes in the place of a record's file, as they are, with a
+// good checksum, and behind a good record: the store reads, lists, replaces, sweeps
+// and deletes them as a record or as none, and the neighbour stays.
+func FuzzFileRecord(f *testing.F) {
+	dir := f.TempDir()
+	s := openFile(f, dir, filestore.Options{NoSync: true, Logger: slog.New(slog.DiscardHandler)})
+	rec, other := fileRecord(1, "ada"), fileRecord(2, "ada")
+	mustSave(f, s, rec, 0)
+	mustSave(f, s, other, 0)
+	good, err := os.ReadFile(sessionFile(dir, rec.ID))
+	testsite.Must(f, err)
+	f.Add([]byte{})
+	f.Add(good)
+	f.Add(good[:len(good)/2])
+	f.Add(good[:record.HeadSize])
+	f.Add(append(good[:record.HeadSize:record.HeadSize], "\x02 what a newer program writes"...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		summed := binary.LittleEndian.AppendUint32(bytes.Clone(b), crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+		for _, content := range [][]byte{b, summed, append(bytes.Clone(good), b...)} {
+			testsite.Must(t, os.WriteFile(sessionFile(dir, rec.ID), content, 0o600))
+			bounded.Decode(t, len(content), func() { callEach(t, s, rec, other) })
+		}
+	})
+}
+
+// callEach makes each call on a record that may be damaged, and looks at its neighbour.
+func callEach(t *testing.T, s *filestore.Store, rec, other record.Record) {
+	got, err := s.Load(t.Context(), rec.ID)
+	if err != nil && !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("Load: %v", err)
+	}
+	if err == nil && got.ID != rec.ID {
+		t.Errorf("Load returns the record of %x", got.ID)
+	}
+	s.Touch(t.Context(), rec.ID, access(time.Now(), time.Now().Add(time.Hour)))
+	for r, err := range s.IterUser(t.Context(), "ada") {
+		if err == nil && r.User != "ada" {
+			t.Errorf("ada's sessions have one of %q", r.User)
+		}
+	}
+	s.Save(t.Context(), rec, got.Version)
+	if err := s.Delete(t.Context(), rec.ID); err != nil {
+		t.Errorf("Delete: %v", err)
+	}
+	if err := s.Save(t.Context(), rec, 0); err != nil {
+		t.Errorf("creating it anew: %v", err)
+	}
+	if got, err := s.Load(t.Context(), other.ID); err != nil || got.Version != other.Version {
+		t.Errorf("the other record: version %d, %v", got.Version, err)
 	}
 }

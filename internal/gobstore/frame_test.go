@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/session2/session2/internal/bounded"
 	"github.com/session2/session2/internal/record"
 )
 
@@ -104,7 +105,9 @@ func FuzzGobLog(f *testing.F) {
 	f.Add(damaged)
 	f.Fuzz(func(t *testing.T, junk []byte) {
 		check := func(b []byte) {
-			all, err := scan(b, g)
+			var all []frame
+			var err error
+			bounded.Decode(t, len(b), func() { all, err = scan(b, g) })
 			if err != io.EOF && !errors.Is(err, errTorn) {
 				t.Fatalf("the scan ended with %v", err)
 			}
@@ -124,6 +127,6 @@ func FuzzGobLog(f *testing.F) {
 		b = binary.LittleEndian.AppendUint32(b, crc32.Update(g.seed(off), castagnoli, junk))
 		frame := b[off:]
 		check(b)
-		new(decoder).frame(frame, g, off, true, new(op))
+		bounded.Decode(t, len(frame), func() { new(decoder).frame(frame, g, off, true, new(op)) })
 	})
 }

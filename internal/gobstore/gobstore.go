@@ -56,8 +56,8 @@ type Store struct {
 	slack  int64 // dead bytes that do not matter
 
 	// What follows belongs to whoever leads the batch.
-	enc      encoder
-	patience int64 // dead bytes to wait for after a compaction that failed
+	enc      *encoder // by a pointer: it holds the latest record, which a careless print of the store would show
+	patience int64    // dead bytes to wait for after a compaction that failed
 
 	mu     sync.RWMutex
 	log    *log
@@ -77,7 +77,7 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead}
+	s := &Store{noSync: o.NoSync, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead, enc: new(encoder)}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err

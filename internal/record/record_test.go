@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/session2/session2/internal/bounded"
 	"github.com/session2/session2/internal/record"
 )
 
@@ -164,7 +165,9 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := record.Decode(b)
+		var r record.Record
+		var err error
+		bounded.Decode(t, len(b), func() { r, err = record.Decode(b) })
 		if err != nil {
 			return
 		}
@@ -185,8 +188,10 @@ func FuzzDecodeBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// Most inputs die at the checksum: give them the right one as well.
-		record.DecodeBody(b)
-		record.DecodeBody([]byte(sum(string(b))))
+		bounded.Decode(t, len(b), func() {
+			record.DecodeBody(b)
+			record.DecodeBody([]byte(sum(string(b))))
+		})
 	})
 }
 

@@ -49,6 +49,9 @@ func (s *Server) DSN() string { return s.kind.dsn(s) }
 // Addr returns the host and the port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
+// Dir returns the directory that holds all its files.
+func (s *Server) Dir() string { return s.dir }
+
 // Start starts the server again, on its data and its port, and waits until it
 // answers.
 func (s *Server) Start() {

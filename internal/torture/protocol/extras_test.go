@@ -12,7 +12,7 @@ func realms(w *world) {
 	b := w.session("alice")
 	foreign := &browser{token: b.token, abroad: true}
 	w.cfg.Realm = "other"
-	w.managers[1] = w.manager(&store{w.disk, w})
+	w.managers[1] = w.manager(w.store())
 	w.cfg.Realm = ""
 	write := w.anyWrite()
 	abroad := w.style(all).wrap(w.anyAct(update, logout, renew, login("mallory")), read)

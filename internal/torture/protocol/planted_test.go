@@ -132,6 +132,52 @@ var plants = []planted{
 		"return now < st.accessed || now >= st.expires || now >= c.expiry(st)"}},
 	{"the cookie that a failing store cannot check goes out", "cookie.go", "open-rotation", staysIn, []string{
 		"err != nil && s.presents(base, replaced)", "false && s.presents(base, replaced)"}},
+
+	// Config.MaxPerUser.
+	{"a login takes another one's turn", "user.go", "max-three", limit, []string{
+		"if free {\n\t\t\tprev", "if free || found.Version != 0 {\n\t\t\tprev"}},
+	{"the oldest sessions stay", "user.go", "max", limit, []string{
+		"for _, p := range t.oldest {", "for _, p := range t.oldest[:0] {"}},
+	{"the newest sessions go", "user.go", "max", staysIn, []string{
+		"slices.SortFunc(live, place.compare)",
+		"slices.SortFunc(live, func(p, q place) int { return q.compare(p) })"}},
+	{"a login keeps its turn", "user.go", "max", told, []string{
+		"return m.store.Delete(ctx, t.id)", "return nil"}},
+	{"a turn that was left is good for a day", "user.go", "max-reject", staysIn, []string{
+		"now.add(2 * m.cfg.CommitTimeout)", "now.add(24 * time.Hour)"}},
+
+	// Exclusive.
+	{"whose lease has run out commits", "decide.go", "exclusive-stands", keeps, []string{
+		"&& a.claim.lost(st):", "&& a.claim.lost(st) && false:"}},
+	{"a lease is not renewed", "exclusive.go", "exclusive-long", told, []string{
+		"for c.renew(ctx) && sleep(", "for false && c.renew(ctx) && sleep("}},
+	{"a dead holder's lease does not run out", "exclusive.go", "exclusive-dies", staysIn, []string{
+		"return now >= t.until || t.until", "return t.until"}},
+	{"a waiter does not wait", "exclusive.go", "exclusive", told, []string{
+		"case err == nil && st.turns.place(c.number) == 0:", "case err == nil:"},
+	},
+	{"a request has its turn with what it loaded before", "exclusive.go", "exclusive", keeps, []string{
+		"if l := &s.life; l.base == base {", "if l := &s.life; l.base == base && false {"}},
+
+	// Streams.
+	{"a logout tells no stream", "live.go", "stream", ended, []string{
+		"m.tell(e.ID, news{ended: hasEnded(e.ID, e.Kind, ErrNotFound)})", ""}},
+	{"a stream is looked after once", "live.go", "stream-elsewhere", ended, []string{"m.watch.again(w)", ""}},
+	{"a rotation ends a stream", "live.go", "stream-rotation", staysIn, []string{
+		"case v.opens():\n\t\tl.secret", "case v.standing == current:\n\t\tl.secret"}},
+	{"a store that fails ends a stream", "live.go", "stream-stays", staysIn, []string{
+		"failed := err != nil && !absent(err)", "failed := false && absent(err)"}},
+	{"a stream does not hear that its token was replaced before its Save was found", "settle.go",
+		"stream-renew-elsewhere", ended, []string{
+			"if next.standing == superseded {\n\t\ts.hear(", "if false {\n\t\ts.hear("}},
+
+	// Config.Sealed.
+	{"the key of what is sealed follows from what is in the clear", "data.go", "writers", secret, []string{
+		"v[:], id[:], \"session2 sealed v1\"", "id[:], id[:], \"session2 sealed v1\""}},
+	{"a rotation keeps the key", "decide.go", "rotation", staysIn, []string{
+		"encodeSealed(p.next, p.token.secret)", "encodeSealed(p.next, a.life.token.secret)"}},
+	{"a commit does not open what others have sealed since", "commit.go", "csrf", told, []string{
+		"if st != nil && (v.opens() || t.joins(st, v)) {", "if false {"}},
 }
 
 const core = "../../.."

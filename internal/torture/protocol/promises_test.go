@@ -14,7 +14,8 @@ const (
 	oneToken  promise = "one token" // a token has one valid successor
 	apart     promise = "apart"     // nobody gets anything of another user, or of another realm
 	secret    promise = "secret"    // no secret is in the store, an event or an error
+	limit     promise = "limit"     // a user has no more sessions than there may be
 	told      promise = "told"      // nothing fails where no call did, and success is told of what is done alone
 )
 
-var promises = []promise{keeps, single, traceless, ended, staysIn, caught, oneToken, apart, secret, told}
+var promises = []promise{keeps, single, traceless, ended, staysIn, caught, oneToken, apart, secret, limit, told}

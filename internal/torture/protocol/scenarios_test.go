@@ -71,20 +71,29 @@ var scenarios = []scenario{
 	{name: "clocks-idle", cfg: session2.Config{IdleTimeout: 10 * time.Minute, CommitTimeout: time.Hour},
 		managers: 2, skew: time.Minute, play: expiry},
 
-	// Sealed values: whatever replaces the token changes the key, too. These are the
-	// scenarios whose checks do not read the records, which they could not.
-	{name: "sealed-switch", cfg: session2.Config{Sealed: true}, play: switchUser},
-	{name: "sealed-renew", cfg: session2.Config{Sealed: true}, play: writerAndRenew},
-	{name: "sealed-empty", cfg: session2.Config{Sealed: true}, managers: 2, play: emptying},
-	{name: "sealed-revoke", cfg: session2.Config{Sealed: true}, play: revoke},
-	{name: "sealed-planted", cfg: session2.Config{Sealed: true}, play: plantedCookie},
-	{name: "sealed-crowd", cfg: session2.Config{Sealed: true, RenewEvery: renewEvery}, play: crowd},
-	{name: "sealed-revoke-login", cfg: session2.Config{Sealed: true}, play: revokeAndLogin},
+	{name: "max", cfg: session2.Config{MaxPerUser: maxPerUser}, managers: 2, play: tooMany},
+	{name: "max-three", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyAtOnce},
+	{name: "max-twins", cfg: session2.Config{MaxPerUser: 1}, managers: 2, play: tooManyTwins},
+	{name: "max-reject", cfg: session2.Config{MaxPerUser: maxPerUser, RejectLogin: true}, managers: 2, play: rejected},
 
-	// What comes next gets its scenarios here, in a file of its own: Config.MaxPerUser (a
-	// login that ends the oldest session beside others), Manager.Exclusive (a holder that
-	// dies, two managers), handlers that are cancelled when their session ends.
-	// checkAlways holds for them as it is.
+	{name: "exclusive", cfg: lostUpdates, managers: 2, play: exclusive},
+	{name: "exclusive-rotation", cfg: session2.Config{AllowLostUpdates: true, RenewEvery: renewEvery}, managers: 2,
+		play: exclusive},
+	{name: "exclusive-dies", cfg: lostUpdates, managers: 2, play: outlived(dies)},
+	{name: "exclusive-long", cfg: lostUpdates, managers: 2, play: outlived(works)},
+	{name: "exclusive-stands", cfg: lostUpdates, managers: 2, play: outlived(stands)},
+	{name: "exclusive-logout", cfg: lostUpdates, managers: 2, play: exclusiveEnds},
+	{name: "exclusive-leaves", cfg: lostUpdates, managers: 2, play: leaves},
+	{name: "exclusive-renew", cfg: lostUpdates, managers: 2, play: exclusiveRenews},
+
+	// Without a look at the session (WatchEvery), what the same manager does ends a stream.
+	{name: "stream", cfg: session2.Config{WatchEvery: -1}, play: streamEnds},
+	{name: "stream-elsewhere", managers: 2, play: streamEnds},
+	{name: "stream-stays", managers: 2, play: streamStays},
+	{name: "stream-rotation", cfg: session2.Config{RenewEvery: renewEvery}, managers: 2, play: streamStays},
+	{name: "stream-renew", cfg: session2.Config{WatchEvery: -1}, play: streamRenews},
+	{name: "stream-renew-elsewhere", managers: 2, play: streamRenews},
+	{name: "stream-expires", cfg: session2.Config{Lifetime: 10 * time.Minute}, managers: 2, play: streamExpires},
 }
 
 // clocks is what clocks that differ by a minute ask for.
@@ -344,9 +353,9 @@ func (w *world) checkThief(v *visit) {
 		w.fail(caught, "the thief is not noticed")
 	}
 	rec, ok := w.record(v.sent)
-	left := func(c *change) bool { return count(valueOf(rec), c.mark) > 0 }
+	left := func(c *change) bool { return count(w.valueOf(rec), c.mark) > 0 }
 	if ok && (v.err == nil || slices.ContainsFunc(v.all, left)) {
-		w.fail(caught, "the session that a thief has shown up in lives: %q", valueOf(rec))
+		w.fail(caught, "the session that a thief has shown up in lives: %q", w.valueOf(rec))
 	}
 	if t := v.token(); t != "" && w.look(t).user != "" {
 		w.fail(caught, "the thief was given a session of %q", w.look(t).user)
@@ -387,7 +396,7 @@ func formTwice(w *world) {
 	w.checkMarks(lives)
 	w.checkIn(b, "alice")
 	rec, _ := w.record(b.token)
-	c, _ := session2.Inspect(rec)
+	c, _ := w.contents(rec)
 	switch {
 	case used > 1:
 		w.fail(single, "the form token was used %d times", used)

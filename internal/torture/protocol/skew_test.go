@@ -108,7 +108,7 @@ func TestMoved(t *testing.T) {
 		}
 		one, err := session2.Inspect(rec)
 		other, err2 := session2.Inspect(later)
-		if err != nil || err2 != nil || valueOf(rec) != valueOf(later) || len(one.Values) != len(other.Values) {
+		if err != nil || err2 != nil || w.valueOf(rec) != w.valueOf(later) || len(one.Values) != len(other.Values) {
 			t.Errorf("the record is another: %v, %v", err, err2)
 		}
 	}}

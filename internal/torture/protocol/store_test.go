@@ -43,7 +43,15 @@ var errLost = errors.New("connection lost")
 // store is the world's store as a manager has it.
 type store struct {
 	*session2.MemoryStore
-	w *world
+	w     *world
+	looks *actor // for calls of no request: a manager looks after its streams
+}
+
+// store returns a store for one more manager.
+func (w *world) store() *store {
+	a := &actor{w: w, name: fmt.Sprint("looks-", len(w.looks))}
+	w.looks = append(w.looks, a)
+	return &store{w.disk, w, a}
 }
 
 // actorKey finds the actor in the context of a call.
@@ -52,8 +60,15 @@ type actorKey struct{}
 // call is one call of the store: apply does it.
 func (s *store) call(ctx context.Context, label string, apply func() error, faults ...fault) error {
 	a, _ := ctx.Value(actorKey{}).(*actor)
-	if a == nil || s.w.calm {
+	if a == nil {
+		a = s.looks
+	}
+	if s.w.calm.Load() {
 		return s.told(label, apply())
+	}
+	if a.away.Load() {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	if end, ends := ctx.Deadline(); ends && time.Until(end) < maxTicks*tick {
 		faults = append(faults, hangs)
@@ -184,7 +199,7 @@ func (w *world) describe(rec session2.Record, prev session2.Version) string {
 		over = "over " + w.name("v", prev)
 	}
 	return fmt.Sprintf("Save %s as %s %s: user %q, %s=%q, expires in %v", w.name("S", rec.ID),
-		w.name("v", rec.Version), over, rec.User, key, valueOf(rec), time.Until(rec.Expires))
+		w.name("v", rec.Version), over, rec.User, key, w.valueOf(rec), time.Until(rec.Expires))
 }
 
 // save is Save on the disk. It fails the run if a session is revived.
@@ -194,6 +209,7 @@ func (w *world) save(rec session2.Record, prev session2.Version, issued time.Tim
 	err := w.disk.Save(ctx, rec, prev)
 	switch {
 	case err != nil || missing == nil && before.Version == rec.Version:
+	case isTurn(rec): // it comes and goes
 	case prev == 0 && w.gone[rec.ID]:
 		w.fail(ended, "%s is created again after it was deleted", w.name("S", rec.ID))
 	case prev != 0 && !before.Expires.After(issued.Add(-w.skew)):

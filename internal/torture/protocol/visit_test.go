@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/session2/session2"
 )
@@ -30,6 +31,7 @@ type browser struct {
 	from   *visit   // whose response set it; nil: none did
 	shared bool     // when a visit begins, and when its response comes, matters to others
 	lossy  bool     // responses may be lost
+	looks  bool     // its requests within Exclusive have looked at their session before
 	abroad bool     // it is a client of another realm
 	users  []string // as whom it has signed in
 }
@@ -62,6 +64,7 @@ type visit struct {
 	rec     *httptest.ResponseRecorder
 	begun   int // by world.steps
 	done    int
+	doneAt  time.Time
 	open    []*change
 	all     []*change
 	end     *change // the logout; nil: none
@@ -154,6 +157,9 @@ func (v *visit) commit(s *session2.Session) error {
 	if out && err == nil {
 		v.a.w.fail(told, "%s commits to a session whose logout was acknowledged before, and is told of no error", v.name)
 	}
+	if err != nil && err == v.ctx.Err() { // the client has gone: they are still to come
+		return err
+	}
 	v.settle(toldOf(err))
 	return err
 }
@@ -215,9 +221,14 @@ func (a *actor) visit(b *browser, h handler) *visit {
 }
 
 func (a *actor) visitAt(m *session2.Manager, b *browser, h handler) *visit {
+	return a.visitIn(m.Wrap, m, b, h)
+}
+
+// visitIn has wrap around the handler.
+func (a *actor) visitIn(wrap func(http.Handler) http.Handler, m *session2.Manager, b *browser, h handler) *visit {
 	v, r := a.begin(b)
 	defer v.cancel()
-	rec := v.serve(v.handler(m, h), r)
+	rec := v.serve(wrap(v.inner(m, h)), r)
 	v.read(rec)
 	v.settle(v.outcome())
 	v.arrive()
@@ -230,9 +241,6 @@ func (a *actor) begin(b *browser) (*visit, *http.Request) {
 		a.point(context.Background(), "the request begins")
 	}
 	v := &visit{a: a, b: b, name: a.name}
-	a.w.mu.Lock()
-	v.begun, a.w.visits = a.w.steps, append(a.w.visits, v)
-	a.w.mu.Unlock()
 	r := httptest.NewRequest("GET", "https://example.com/", nil)
 	v.sent = b.get()
 	for _, t := range []string{v.sent, b.tossed} {
@@ -242,16 +250,23 @@ func (a *actor) begin(b *browser) (*visit, *http.Request) {
 		}
 	}
 	v.ctx, v.cancel = context.WithCancel(context.WithValue(context.WithValue(r.Context(), visitKey{}, v), actorKey{}, a))
+	a.w.mu.Lock()
+	v.begun, a.w.visits = a.w.steps, append(a.w.visits, v)
+	a.w.mu.Unlock()
 	a.w.tell("%s: request with %s", a.name, a.w.nameToken(v.sent))
 	return v, r.WithContext(v.ctx)
 }
 
 // handler returns h within Wrap.
 func (v *visit) handler(m *session2.Manager, h handler) http.Handler {
-	return m.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return m.Wrap(v.inner(m, h))
+}
+
+func (v *visit) inner(m *session2.Manager, h handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		v.ctx, v.s = r.Context(), m.Session(r)
 		h(v, v.s, rw)
-	}))
+	})
 }
 
 // hijackable is a recorder whose connection can be taken over.
@@ -328,7 +343,7 @@ func (v *visit) arrive() {
 	if (v.b.shared || v.b.lossy) && v.a.point(context.Background(), "the response arrives", faults...) == lostResponse {
 		return
 	}
-	v.done = max(1, v.a.w.step())
+	v.done, v.doneAt = max(1, v.a.w.step()), time.Now()
 	if !v.came {
 		v.take()
 	}
@@ -412,8 +427,8 @@ func (w *world) look(token string) (got view) {
 }
 
 // valueOf returns the marks in a record.
-func valueOf(rec session2.Record) string {
-	c, err := session2.Inspect(rec)
+func (w *world) valueOf(rec session2.Record) string {
+	c, err := w.contents(rec)
 	if err != nil {
 		return err.Error()
 	}
@@ -438,9 +453,11 @@ func count(list, mark string) (n int) {
 }
 
 // revokeUser is the manager's, as a tool or another user's request calls it.
-func (a *actor) revokeUser(user string) error {
+func (a *actor) revokeUser(user string) error { return a.revokeUserAt(a.w.managers[0], user) }
+
+func (a *actor) revokeUserAt(m *session2.Manager, user string) error {
 	ctx := context.WithValue(context.Background(), actorKey{}, a)
-	_, err := a.w.managers[0].RevokeUser(ctx, user)
+	_, err := m.RevokeUser(ctx, user)
 	a.w.tell("%s: RevokeUser: %v", a.name, err)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,13 +37,15 @@ type world struct {
 	cfg      session2.Config
 	managers []*session2.Manager
 	actors   []*actor
+	looks    []*actor      // each manager's, for what it does beside all requests
 	last     *actor        // who went on last
 	late     []lateCall    // calls that may still land
-	calm     bool          // nothing waits and nothing fails
+	calm     atomic.Bool   // nothing waits and nothing fails
 	jump     time.Duration // by which the clock may jump once; 0: not
 	jumped   bool
 	faults   int           // that have happened
 	slow     bool          // a call has run out of time
+	starved  bool          // time has passed while somebody could go on
 	inFlight bool          // a session's time was over while a Save of it was under way
 	skew     time.Duration // by which the last manager's clock is ahead
 	steps    int           // that the scheduler has taken
@@ -54,8 +57,9 @@ type world struct {
 	failures []failure
 	names    map[any]string // of IDs, versions and tokens, for the trace
 	gone     map[session2.ID]bool
-	ids      map[session2.ID]bool // sessions whose tokens were issued or presented
-	issued   []string             // tokens, each once
+	revoked  map[session2.ID]*visit // by which request each was, that another one has ended
+	ids      map[session2.ID]bool   // sessions whose tokens were issued or presented
+	issued   []string               // tokens, each once
 	changes  []*change
 	visits   []*visit
 	events   []session2.Event
@@ -79,10 +83,12 @@ type lateCall struct {
 // newWorld returns a world that is calm.
 func newWorld(c *choices, left limits, tracing bool, sc *scenario) *world {
 	w := &world{
-		choices: c, left: left, disk: session2.NewMemoryStore(), tracing: tracing, calm: true, started: time.Now(),
+		choices: c, left: left, disk: session2.NewMemoryStore(), tracing: tracing, started: time.Now(),
 		skew:  sc.skew,
 		names: make(map[any]string), gone: make(map[session2.ID]bool), ids: make(map[session2.ID]bool),
+		revoked: make(map[session2.ID]*visit),
 	}
+	w.calm.Store(true)
 	cfg := sc.cfg
 	if cfg.CommitTimeout == 0 {
 		cfg.CommitTimeout = commitTimeout
@@ -92,10 +98,10 @@ func newWorld(c *choices, left limits, tracing bool, sc *scenario) *world {
 	cfg.OnEvent = w.heard
 	w.cfg = cfg
 	for range max(1, sc.managers) {
-		w.managers = append(w.managers, w.manager(&store{w.disk, w}))
+		w.managers = append(w.managers, w.manager(w.store()))
 	}
 	if w.skew != 0 {
-		w.managers[len(w.managers)-1] = w.manager(&skewed{&store{w.disk, w}, w.skew})
+		w.managers[len(w.managers)-1] = w.manager(&skewed{w.store(), w.skew})
 	}
 	return w
 }
@@ -121,6 +127,11 @@ func (w *world) heard(ctx context.Context, e session2.Event) {
 	w.say(e.Err)
 	if e.Kind == session2.EventDropped {
 		v.dropped = e.Err
+	}
+	if e.Kind == session2.EventRevoked {
+		w.mu.Lock()
+		w.revoked[e.ID] = v
+		w.mu.Unlock()
 	}
 	v.stale = v.stale || e.Kind == session2.EventConflict && errors.Is(e.Err, session2.ErrStale)
 	w.tell("%s: event %v of %s: %v", v.a.name, e.Kind, w.name("S", e.ID), e.Err)
@@ -183,10 +194,13 @@ func (w *world) name(letter string, of any) string {
 
 // actor is a goroutine that the scheduler lets go on from point to point.
 type actor struct {
-	w       *world
-	name    string
-	waiting *waiting // where it waits; nil: it sleeps, or has ended
-	ended   bool
+	w      *world
+	name   string
+	points []*waiting  // where it waits, and what it has begun beside; none: it sleeps, or has ended
+	away   atomic.Bool // its process stands still, or is dead: its calls come to nothing
+	ended  bool
+
+	wasAway bool
 }
 
 // waiting is a point where an actor waits, and the faults that may happen there.
@@ -198,7 +212,7 @@ type waiting struct {
 
 // point waits for the scheduler, or for ctx to end, and returns what is to happen.
 func (a *actor) point(ctx context.Context, label string, faults ...fault) fault {
-	if a.w.calm {
+	if a.w.calm.Load() {
 		return fine
 	}
 	p := &waiting{label, faults, make(chan fault)}
@@ -207,16 +221,30 @@ func (a *actor) point(ctx context.Context, label string, faults ...fault) fault 
 	case f := <-p.goOn:
 		return f
 	case <-ctx.Done():
-		a.wait(nil)
+		a.goesOn(p)
 		return tooSlow
 	}
 }
 
-// wait notes where the actor waits.
+// wait notes where the actor waits. What is due at one instant may come in any order.
 func (a *actor) wait(p *waiting) {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	a.waiting = p
+	a.points = append(a.points, p)
+	slices.SortStableFunc(a.points, func(p, q *waiting) int { return strings.Compare(p.kind(), q.kind()) })
+}
+
+// kind returns the first word of the label, which is the same with a trace and without.
+func (p *waiting) kind() string {
+	kind, _, _ := strings.Cut(p.label, " ")
+	return kind
+}
+
+// goesOn is the end of wait.
+func (a *actor) goesOn(p *waiting) {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.points = slices.DeleteFunc(a.points, func(q *waiting) bool { return q == p })
 }
 
 // end notes that the actor has ended.
@@ -234,7 +262,8 @@ type part struct {
 
 // together runs the parts side by side, in an order that the choices say.
 func (w *world) together(parts ...part) {
-	w.actors, w.last, w.calm = nil, nil, false
+	w.actors, w.last = nil, nil
+	w.calm.Store(false)
 	for _, p := range parts {
 		w.join(p.name)
 	}
@@ -245,7 +274,14 @@ func (w *world) together(parts ...part) {
 		}()
 	}
 	w.schedule()
-	w.calm = true
+	w.calm.Store(true)
+	for _, a := range w.looks {
+		for _, p := range slices.Clone(a.points) {
+			a.goesOn(p)
+			p.goOn <- fine
+		}
+	}
+	synctest.Wait()
 }
 
 // join adds an actor.
@@ -259,8 +295,13 @@ func (w *world) join(name string) *actor {
 
 // schedule lets one actor go on at a time until all have ended.
 func (w *world) schedule() {
-	for ticks := 0; ; {
+	for ticks, all := 0, 0; ; {
 		synctest.Wait()
+		if all == patience {
+			all = 0
+			w.giveUp()
+			synctest.Wait()
+		}
 		if w.over() {
 			return
 		}
@@ -273,12 +314,27 @@ func (w *world) schedule() {
 		if ticks > maxTicks {
 			panic(fmt.Sprint("a run does not end: ", w.choices.taken()))
 		}
-		all := append(plain, faulty...)
-		m := all[w.choices.pickFaulty(len(plain), len(all))]
+		moves := append(plain, faulty...)
+		m := moves[w.choices.pickFaulty(len(plain), len(moves))]
 		if m.switches {
 			w.left.switches--
 		}
+		if m.tick {
+			all++
+			w.starved = w.starved || m.switches
+		}
 		m.make()
+	}
+}
+
+// patience is how many ticks requests may take that wait for one another.
+const patience = 300
+
+// giveUp fails the run, and has all clients go away.
+func (w *world) giveUp() {
+	w.fail(staysIn, "requests wait without an end")
+	for _, v := range w.visits {
+		v.cancel()
 	}
 }
 
@@ -310,17 +366,17 @@ func (w *world) moves() (plain, faulty []move) {
 	w.mu.Lock() // what sleeps is woken by the clock, and would race
 	defer w.mu.Unlock()
 	ready, asleep := w.ready()
-	mayGoOn := len(ready) > 0 && ready[0] == w.last
+	mayGoOn := len(ready) > 0 && ready[0].a == w.last
 	allowed := func(switches bool) bool { return !switches || w.left.switches > 0 }
-	for _, a := range ready {
-		switches := mayGoOn && a != w.last
+	for _, r := range ready {
+		switches := mayGoOn && r.a != w.last
 		if !allowed(switches) {
 			continue
 		}
-		plain = append(plain, move{make: func() { w.goOn(a, fine) }, switches: switches})
-		for _, f := range a.waiting.faults {
+		plain = append(plain, move{make: func() { w.goOn(r, fine) }, switches: switches})
+		for _, f := range r.p.faults {
 			if w.left.faults > 0 {
-				faulty = append(faulty, move{make: func() { w.goOn(a, f) }, switches: switches})
+				faulty = append(faulty, move{make: func() { w.goOn(r, f) }, switches: switches})
 			}
 		}
 	}
@@ -338,27 +394,36 @@ func (w *world) moves() (plain, faulty []move) {
 	return plain, faulty
 }
 
-// ready returns the actors that wait, the one that went on last before all others,
-// and whether another one sleeps.
-func (w *world) ready() (list []*actor, asleep bool) {
-	for _, a := range w.actors {
+// ready is a point where an actor may go on.
+type ready struct {
+	a *actor
+	p *waiting
+}
+
+// ready returns the points where actors wait, of the one that went on last before all
+// others, and whether another one sleeps.
+func (w *world) ready() (list []ready, asleep bool) {
+	for _, a := range slices.Concat(w.actors, w.looks) {
+		var own []ready
+		for _, p := range a.points {
+			own = append(own, ready{a, p})
+		}
 		switch {
-		case a.ended:
-		case a.waiting == nil:
-			asleep = true
+		case len(own) == 0:
+			asleep = asleep || !a.ended && !slices.Contains(w.looks, a)
 		case a == w.last:
-			list = append([]*actor{a}, list...)
+			list = append(own, list...)
 		default:
-			list = append(list, a)
+			list = append(list, own...)
 		}
 	}
 	return list, asleep
 }
 
 // goOn lets an actor go on.
-func (w *world) goOn(a *actor, f fault) {
-	p := a.waiting
-	a.wait(nil)
+func (w *world) goOn(r ready, f fault) {
+	a, p := r.a, r.p
+	a.goesOn(p)
 	w.last = a
 	if f != fine {
 		w.left.faults--
