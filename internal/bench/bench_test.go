@@ -1,0 +1,36 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestEverything runs all of it with numbers that measure nothing, so that it cannot
+// rot: each handler of each contender finds what it is to find.
+func TestEverything(t *testing.T) {
+	for _, g := range groups() {
+		t.Run(g.store, func(t *testing.T) {
+			if g.server != nil && testing.Short() {
+				t.Skip("no database server is started under -short")
+			}
+			o, err := parse([]string{
+				"-rounds", "1", "-seconds", "0.002", "-sessions", "130", "-files", "130", "-loopback", "2",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.quiet = true
+			tables, err := runGroup(g, o, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			writeTables(&b, tables)
+			for _, c := range g.contenders {
+				if got, want := strings.Count(b.String(), "| "+c.name+" |"), 2*len(workloads); got != want {
+					t.Errorf("%s: got %d rows, want %d", c.name, got, want)
+				}
+			}
+		})
+	}
+}
