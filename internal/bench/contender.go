@@ -55,6 +55,7 @@ type contender struct {
 
 // place is where contenders keep what they store.
 type place struct {
+	number  int    // the contender's
 	dir     string // of the contender alone
 	dsn     string // of the database server
 	durable bool   // an acknowledged write is to be on the disk

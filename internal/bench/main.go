@@ -13,7 +13,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 // options are what the command line asks for.
@@ -33,6 +36,9 @@ type options struct {
 }
 
 func main() {
+	testing.Init() // for testdb, which asks whether tests are to be short
+	flag.CommandLine.Parse(nil)
+	mysql.SetLogger(new(mysql.NopLogger))
 	o, err := parse(os.Args[1:])
 	if err == nil {
 		err = run(o, os.Stdout)

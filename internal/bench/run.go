@@ -36,7 +36,7 @@ type group struct {
 	store      string
 	contenders []contender
 	files      bool // a file for each session: there are fewer
-	server     func(durable bool) (dsn string, stop func(), err error)
+	server     startServer
 	volatile   bool // nothing of it can be durable
 }
 
@@ -49,12 +49,12 @@ func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
 	defer os.RemoveAll(dir)
 	p := place{durable: durable}
 	if g.server != nil {
-		dsn, stop, err := g.server(durable)
+		server, stop, err := g.server(o.parent(durable), durable)
 		if err != nil {
 			return nil, err
 		}
 		defer stop()
-		p.dsn = dsn
+		p.dsn = server.DSN()
 	}
 	n := o.sessions
 	if g.files {
@@ -67,7 +67,7 @@ func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
 		}
 	}()
 	for i, c := range g.contenders {
-		p.dir = filepath.Join(dir, fmt.Sprint(i))
+		p.number, p.dir = i, filepath.Join(dir, fmt.Sprint(i))
 		if err := os.Mkdir(p.dir, 0o700); err != nil {
 			return nil, err
 		}

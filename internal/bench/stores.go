@@ -16,6 +16,8 @@ func groups() []group {
 		{store: "file", contenders: files(), files: true},
 		{store: "bolt", contenders: bolt()},
 		{store: "gob", contenders: gob()},
+		{store: "postgres", contenders: postgres(), server: startPostgres},
+		{store: "mysql", contenders: mysqls(), server: startMySQL},
 	}
 }
 
