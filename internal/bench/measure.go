@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
@@ -67,42 +68,69 @@ func together(n int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// round makes requests for so long, and at most so many.
-func (m *measured) round(w Workload, md mode, d time.Duration, most int) (s sample, err error) {
-	clients, done, err := m.clients(w, md)
-	defer done()
-	if err != nil {
-		return s, err
+// turn is a contender with what asks it for one workload.
+type turn struct {
+	*measured
+	work    Workload
+	clients []client
+	shares  []*picks
+	most    int // requests in a round
+	close   func()
+}
+
+// tally is what the slices of a round add up to.
+type tally struct {
+	took          time.Duration
+	requests      int
+	allocs, bytes uint64
+}
+
+func (t *tally) sample() sample {
+	n := float64(t.requests)
+	return sample{float64(t.took.Nanoseconds()) / n, float64(t.allocs) / n, float64(t.bytes) / n}
+}
+
+// slice makes requests for so long, or until the round has had its most.
+func (t *turn) slice(sum *tally, d time.Duration) error {
+	if sum.requests >= t.most {
+		return nil
 	}
-	runtime.GC() // nobody pays for what another one left
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start := time.Now()
-	n, err := m.work(clients, w, start.Add(d), most)
-	took := time.Since(start)
+	n, err := t.ask(start.Add(d), t.most-sum.requests)
+	sum.took += time.Since(start)
 	runtime.ReadMemStats(&after)
+	sum.requests += n
+	sum.allocs += after.Mallocs - before.Mallocs
+	sum.bytes += after.TotalAlloc - before.TotalAlloc
 	if err != nil {
-		return s, fmt.Errorf("%s: %v: %w", m.name, w, err)
+		return fmt.Errorf("%s: %v: %w", t.name, t.work, err)
 	}
-	return sample{
-		nanos:  float64(took.Nanoseconds()) / float64(n),
-		allocs: float64(after.Mallocs-before.Mallocs) / float64(n),
-		bytes:  float64(after.TotalAlloc-before.TotalAlloc) / float64(n),
-	}, nil
+	return nil
 }
 
-// clients returns as many as the mode has, and what ends them.
-func (m *measured) clients(w Workload, md mode) (list []client, done func(), err error) {
-	h := m.handler(w)
-	if !md.loopback {
-		for range md.clients {
-			list = append(list, newInProcess(h))
-		}
-		return list, func() {}, nil
+// turn makes the clients for a workload, as many as the mode has.
+func (m *measured) turn(w Workload, md mode) (*turn, error) {
+	t := &turn{measured: m, work: w, most: m.most(w, md), close: func() {}}
+	for i := range md.clients {
+		t.shares = append(t.shares, m.share(i, md.clients, w))
 	}
+	h := m.handler(w)
+	if md.loopback {
+		return t, t.listen(h, md.clients)
+	}
+	for range md.clients {
+		t.clients = append(t.clients, newInProcess(h))
+	}
+	return t, nil
+}
+
+// listen starts a server, and connects clients to it.
+func (t *turn) listen(h http.Handler, clients int) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, func() {}, err
+		return err
 	}
 	server := &http.Server{Handler: h}
 	ended := make(chan struct{})
@@ -110,54 +138,69 @@ func (m *measured) clients(w Workload, md mode) (list []client, done func(), err
 		server.Serve(l)
 		close(ended)
 	}()
-	done = func() {
-		for _, c := range list {
+	t.close = func() {
+		for _, c := range t.clients {
 			c.close()
 		}
 		server.Close()
 		<-ended
 	}
-	for range md.clients {
+	for range clients {
 		c, err := dial(l.Addr().String())
 		if err != nil {
-			return nil, done, err
+			return err
 		}
-		list = append(list, c)
+		t.clients = append(t.clients, c)
 	}
-	return list, done, nil
+	return nil
 }
 
-// work has the clients make their requests, and returns how many they made. Each
-// client has sessions of its own.
-func (m *measured) work(clients []client, w Workload, until time.Time, most int) (int, error) {
+// most returns how many requests a round has at most: where each may make a session, the
+// store must not become another one.
+func (m *measured) most(w Workload, md mode) int {
+	switch {
+	case w == W3:
+		return max(len(m.cookies)/10, md.clients)
+	case w == W0 && m.kind == rival:
+		return max(len(m.cookies), md.clients)
+	}
+	return math.MaxInt
+}
+
+// ask has the clients make their requests, and returns how many they made. Each client
+// has sessions of its own.
+func (t *turn) ask(until time.Time, most int) (int, error) {
 	var all atomic.Int64
-	err := together(len(clients), func(i int) error {
-		mine := m.share(i, len(clients), w)
-		c, n := clients[i], 0
-		defer func() { all.Add(int64(n)) }()
-		for batch := 1; n < most/len(clients); {
-			start := time.Now()
-			for range min(batch, most/len(clients)-n) {
-				cookie := ""
-				if w.signedIn() {
-					cookie = mine.next()
-				}
-				if err := c.get(cookie); err != nil {
-					return err
-				}
-				n++
-			}
-			now := time.Now()
-			if !now.Before(until) {
-				return nil
-			}
-			if now.Sub(start) < time.Millisecond { // to look at the clock costs as much as some requests
-				batch *= 2
-			}
-		}
-		return nil
+	err := together(len(t.clients), func(i int) error {
+		n, err := t.askBy(t.clients[i], t.shares[i], until, max(1, most/len(t.clients)))
+		all.Add(int64(n))
+		return err
 	})
 	return int(all.Load()), err
+}
+
+func (t *turn) askBy(c client, sessions *picks, until time.Time, most int) (n int, err error) {
+	for batch := 1; n < most; {
+		start := time.Now()
+		for range min(batch, most-n) {
+			cookie := ""
+			if t.work.signedIn() {
+				cookie = sessions.next()
+			}
+			if err := c.get(cookie); err != nil {
+				return n, err
+			}
+			n++
+		}
+		now := time.Now()
+		if !now.Before(until) {
+			return n, nil
+		}
+		if now.Sub(start) < time.Millisecond { // to look at the clock costs as much as some requests
+			batch *= 2
+		}
+	}
+	return n, nil
 }
 
 // picks is a client's sessions, in an order that no cache likes.

@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -86,7 +87,10 @@ func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
 	for _, md := range o.modes() {
 		t := Table{Store: g.store, Durable: durable, Loopback: md.loopback, Clients: md.clients, Sessions: n}
 		for _, w := range o.work {
-			r, err := runWorkload(all, w, md, o, n)
+			if durable && (w == W0 || w == W0b) {
+				continue // nothing is written
+			}
+			r, err := runWorkload(all, w, md, o)
 			if err != nil {
 				return nil, err
 			}
@@ -97,27 +101,37 @@ func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
 	return tables, nil
 }
 
-// runWorkload has the contenders take turns, after one round that does not count: what
-// slows the machine down for a while slows all of them down.
-func runWorkload(all []*measured, w Workload, md mode, o *options, sessions int) ([]Result, error) {
-	samples := make(map[string][]sample)
-	for round := range o.rounds + 1 {
-		d := o.duration
-		if round == 0 {
-			d /= 4
+// A round is made of slices of a tenth of a second, in which the contenders take turns:
+// what slows the machine down for a while slows all of them down.
+const slice = 100 * time.Millisecond
+
+// runWorkload measures round by round, after half a slice each that does not count.
+func runWorkload(all []*measured, w Workload, md mode, o *options) ([]Result, error) {
+	var turns []*turn
+	for _, m := range all {
+		if m.handler(w) == nil {
+			continue
 		}
-		for i := range all {
-			m := all[(i+round)%len(all)]
-			if m.handler(w) == nil {
-				continue
-			}
-			s, err := m.round(w, md, d, m.most(w, md, sessions))
-			if err != nil {
-				return nil, err
-			}
-			if round > 0 {
-				samples[m.name] = append(samples[m.name], s)
-			}
+		t, err := m.turn(w, md)
+		if t != nil {
+			defer t.close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		turns = append(turns, t)
+	}
+	if _, err := runRound(turns, min(o.duration, slice/2)); err != nil {
+		return nil, err
+	}
+	samples := make(map[string][]sample)
+	for range o.rounds {
+		tallies, err := runRound(turns, o.duration)
+		if err != nil {
+			return nil, err
+		}
+		for i, t := range turns {
+			samples[t.name] = append(samples[t.name], tallies[i].sample())
 		}
 	}
 	var results []Result
@@ -128,16 +142,17 @@ func runWorkload(all []*measured, w Workload, md mode, o *options, sessions int)
 	return results, nil
 }
 
-// most returns how many requests a round has at most: where each may make a session, the
-// store must not become another one.
-func (m *measured) most(w Workload, md mode, sessions int) int {
-	switch {
-	case w == W3:
-		return max(sessions/10, md.clients)
-	case w == W0 && m.kind == rival:
-		return max(sessions, md.clients)
+func runRound(turns []*turn, d time.Duration) ([]tally, error) {
+	runtime.GC() // what was left before is nobody's of this round
+	tallies := make([]tally, len(turns))
+	for ; d > 0; d -= slice {
+		for _, i := range rand.Perm(len(turns)) {
+			if err := turns[i].slice(&tallies[i], min(d, slice)); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return math.MaxInt
+	return tallies, nil
 }
 
 func result(c contender, w Workload, samples map[string][]sample) Result {
