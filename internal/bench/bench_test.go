@@ -1,9 +1,14 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/session2/session2/internal/testdb"
 )
+
+func TestMain(m *testing.M) { os.Exit(testdb.Run(m)) }
 
 // TestEverything runs all of it with numbers that measure nothing, so that it cannot
 // rot: each handler of each contender finds what it is to find.
@@ -20,12 +25,12 @@ func TestEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			o.quiet = true
-			tables, err := runGroup(g, o, false)
-			if err != nil {
+			var report Report
+			if err := runGroup(g, o, false, &report); err != nil {
 				t.Fatal(err)
 			}
 			var b strings.Builder
-			writeTables(&b, tables)
+			writeTables(&b, report.Tables)
 			for _, c := range g.contenders {
 				if got, want := strings.Count(b.String(), "| "+c.name+" |"), 2*len(workloads); got != want {
 					t.Errorf("%s: got %d rows, want %d", c.name, got, want)

@@ -8,6 +8,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,8 +146,11 @@ func storeNames() (names []string) {
 	return names
 }
 
-func run(o *options, out *os.File) error {
-	var tables []Table
+func run(o *options, out io.Writer) error {
+	report := &Report{
+		Date: time.Now(), Command: strings.Join(append([]string{"go run ."}, o.args...), " "), Machine: machine(),
+		Modules: modules(), Rounds: o.rounds, Round: o.duration,
+	}
 	for _, g := range groups() {
 		if !slices.Contains(o.stores, g.store) {
 			continue
@@ -155,13 +159,16 @@ func run(o *options, out *os.File) error {
 			if durable && g.volatile {
 				continue
 			}
-			t, err := runGroup(g, o, durable)
-			if err != nil {
+			from := len(report.Tables)
+			if err := runGroup(g, o, durable, report); err != nil {
 				return fmt.Errorf("%s: %w", g.store, err)
 			}
-			tables = append(tables, t...)
+			writeTables(out, report.Tables[from:])
 		}
 	}
-	writeTables(out, tables)
-	return nil
+	writeTrips(out, report.Trips)
+	if o.write == "" {
+		return nil
+	}
+	return report.save(o.write)
 }

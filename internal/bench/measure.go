@@ -20,7 +20,7 @@ type mode struct {
 
 // sample is what one round found.
 type sample struct {
-	nanos  float64 // of time for each request: with more than one client, less than a request takes
+	nanos  float64 // for each request: with more than one client, less than a request takes
 	allocs float64
 	bytes  float64
 }
@@ -81,13 +81,17 @@ type turn struct {
 // tally is what the slices of a round add up to.
 type tally struct {
 	took          time.Duration
+	processor     time.Duration
 	requests      int
 	allocs, bytes uint64
 }
 
-func (t *tally) sample() sample {
-	n := float64(t.requests)
-	return sample{float64(t.took.Nanoseconds()) / n, float64(t.allocs) / n, float64(t.bytes) / n}
+func (t *tally) sample(processor bool) sample {
+	n, took := float64(t.requests), t.took
+	if processor {
+		took = t.processor
+	}
+	return sample{float64(took.Nanoseconds()) / n, float64(t.allocs) / n, float64(t.bytes) / n}
 }
 
 // slice makes requests for so long, or until the round has had its most.
@@ -97,9 +101,10 @@ func (t *turn) slice(sum *tally, d time.Duration) error {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	start := time.Now()
+	start, busy := time.Now(), processorTime()
 	n, err := t.ask(start.Add(d), t.most-sum.requests)
 	sum.took += time.Since(start)
+	sum.processor += processorTime() - busy
 	runtime.ReadMemStats(&after)
 	sum.requests += n
 	sum.allocs += after.Mallocs - before.Mallocs

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/session2/session2/internal/testdb"
 )
 
 // Result is what a contender took for a workload.
@@ -24,12 +28,13 @@ type Result struct {
 
 // Table is the results of all contenders on one store.
 type Table struct {
-	Store    string
-	Durable  bool
-	Loopback bool
-	Clients  int
-	Sessions int
-	Results  []Result
+	Store     string
+	Durable   bool
+	Loopback  bool
+	Clients   int
+	Sessions  int
+	Processor bool // times are the process's processor time, and no wall time
+	Results   []Result
 }
 
 // group is the contenders that keep their sessions in the same kind of place.
@@ -42,63 +47,101 @@ type group struct {
 }
 
 // runGroup measures one store: all its contenders are open at once, and take turns.
-func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
+func runGroup(g group, o *options, durable bool, report *Report) error {
 	dir, err := os.MkdirTemp(o.parent(durable), "session2-bench-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	p := place{durable: durable}
 	if g.server != nil {
 		server, stop, err := g.server(o.parent(durable), durable)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer stop()
 		p.dsn = server.DSN()
+		if !durable {
+			if err := report.ask(g, p, server, dir, o); err != nil {
+				return err
+			}
+		}
 	}
 	n := o.sessions
 	if g.files {
 		n = min(n, o.files)
 	}
-	var all []*measured
-	defer func() {
+	all, done, err := openAll(g, p, dir, n, o)
+	defer done()
+	if err != nil {
+		return err
+	}
+	for _, md := range o.modes() {
+		t := Table{
+			Store: g.store, Durable: durable, Loopback: md.loopback, Clients: md.clients, Sessions: n,
+			Processor: !durable && g.server == nil, // then nobody waits for anything else
+		}
+		for _, w := range o.work {
+			if durable && (w == W0 || w == W0b) {
+				continue // nothing is written
+			}
+			r, err := runWorkload(all, w, md, o, t.Processor)
+			if err != nil {
+				return err
+			}
+			t.Results = append(t.Results, r...)
+		}
+		report.Tables = append(report.Tables, t)
+	}
+	return nil
+}
+
+// openAll opens a group's contenders, and makes the sessions of each.
+func openAll(g group, p place, dir string, n int, o *options) (all []*measured, done func(), err error) {
+	done = func() {
 		for _, m := range all {
 			m.close()
 		}
-	}()
+	}
 	for i, c := range g.contenders {
 		p.number, p.dir = i, filepath.Join(dir, fmt.Sprint(i))
 		if err := os.Mkdir(p.dir, 0o700); err != nil {
-			return nil, err
+			return all, done, err
 		}
 		s, err := c.open(p)
 		if err != nil {
-			return nil, fmt.Errorf("%s: open: %w", c.name, err)
+			return all, done, fmt.Errorf("%s: open: %w", c.name, err)
 		}
 		m := &measured{contender: c, site: s}
 		all = append(all, m)
 		start := time.Now()
 		if err := m.fill(n, 64); err != nil {
-			return nil, err
+			return all, done, err
 		}
 		o.log("%s: %s: %d sessions in %v", g.store, c.name, n, time.Since(start).Round(time.Millisecond))
 	}
-	for _, md := range o.modes() {
-		t := Table{Store: g.store, Durable: durable, Loopback: md.loopback, Clients: md.clients, Sessions: n}
-		for _, w := range o.work {
-			if durable && (w == W0 || w == W0b) {
-				continue // nothing is written
-			}
-			r, err := runWorkload(all, w, md, o)
-			if err != nil {
-				return nil, err
-			}
-			t.Results = append(t.Results, r...)
-		}
-		tables = append(tables, t)
+	return all, done, nil
+}
+
+// ask has a server say its version, and counts the round trips to it.
+func (r *Report) ask(g group, p place, server *testdb.Server, dir string, o *options) error {
+	db, err := sql.Open(g.store, p.dsn)
+	if err != nil {
+		return err
 	}
-	return tables, nil
+	defer db.Close()
+	var version string
+	if err := db.QueryRow("SELECT version()").Scan(&version); err != nil {
+		return err
+	}
+	version, _, _ = strings.Cut(version, " on ") // where PostgreSQL was built
+	r.Servers = append(r.Servers, version)
+	trips, err := countTrips(g, p, server, dir, o)
+	if err != nil {
+		return err
+	}
+	r.Trips = append(r.Trips, trips)
+	return nil
 }
 
 // A round is made of slices of a tenth of a second, in which the contenders take turns:
@@ -106,7 +149,7 @@ func runGroup(g group, o *options, durable bool) (tables []Table, err error) {
 const slice = 100 * time.Millisecond
 
 // runWorkload measures round by round, after half a slice each that does not count.
-func runWorkload(all []*measured, w Workload, md mode, o *options) ([]Result, error) {
+func runWorkload(all []*measured, w Workload, md mode, o *options, processor bool) ([]Result, error) {
 	var turns []*turn
 	for _, m := range all {
 		if m.handler(w) == nil {
@@ -131,7 +174,7 @@ func runWorkload(all []*measured, w Workload, md mode, o *options) ([]Result, er
 			return nil, err
 		}
 		for i, t := range turns {
-			samples[t.name] = append(samples[t.name], tallies[i].sample())
+			samples[t.name] = append(samples[t.name], tallies[i].sample(processor))
 		}
 	}
 	var results []Result

@@ -36,6 +36,9 @@ func writeTable(w io.Writer, t *Table) {
 		floors = max(floors, len(r.Ratios))
 	}
 	head := []string{"", "", "time", "× floor"}
+	if t.Processor {
+		head[2] = "processor"
+	}
 	if floors > 1 {
 		head = append(head, "× barest floor")
 	}
