@@ -30,6 +30,7 @@ type options struct {
 	files    int // in each store that has a file for each
 	inside   []int
 	loopback []int
+	growth   []int  // sizes of stores
 	media    []bool // whether writes are to be durable
 	write    string
 	args     []string
@@ -57,6 +58,7 @@ func parse(args []string) (*options, error) {
 	work := fs.String("work", "W0,W0b,W1,W2,W3,W4", "workloads")
 	inside := fs.String("inside", "1", "numbers of clients that call the handler")
 	loopback := fs.String("loopback", "1,8,64", "numbers of clients over loopback")
+	growth := fs.String("growth", "", "numbers of sessions at which to measure what session2's stores cost")
 	media := fs.String("media", "ram", "ram, where nothing waits for a disk; disk, where all is durable; or both")
 	seconds := fs.Float64("seconds", 0.5, "how long a round lasts")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender has its turn")
@@ -76,6 +78,9 @@ func parse(args []string) (*options, error) {
 		return nil, err
 	}
 	if o.inside, err = parseCounts(*inside); err != nil {
+		return nil, err
+	}
+	if o.growth, err = parseCounts(*growth); err != nil {
 		return nil, err
 	}
 	o.loopback, err = parseCounts(*loopback)
@@ -103,7 +108,7 @@ func parseCounts(list string) (counts []int, err error) {
 	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("%q is no number of clients", text)
+			return nil, fmt.Errorf("%q is no number that can be", text)
 		}
 		counts = append(counts, n)
 	}
@@ -165,8 +170,14 @@ func run(o *options, out io.Writer) error {
 			}
 			writeTables(out, report.Tables[from:])
 		}
+		rows, err := growth(g, o)
+		if err != nil {
+			return fmt.Errorf("%s: growth: %w", g.store, err)
+		}
+		report.Growth = append(report.Growth, rows...)
 	}
 	writeTrips(out, report.Trips)
+	writeGrowth(out, report.Growth)
 	if o.write == "" {
 		return nil
 	}

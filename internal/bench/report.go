@@ -23,6 +23,7 @@ type Report struct {
 	Rounds  int
 	Round   time.Duration
 	Trips   []TripTable
+	Growth  []Growth
 	Tables  []Table
 }
 
@@ -36,6 +37,7 @@ func (r *Report) write(w io.Writer) error {
 		"date":      func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
 		"workloads": workloadList,
 		"tables":    func(tables []Table) string { return text(func(w io.Writer) { writeTables(w, tables) }) },
+		"growth":    func(rows []Growth) string { return text(func(w io.Writer) { writeGrowth(w, rows) }) },
 		"trips":     func(tables []TripTable) string { return text(func(w io.Writer) { writeTrips(w, tables) }) },
 	})
 	if _, err := t.Parse(reportText); err != nil {

@@ -17,6 +17,11 @@ func aReport() *Report {
 		Date: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Command: "go run .", Machine: "a processor, 2 cores",
 		Servers: []string{"PostgreSQL 15.1"}, Modules: []string{"example.com/m v1.2.3"}, Rounds: 5, Round: time.Second,
 		Trips: []TripTable{{"postgres", []TripRow{{"session2", map[Workload]float64{W1: 1, W2: 2.5}}}}},
+		Growth: []Growth{{
+			Store: "gob", Contender: "session2 gob", Sessions: 10, Time: map[Workload]float64{W1: 2000, W2: 4e6},
+			Floor: map[Workload]float64{W1: 1000, W2: 2e6}, Ratios: map[Workload]Spread{W1: {2, 2, 2}, W2: {2, 2, 2}},
+			Memory: 250, Open: time.Second,
+		}},
 		Tables: []Table{{Store: "memory", Clients: 1, Sessions: 100, Results: []Result{
 			{Contender: "by hand", Kind: floor, Workload: W1, Nanos: Spread{900, 1000, 1100}, Allocs: 2, Bytes: 1032},
 			{Contender: "session2", Kind: ours, Workload: W1, Nanos: Spread{1900, 2000, 2100},
@@ -45,6 +50,8 @@ func TestReport(t *testing.T) {
 		"|  | another <&> | 9.00 ms | (9000?) 7000–12000 | 200 | 10000 |\n",
 		"|  | cannot | – | – | – | – |\n",
 		"| postgres | W1 | W2 |\n", "| session2 | 1 | 2.5 |\n",
+		"| session2 gob | 10 | 2.00 µs | 1.00 µs | **2.00** 2.00–2.00 | 4.00 ms | 2.00 ms | **2.00** 2.00–2.00 |" +
+			" 250 B | 1000 ms | – |\n",
 		"- **W3**: creates a session of ten keys\n",
 	} {
 		if !strings.Contains(string(md), want) {
