@@ -62,10 +62,10 @@ fuzz:
 bench-once:
 	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
 
-# session2 beside other libraries and beside the same work by hand. It takes about an
-# hour, on a machine that does nothing else, and rewrites docs/BENCHMARKS.md. For a
-# quick look: make bench BENCHFLAGS='-stores memory,bolt -work W1,W2 -rounds 3 -loopback='
-BENCHFLAGS ?= -media ram,disk -write ../../docs
+# session2 beside other libraries and beside the same work by hand. It rewrites
+# docs/BENCHMARKS.md, and takes some hours on a machine that does nothing else. A quick
+# look: make bench BENCHFLAGS='-stores memory,bolt -work W1,W2 -rounds 3 -loopback='
+BENCHFLAGS ?= -media ram,disk -inside 1,64 -growth 10000,100000,1000000 -sweep 1000000 -write ../../docs
 bench: tools
 	cd internal/bench && go run . $(BENCHFLAGS)
 

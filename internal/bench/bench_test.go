@@ -19,7 +19,7 @@ func TestEverything(t *testing.T) {
 				t.Skip("no database server is started under -short")
 			}
 			o, err := parse([]string{
-				"-rounds", "1", "-seconds", "0.002", "-sessions", "130", "-files", "130", "-loopback", "2", "-growth", "100",
+				"-rounds", "1", "-seconds", "0.002", "-sessions", "130", "-files", "130", "-loopback", "2", "-growth", "100", "-sweep", "100",
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -30,6 +30,9 @@ func TestEverything(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := growth(g, o); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := sweeps(g, o); err != nil {
 				t.Fatal(err)
 			}
 			var b strings.Builder

@@ -50,6 +50,7 @@ type contender struct {
 	name   string
 	kind   kind
 	floors []string // what it is compared with; the first one counts
+	sweeps bool     // it has a sweep that can be started here
 	open   func(place) (*site, error)
 }
 
@@ -67,6 +68,7 @@ type place struct {
 type site struct {
 	handler func(Workload) http.Handler
 	close   func() error
+	sweeper *sweeper // where the contender sweeps
 }
 
 // answer makes a handler of what is to be done for a request.

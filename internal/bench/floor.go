@@ -30,7 +30,11 @@ func floorOf(name string, open func(place) (byHandStore, error)) contender {
 		if err != nil {
 			return nil, err
 		}
-		return &site{func(w Workload) http.Handler { return byHandHandler(w, h) }, h.close}, nil
+		s := &site{handler: func(w Workload) http.Handler { return byHandHandler(w, h) }, close: h.close}
+		if ends, ok := h.(interface{ sweeper() *sweeper }); ok {
+			s.sweeper = ends.sweeper()
+		}
+		return s, nil
 	}}
 }
 

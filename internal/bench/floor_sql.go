@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	crand "crypto/rand"
 	"database/sql"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"time"
 
@@ -14,8 +17,28 @@ import (
 // byHandSQL is a prepared SELECT, UPDATE or INSERT by primary key: in the barest table
 // there is, or in one with the columns and the indexes of session2's.
 type byHandSQL struct {
-	like bool // the table is like session2's
-	db   sqlRunner
+	like  bool // the table is like session2's
+	db    sqlRunner
+	sweep func() error
+}
+
+// sqlSweep removes what has ended in one statement, as one does by hand.
+func sqlSweep(db *sql.DB, table string) func() error {
+	return func() error {
+		_, err := db.Exec(fmt.Sprintf("DELETE FROM %s WHERE by_expires <= %d", table, time.Now().UnixMicro()))
+		return err
+	}
+}
+
+func (h byHandSQL) sweeper() *sweeper {
+	if h.sweep == nil {
+		return nil
+	}
+	return &sweeper{sweep: h.sweep, expiring: answer(func(http.ResponseWriter, *http.Request) error {
+		var id [16]byte
+		crand.Read(id[:])
+		return h.insert(id, byHandData(), shortLife)
+	})}
 }
 
 // sqlRunner runs the prepared statements.
@@ -75,15 +98,20 @@ func (h byHandSQL) put(id [16]byte, data []byte) error {
 		return h.db.exec(sqlPut, data, id[:])
 	}
 	now := time.Now().UnixMicro()
-	return h.db.exec(sqlPut, rand.Int64(), now, now+int64(24*time.Hour/time.Microsecond), data, id[:])
+	return h.db.exec(sqlPut, rand.Int64(), now, now+(24*time.Hour).Microseconds(), data, id[:])
 }
 
 func (h byHandSQL) add(id [16]byte, data []byte) error {
 	if !h.like {
 		return h.db.exec(sqlAdd, id[:], data)
 	}
+	return h.insert(id, data, 24*time.Hour)
+}
+
+// insert is for a table that is like session2's.
+func (h byHandSQL) insert(id [16]byte, data []byte, life time.Duration) error {
 	now := time.Now().UnixMicro()
-	end := now + int64(24*time.Hour/time.Microsecond)
+	end := now + life.Microseconds()
 	return h.db.exec(sqlAdd, id[:], rand.Int64(), []byte{}, now, now, end, now, end, data)
 }
 

@@ -32,6 +32,7 @@ type options struct {
 	loopback []int
 	growth   []int  // sizes of stores
 	media    []bool // whether writes are to be durable
+	sweep    int    // sessions of which a tenth is swept
 	write    string
 	args     []string
 	quiet    bool
@@ -64,6 +65,7 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender has its turn")
 	fs.IntVar(&o.sessions, "sessions", 100_000, "sessions in each store")
 	fs.IntVar(&o.files, "files", 10_000, "sessions in each store that has a file for each")
+	fs.IntVar(&o.sweep, "sweep", 0, "measure W5, a sweep of a tenth of so many sessions beside readers")
 	fs.StringVar(&o.write, "write", "", "the directory to write BENCHMARKS.md and benchmarks.svg to")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -175,9 +177,15 @@ func run(o *options, out io.Writer) error {
 			return fmt.Errorf("%s: growth: %w", g.store, err)
 		}
 		report.Growth = append(report.Growth, rows...)
+		swept, err := sweeps(g, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.store, err)
+		}
+		report.Sweeps = append(report.Sweeps, swept...)
 	}
 	writeTrips(out, report.Trips)
 	writeGrowth(out, report.Growth)
+	writeSweeps(out, report.Sweeps)
 	if o.write == "" {
 		return nil
 	}

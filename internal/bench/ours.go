@@ -12,7 +12,7 @@ import (
 // sessions returns session2 on a store. A workload without an idle timeout notes no
 // accesses, as the others do not.
 func sessions(name string, open func(place) (session2.Store, error), floors ...string) contender {
-	return contender{name: name, kind: ours, floors: floors, open: func(p place) (*site, error) {
+	return contender{name: name, kind: ours, floors: floors, sweeps: true, open: func(p place) (*site, error) {
 		store, err := open(p)
 		if err != nil {
 			return nil, err
@@ -28,14 +28,22 @@ func sessions(name string, open func(place) (session2.Store, error), floors ...s
 		if err != nil {
 			return nil, err
 		}
+		short, err := newManager(store, session2.Config{Lifetime: shortLife, IdleTimeout: -1})
+		if err != nil {
+			return nil, err
+		}
 		return &site{
-			func(w Workload) http.Handler {
+			handler: func(w Workload) http.Handler {
 				if w == W4 {
 					return idle.Wrap(sessionsHandler(w))
 				}
 				return plain.Wrap(sessionsHandler(w))
 			},
-			func() error { return session2.Close(store) },
+			close: func() error { return session2.Close(store) },
+			sweeper: &sweeper{short.Wrap(sessionsHandler(W3)), func() error {
+				_, err := store.(session2.DeleteOldStore).DeleteOld(context.Background(), 365*24*time.Hour)
+				return err
+			}},
 		}, nil
 	}}
 }

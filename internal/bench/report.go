@@ -24,6 +24,7 @@ type Report struct {
 	Round   time.Duration
 	Trips   []TripTable
 	Growth  []Growth
+	Sweeps  []Sweep
 	Tables  []Table
 }
 
@@ -38,6 +39,7 @@ func (r *Report) write(w io.Writer) error {
 		"workloads": workloadList,
 		"tables":    func(tables []Table) string { return text(func(w io.Writer) { writeTables(w, tables) }) },
 		"growth":    func(rows []Growth) string { return text(func(w io.Writer) { writeGrowth(w, rows) }) },
+		"sweeps":    func(rows []Sweep) string { return text(func(w io.Writer) { writeSweeps(w, rows) }) },
 		"trips":     func(tables []TripTable) string { return text(func(w io.Writer) { writeTrips(w, tables) }) },
 	})
 	if _, err := t.Parse(reportText); err != nil {

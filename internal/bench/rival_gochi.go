@@ -19,8 +19,8 @@ func gochiOn(name, provider string, setup func(place) (config string, err error)
 			return nil, err
 		}
 		return &site{
-			func(w Workload) http.Handler { return wrap(gochiHandler(w)) },
-			func() error { return nil },
+			handler: func(w Workload) http.Handler { return wrap(gochiHandler(w)) },
+			close:   func() error { return nil },
 		}, nil
 	}}
 }

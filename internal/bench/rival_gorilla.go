@@ -15,8 +15,8 @@ func gorillaFiles(name string, floors ...string) contender {
 		rand.Read(key)
 		store := gorilla.NewFilesystemStore(p.dir, key)
 		return &site{
-			func(w Workload) http.Handler { return gorillaHandler(w, store) },
-			func() error { return nil },
+			handler: func(w Workload) http.Handler { return gorillaHandler(w, store) },
+			close:   func() error { return nil },
 		}, nil
 	}}
 }

@@ -42,8 +42,8 @@ func postgres() []contender {
 		poolFloor(poolBare, false),
 		sessions("session2 on lib/pq", postgresSessions("postgres"), pqLike, pqBare),
 		sessions("session2 on pgx stdlib", postgresSessions("pgx"), pgxLike, pgxBare),
-		scsOn("scs pgxstore", scsPool, poolLike, poolBare),
-		scsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
+		scsSweepsOn("scs pgxstore", scsPool, poolLike, poolBare),
+		scsSweepsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
 		gochiOn("go-chi/session postgres (lib/pq)", "postgres", func(p place) (string, error) {
 			db, dsn, err := ownSchema("postgres", p, `CREATE TABLE IF NOT EXISTS session
 				(key CHAR(16) NOT NULL, data bytea, expiry INTEGER NOT NULL, PRIMARY KEY (key))`)
@@ -67,7 +67,7 @@ func mysqls() []contender {
 			store, err := session2.NewMySQLStore(db, nil)
 			return closing{store, db}, err
 		}, myLike, myBare),
-		scsOn("scs mysqlstore", scsMySQL, myLike, myBare),
+		scsSweepsOn("scs mysqlstore", scsMySQL, myLike, myBare),
 		gochiOn("go-chi/session mysql", "mysql", func(p place) (string, error) {
 			db, err := openDB("mysql", p.dsn, "CREATE TABLE IF NOT EXISTS session (`key` CHAR(16) NOT NULL, "+
 				"data BLOB, expiry INT UNSIGNED NOT NULL, PRIMARY KEY (`key`)) ENGINE=InnoDB")
@@ -139,7 +139,7 @@ func dollar(n int) string { return fmt.Sprint("$", n) }
 // postgresFloor makes its table in a schema of its own, as session2 does where it is to
 // be like its table.
 func postgresFloor(name, driver string, like bool) contender {
-	return floorOf(name, func(p place) (byHandStore, error) {
+	return sweeping(like, name, func(p place) (byHandStore, error) {
 		db, _, err := ownSchema(driver, p, "CREATE TABLE IF NOT EXISTS barest (id bytea PRIMARY KEY, data bytea NOT NULL)")
 		if err != nil {
 			return nil, err
@@ -149,8 +149,15 @@ func postgresFloor(name, driver string, like bool) contender {
 			return nil, err
 		}
 		run, err := prepare(db, byHandQueries(table, like, dollar))
-		return byHandSQL{like, run}, err
+		return byHandSQL{like, run, sqlSweep(db, table)}, err
 	})
+}
+
+// sweeping is floorOf for one that sweeps where its table is like session2's.
+func sweeping(like bool, name string, open func(place) (byHandStore, error)) contender {
+	c := floorOf(name, open)
+	c.sweeps = like
+	return c
 }
 
 // floorTable returns the name of the table, and sets up the one that is like session2's.
@@ -177,7 +184,7 @@ func poolFloor(name string, like bool) contender {
 			return nil, err
 		}
 		pool, err := openPool(dsn)
-		return byHandSQL{like, &pooled{pool, byHandQueries(table, like, dollar)}}, err
+		return byHandSQL{like: like, db: &pooled{pool, byHandQueries(table, like, dollar)}}, err
 	})
 }
 
@@ -186,7 +193,7 @@ func openPool(dsn string) (*pgxpool.Pool, error) {
 }
 
 func mysqlFloor(name string, like bool) contender {
-	return floorOf(name, func(p place) (byHandStore, error) {
+	return sweeping(like, name, func(p place) (byHandStore, error) {
 		db, err := openDB("mysql", p.dsn,
 			"CREATE TABLE IF NOT EXISTS barest (id binary(16) PRIMARY KEY, data longblob NOT NULL) ENGINE=InnoDB")
 		if err != nil {
@@ -204,7 +211,7 @@ func mysqlFloor(name string, like bool) contender {
 			}
 		}
 		run, err := prepare(db, byHandQueries(table, like, func(int) string { return "?" }))
-		return byHandSQL{like, run}, err
+		return byHandSQL{like, run, sqlSweep(db, table)}, err
 	})
 }
 
@@ -227,7 +234,11 @@ func scsPool(p place) (scs.Store, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return pgxstore.NewWithCleanupInterval(pool, 0), func() error { pool.Close(); return nil }, nil
+	store := scsSweeping{pgxstore.NewWithCleanupInterval(pool, 0), func() error {
+		_, err := pool.Exec(context.Background(), "DELETE FROM sessions WHERE expiry < current_timestamp")
+		return err
+	}}
+	return store, func() error { pool.Close(); return nil }, nil
 }
 
 func scsPostgres(p place) (scs.Store, func() error, error) {
@@ -235,7 +246,8 @@ func scsPostgres(p place) (scs.Store, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return postgresstore.NewWithCleanupInterval(db, 0), db.Close, nil
+	store := postgresstore.NewWithCleanupInterval(db, 0)
+	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < current_timestamp")}, db.Close, nil
 }
 
 func scsMySQL(p place) (scs.Store, func() error, error) {
@@ -249,5 +261,13 @@ func scsMySQL(p place) (scs.Store, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return mysqlstore.NewWithCleanupInterval(db, 0), db.Close, nil
+	store := mysqlstore.NewWithCleanupInterval(db, 0)
+	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < UTC_TIMESTAMP(6)")}, db.Close, nil
+}
+
+func execs(db *sql.DB, text string) func() error {
+	return func() error {
+		_, err := db.Exec(text)
+		return err
+	}
 }
