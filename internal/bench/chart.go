@@ -61,9 +61,11 @@ func writeChart(w io.Writer, panels []Panel) {
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" `+
 		`aria-label="Ratios to the floor" font-family="system-ui, sans-serif" font-size="12">
 <style>
-text { fill: #1f2328 } .note { fill: #59636e } .ours { fill: #1a7f5a } .rival { fill: #9aa4af } .floor { stroke: #59636e }
+text { fill: #1f2328 } .note { fill: #59636e } .ours { fill: #1a7f5a } .rival { fill: #9aa4af }
+.floor { stroke: #59636e }
 @media (prefers-color-scheme: dark) {
-text { fill: #f0f6fc } .note { fill: #9198a1 } .ours { fill: #3fb984 } .rival { fill: #656c76 } .floor { stroke: #9198a1 }
+text { fill: #f0f6fc } .note { fill: #9198a1 } .ours { fill: #3fb984 } .rival { fill: #656c76 }
+.floor { stroke: #9198a1 }
 }
 </style>
 `, chartWidth, height)
@@ -90,6 +92,7 @@ func writeBar(w io.Writer, b Bar, y int, most float64) {
 	}
 	length := barWidth * math.Log(max(b.Ratio, 1.005)) / math.Log(most)
 	fmt.Fprintf(w, `<text x="%d" y="%d" text-anchor="end">%s</text>`, labelWidth-8, y+11, html.EscapeString(b.Name))
-	fmt.Fprintf(w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>`, class, labelWidth, y, length, barHeight)
+	fmt.Fprintf(w, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>`,
+		class, labelWidth, y, length, barHeight)
 	fmt.Fprintf(w, `<text class="note" x="%.1f" y="%d">%s×</text>`+"\n", labelWidth+length+6, y+11, number(b.Ratio))
 }

@@ -56,7 +56,7 @@ func countTripsOf(c contender, p place, server *testdb.Server, work []Workload) 
 	}
 	defer s.close()
 	m := &measured{contender: c, site: s}
-	const requests = 20
+	const requests = 10
 	if err := m.fill(requests, 1); err != nil {
 		return row, err
 	}
