@@ -45,7 +45,7 @@ func growth(g group, o *options) (rows []Growth, err error) {
 }
 
 func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
-	dir, err := os.MkdirTemp(o.parent(false), "session2-bench-")
+	dir, err := o.mkdir(false)
 	if err != nil {
 		return row, err
 	}

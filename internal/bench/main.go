@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +44,14 @@ func main() {
 	testing.Init() // for testdb, which asks whether tests are to be short
 	flag.CommandLine.Parse(nil)
 	mysql.SetLogger(new(mysql.NopLogger))
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	o, err := parse(os.Args[1:])
+	go func() {
+		<-interrupted
+		o.clear()
+		os.Exit(1)
+	}()
 	if err == nil {
 		err = run(o, os.Stdout)
 	}
@@ -140,6 +149,43 @@ func (o *options) parent(durable bool) string {
 	return os.TempDir()
 }
 
+// mkdir makes a directory for what is stored.
+func (o *options) mkdir(durable bool) (string, error) {
+	return os.MkdirTemp(o.parent(durable), dirPrefix())
+}
+
+func dirPrefix() string { return fmt.Sprintf("session2-bench-%d-", os.Getpid()) }
+
+// clear removes the directories of a run that does not come to its end: they may be
+// much of the memory. The servers end with this process.
+func (o *options) clear() {
+	for _, durable := range []bool{false, true} {
+		for _, name := range []string{dirPrefix(), fmt.Sprintf("session2-test-%d-", os.Getpid())} {
+			dirs, _ := filepath.Glob(filepath.Join(o.parent(durable), name+"*"))
+			for _, dir := range dirs {
+				os.RemoveAll(dir)
+			}
+		}
+	}
+}
+
+// command is what was asked for, without the place that the report goes to.
+func (o *options) command() string {
+	words := []string{"go run ."}
+	for i := 0; i < len(o.args); i++ {
+		switch arg := o.args[i]; {
+		case arg == "-write":
+			i++
+		case strings.HasPrefix(arg, "-write="):
+		case arg == "":
+			words = append(words, "''")
+		default:
+			words = append(words, arg)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 func (o *options) log(format string, args ...any) {
 	if !o.quiet {
 		fmt.Fprintf(os.Stderr, format+"\n", args...)
@@ -155,7 +201,7 @@ func storeNames() (names []string) {
 
 func run(o *options, out io.Writer) error {
 	report := &Report{
-		Date: time.Now(), Command: strings.Join(append([]string{"go run ."}, o.args...), " "), Machine: machine(),
+		Date: time.Now(), Command: o.command(), Machine: machine(),
 		Modules: modules(), Rounds: o.rounds, Round: o.duration,
 	}
 	for _, g := range groups() {

@@ -95,6 +95,17 @@ func TestChart(t *testing.T) {
 	}
 }
 
+// The report names no place on the machine that it was made on.
+func TestCommand(t *testing.T) {
+	o, err := parse([]string{"-loopback", "", "-write", "/somewhere", "-rounds=3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := o.command(), "go run . -loopback '' -rounds=3"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSpread(t *testing.T) {
 	if got, want := spread([]float64{5, 1, 2, 4, 3}), (Spread{2, 3, 4}); got != want {
 		t.Errorf("got %v, want %v", got, want)

@@ -48,7 +48,7 @@ type group struct {
 
 // runGroup measures one store: all its contenders are open at once, and take turns.
 func runGroup(g group, o *options, durable bool, report *Report) error {
-	dir, err := os.MkdirTemp(o.parent(durable), "session2-bench-")
+	dir, err := o.mkdir(durable)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func sweeps(g group, o *options) (rows []Sweep, err error) {
 // sweepAlone gives a contender a place of its own: all of them at once would not fit
 // into memory.
 func sweepAlone(g group, c contender, n int, o *options) (row Sweep, err error) {
-	dir, err := os.MkdirTemp(o.parent(false), "session2-bench-")
+	dir, err := o.mkdir(false)
 	if err != nil {
 		return row, err
 	}
