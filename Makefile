@@ -11,7 +11,7 @@ FUZZSECONDS ?= 600
 SOAK_SECONDS ?= 600
 
 # Modules of their own, for what the library must not depend on.
-MODULES = internal/pgxtest internal/webtest internal/torture
+MODULES = internal/pgxtest internal/webtest internal/torture internal/bench
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
@@ -20,12 +20,12 @@ export SESSION2_REQUIRE_DB = 1
 # the tests run hundreds of processes.
 export GORACE = atexit_sleep_ms=0
 
-.PHONY: test check tools format lint unit modules test-cluster fuzz bench cover torture
+.PHONY: test check tools format lint unit modules test-cluster fuzz bench bench-once cover torture
 
 # Most tests wait for a disk or a server, and the linters for a processor: side by
 # side they take little longer than the longest of them.
 test: tools
-	@$(MAKE) --no-print-directory -j3 lint unit modules test-cluster fuzz bench
+	@$(MAKE) --no-print-directory -j3 lint unit modules test-cluster fuzz bench-once
 
 # make check is the inner loop: the format, vet, and the tests that need no server.
 check: format
@@ -61,8 +61,15 @@ fuzz:
 	@.ci/fuzz $(FUZZTIME)
 
 # Each benchmark once, so that none can rot.
-bench:
+bench-once:
 	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
+
+# session2 beside other libraries and beside the same work by hand. It rewrites
+# docs/BENCHMARKS.md, and takes some hours on a machine that does nothing else. A quick
+# look: make bench BENCHFLAGS='-stores memory,bolt -work W1,W2 -rounds 3 -loopback='
+BENCHFLAGS ?= -media ram,disk -inside 1,64 -growth 10000,100000,1000000 -sweep 1000000 -write ../../docs
+bench: tools
+	cd internal/bench && go run . $(BENCHFLAGS)
 
 # What make test does for a second, for as long as there is time; and the faults that
 # are planted in the core, each of which must be found within a minute.

@@ -206,9 +206,13 @@ func sharedMemory(dir string) (key, id int, err error) {
 
 const folderPrefix = "session2-test-"
 
-// parent returns the directory of the servers' directories: a temporary one on a
-// disk, for a server that is to be durable, where the others may be in memory.
+// parent returns the directory of the servers' directories: the one that is asked
+// for, or a temporary one on a disk, for a server that is to be durable, where the
+// others may be in memory.
 func parent() string {
+	if dir := os.Getenv(envParent); dir != "" {
+		return dir
+	}
 	const disk = "/var/tmp"
 	if f, err := os.CreateTemp(disk, folderPrefix); err == nil {
 		f.Close()

@@ -21,6 +21,7 @@ const (
 	envPostgres = "SESSION2_TEST_POSTGRES"
 	envMySQL    = "SESSION2_TEST_MYSQL"
 	envRequire  = "SESSION2_REQUIRE_DB"
+	envParent   = "SESSION2_TEST_SERVERS" // the directory to make the servers' directories in
 
 	account  = "session2"
 	database = "session2"

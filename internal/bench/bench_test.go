@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/session2/session2/internal/testdb"
+)
+
+func TestMain(m *testing.M) { os.Exit(testdb.Run(m)) }
+
+// TestEverything runs all of it with numbers that measure nothing, so that it cannot
+// rot: each handler of each contender finds what it is to find.
+func TestEverything(t *testing.T) {
+	o, err := parse([]string{
+		"-rounds", "1", "-seconds", "0.002", "-sessions", "66", "-files", "66", "-loopback", "2", "-growth", "66",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.quiet = true
+	for _, g := range groups() {
+		t.Run(g.store, func(t *testing.T) {
+			g, p := started(t, g, o)
+			t.Run("workloads", func(t *testing.T) { testWorkloads(t, g, o) })
+			for i, c := range g.contenders {
+				if !c.sweeps {
+					continue
+				}
+				p := p
+				p.number = 200 + i
+				t.Run("sweep by "+c.name, func(t *testing.T) {
+					t.Parallel()
+					p.dir = t.TempDir()
+					testSweep(t, g, c, p)
+				})
+			}
+		})
+	}
+}
+
+// started starts the group's server, if it has one, for all of its tests.
+func started(t *testing.T, g group, o *options) (group, place) {
+	t.Helper()
+	if g.server == nil {
+		return g, place{}
+	}
+	if testing.Short() {
+		t.Skip("no database server is started under -short")
+	}
+	server, stop, err := g.server(o.parent(false), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	g.server = func(string, bool) (*testdb.Server, func(), error) { return server, func() {}, nil }
+	return g, place{dsn: server.DSN()}
+}
+
+func testWorkloads(t *testing.T, g group, o *options) {
+	var report Report
+	if err := runGroup(g, o, false, &report); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := growth(g, o); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	writeTables(&b, report.Tables)
+	for _, c := range g.contenders {
+		if got, want := strings.Count(b.String(), "| "+c.name+" |"), 2*len(workloads); got != want {
+			t.Errorf("%s: got %d rows, want %d", c.name, got, want)
+		}
+	}
+}
+
+func testSweep(t *testing.T, g group, c contender, p place) {
+	s, err := c.open(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	row, err := sweepOf(g, &measured{contender: c, site: s}, 50, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	writeSweeps(&b, []Sweep{row})
+	if !strings.Contains(b.String(), "| "+c.name+" | 50 |") {
+		t.Errorf("got %s", b.String())
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Growth is what one store costs with so many sessions.
+type Growth struct {
+	Store, Contender string
+	Sessions         int
+	Floor, Time      map[Workload]float64 // nanoseconds for each request
+	Ratios           map[Workload]Spread
+	Memory           float64 // bytes of heap for each session
+	Open             time.Duration
+	Longest          time.Duration // of the requests beside a compaction
+}
+
+// growth measures W1 and W2 of session2 and of its floor, at each size.
+func growth(g group, o *options) (rows []Growth, err error) {
+	for _, n := range o.growth {
+		if g.files && n > o.files || g.server != nil {
+			continue
+		}
+		for _, c := range g.contenders {
+			if c.kind != ours {
+				continue
+			}
+			row, err := growthOf(g, c, n, o)
+			if err != nil {
+				return nil, err
+			}
+			o.log("%s: %s: %d sessions: done", g.store, c.name, n)
+			rows = append(rows, row)
+		}
+	}
+	return rows, nil
+}
+
+func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
+	dir, err := o.mkdir(false)
+	if err != nil {
+		return row, err
+	}
+	defer os.RemoveAll(dir)
+	two := g
+	two.contenders = slices.DeleteFunc(slices.Clone(g.contenders), func(x contender) bool {
+		return x.name != c.name && x.name != c.floors[0]
+	})
+	all, done, err := openAll(two, place{}, dir, n, o)
+	if err != nil {
+		done()
+		return row, err
+	}
+	row = Growth{
+		Store: g.store, Contender: c.name, Sessions: n,
+		Floor: map[Workload]float64{}, Time: map[Workload]float64{}, Ratios: map[Workload]Spread{},
+	}
+	for _, w := range []Workload{W1, W2} {
+		r, err := runWorkload(all, w, mode{clients: 1}, o, true)
+		if err != nil {
+			done()
+			return row, err
+		}
+		row.Floor[w], row.Time[w], row.Ratios[w] = r[0].Nanos.Median, r[1].Nanos.Median, r[1].Ratios[0]
+	}
+	mine := all[1]
+	if g.store == "gob" {
+		if row.Longest, err = longest(mine, n+n/4); err != nil {
+			done()
+			return row, err
+		}
+	}
+	err = row.closeAndOpen(g, mine, filepath.Join(dir, "1"))
+	return row, errors.Join(err, all[0].close())
+}
+
+// closeAndOpen finds what closing a store frees, and how long it takes to open.
+func (row *Growth) closeAndOpen(g group, m *measured, dir string) error {
+	before := heap()
+	if err := m.close(); err != nil {
+		return err
+	}
+	open := m.contender.open
+	m.site = nil // its cookies stay, and so do not count
+	row.Memory = max(0, float64(before)-float64(heap())) / float64(row.Sessions)
+	runtime.KeepAlive(m.cookies)
+	if g.volatile {
+		return nil
+	}
+	start := time.Now()
+	s, err := open(place{number: 1, dir: dir})
+	row.Open = time.Since(start)
+	if err != nil {
+		return err
+	}
+	return s.close()
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC() // the first one finishes what was being swept, and empties pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// longest writes so often, by eight clients, that the store must clear up, and returns
+// how long the longest request took.
+func longest(m *measured, requests int) (time.Duration, error) {
+	t, err := m.turn(W2, mode{clients: 8})
+	if err != nil {
+		return 0, err
+	}
+	defer t.close()
+	var most atomic.Int64
+	err = together(len(t.clients), func(i int) error {
+		for range requests / len(t.clients) {
+			start := time.Now()
+			if err := t.clients[i].get(t.shares[i].next()); err != nil {
+				return err
+			}
+			took := int64(time.Since(start))
+			for old := most.Load(); took > old && !most.CompareAndSwap(old, took); old = most.Load() {
+			}
+		}
+		return nil
+	})
+	return time.Duration(most.Load()), err
+}
+
+func writeGrowth(w io.Writer, rows []Growth) {
+	if len(rows) == 0 {
+		return
+	}
+	line(w, "", "sessions", "W1", "its floor", "×", "W2", "its floor", "×", "memory of each", "opens in", "longest W2")
+	line(w, slices.Repeat([]string{"---"}, 11)...)
+	for _, r := range rows {
+		cells := []string{r.Contender, fmt.Sprint(r.Sessions)}
+		for _, x := range []Workload{W1, W2} {
+			cells = append(cells, duration(r.Time[x]), duration(r.Floor[x]), r.Ratios[x].String())
+		}
+		cells = append(cells, fmt.Sprintf("%.0f B", r.Memory), orDash(r.Open), orDash(r.Longest))
+		line(w, cells...)
+	}
+}
+
+func orDash(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	return duration(float64(d))
+}
