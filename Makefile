@@ -63,6 +63,7 @@ fuzz:
 # Each benchmark once, so that none can rot.
 bench-once:
 	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
+	cd internal/bench && ../../.ci/ram go test -run '^TestKept$$' .
 
 # session2 beside other libraries and beside the same work by hand. It rewrites
 # docs/BENCHMARKS.md, and takes some hours on a machine that does nothing else. A quick
