@@ -58,7 +58,7 @@ test-cluster: tools
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
 fuzz:
-	@.ci/fuzz $(FUZZTIME)
+	@.ci/ram .ci/fuzz $(FUZZTIME)
 
 # Each benchmark once, so that none can rot.
 bench-once:
@@ -77,7 +77,7 @@ bench: tools
 torture: tools
 	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 SOAK_SECONDS=$(SOAK_SECONDS) \
 		go test -race -v -count=1 -timeout $$((100 * $(TORTURE_SECONDS) + 7 * $(SOAK_SECONDS) + 10800))s ./...
-	.ci/fuzz $(FUZZSECONDS)s
+	.ci/ram .ci/fuzz $(FUZZSECONDS)s
 
 cover:
 	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1
