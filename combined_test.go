@@ -533,3 +533,204 @@ func TestCheckByADerivedContext(t *testing.T) {
 		})
 	})
 }
+
+// blindChanges look like nothing to who makes them: another request has set grant since.
+var blindChanges = map[string]func(*session2.Session){
+	"Delete":         func(s *session2.Session) { s.Delete("grant") },
+	"Clear":          func(s *session2.Session) { s.Clear() },
+	"Set and Delete": func(s *session2.Session) { s.Set("grant", 2); s.Delete("grant") },
+}
+
+// A change that looks like nothing is not acknowledged where it could not be compared
+// with what others have done meanwhile.
+func TestABlindChangeIsAcknowledgedOnlyIfItWasStored(t *testing.T) {
+	grant := func(s *session2.Session) { s.Set("grant", 1) }
+	meanwhile := map[string]blindCase{
+		"the store fails": {func(st *testsite.Site, store *testsite.Brittle, b *testsite.Browser) {
+			st.Do(b, grant)
+			store.FailLoad.Store(true)
+		}, http.StatusServiceUnavailable, testsite.ErrDown, 1, session2.EventStoreError},
+		"the token is replaced": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser) {
+			st.Do(b, func(s *session2.Session) { grant(s); s.Renew() })
+		}, http.StatusConflict, session2.ErrStale, 1, session2.EventConflict},
+		"the session ends": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser) {
+			st.M.RevokeUser(context.Background(), "alice")
+		}, http.StatusOK, session2.ErrNotFound, nil, session2.EventDropped},
+		"nothing else": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser) {
+			st.Do(b, grant)
+		}, http.StatusOK, nil, nil, 0},
+	}
+	for name, c := range meanwhile {
+		for change, do := range blindChanges {
+			for _, commits := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, "/", change, " commits=", commits), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { c.test(t, do, commits) })
+				})
+			}
+		}
+	}
+}
+
+type blindCase struct {
+	while  func(st *testsite.Site, store *testsite.Brittle, b *testsite.Browser)
+	status int
+	want   error
+	stored any
+	event  session2.EventKind
+}
+
+func (c *blindCase) test(t *testing.T, do func(*session2.Session), commits bool) {
+	store := testsite.NewBrittle()
+	st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Second})
+	b := st.Login("alice")
+	var note error
+	res := st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		s.User()
+		c.while(st, store, b)
+		st.Events.List = nil
+		do(s)
+		if commits {
+			if err := s.Commit(r.Context()); !errors.Is(err, c.want) {
+				t.Errorf("Commit returns %v, want %v", err, c.want)
+			}
+		}
+		fmt.Fprint(w, "done")
+		note = s.Err()
+	})
+	store.FailLoad.Store(false)
+	if res.StatusCode != c.status || !errors.Is(note, c.want) {
+		t.Errorf("status %d, Err %v; want %d, %v", res.StatusCode, note, c.status, c.want)
+	}
+	for _, kind := range []session2.EventKind{
+		session2.EventStoreError, session2.EventConflict, session2.EventDropped,
+	} {
+		n := st.Events.Count(kind)
+		if c.want != nil && (n == 0) == (kind == c.event) {
+			t.Errorf("%d of %v: %v", n, kind, st.Events.List)
+		}
+	}
+	if got := st.Stored(b, "grant"); got != c.stored {
+		t.Errorf("grant is %v, want %v", got, c.stored)
+	}
+}
+
+// A stream stores what it has to store however often its token was rotated meanwhile.
+func TestALongStreamStores(t *testing.T) {
+	learns := map[string]func(s *session2.Session, r *http.Request){
+		"by its context": func(s *session2.Session, r *http.Request) { time.Sleep(10 * time.Second) },
+		"by Check": func(s *session2.Session, r *http.Request) {
+			if err := s.Check(r.Context()); err != nil {
+				s.Set("check", err.Error())
+			}
+		},
+	}
+	for name, learn := range learns {
+		for _, sealed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, sealed=%t", name, sealed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testLongStream(t, sealed, name == "by its context", learn) })
+			})
+		}
+	}
+}
+
+func testLongStream(t *testing.T, sealed, asks bool, learn func(s *session2.Session, r *http.Request)) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(),
+		session2.Config{RenewEvery: 10 * time.Minute, Lifetime: 48 * time.Hour, Sealed: sealed})
+	b := &testsite.Browser{}
+	st.Begin(b)
+	st.Visit(b.Clone(), func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if asks {
+			r.Context().Done()
+		}
+		sse(s, w, r)
+		for range 4 {
+			rotations(st, b, 20)
+			learn(s, r)
+		}
+		s.Set("stream", "done")
+		if err := s.Commit(r.Context()); err != nil || r.Context().Err() != nil {
+			t.Errorf("Commit returns %v; the context's error is %v", err, r.Context().Err())
+		}
+	})
+	if got := st.Stored(b, "stream"); got != "done" || st.Stored(b, "check") != nil {
+		t.Errorf("stored %v; Check said %v", got, st.Stored(b, "check"))
+	}
+	if n := st.Events.Count(session2.EventReuse); n != 0 {
+		t.Errorf("%d reuses: nobody has presented an old token", n)
+	}
+}
+
+// RevokeOthers does not end nobody's sessions and call that a success.
+func TestRevokeOthersAfterASignOut(t *testing.T) {
+	revoke := func(before func(*session2.Session)) (n int, err error) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b, other := st.Login("alice"), st.Login("alice")
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			before(s)
+			n, err = st.M.RevokeOthers(r.Context(), s)
+		})
+		if st.UserOf(other) != "alice" {
+			t.Error("another session has ended")
+		}
+		return n, err
+	}
+	if n, err := revoke((*session2.Session).Destroy); n != 0 || err == nil {
+		t.Errorf("after Destroy, RevokeOthers returns %d, %v", n, err)
+	}
+	if n, err := revoke(func(s *session2.Session) { s.SetUser("") }); n != 0 || err == nil {
+		t.Errorf("after a sign-out, RevokeOthers returns %d, %v", n, err)
+	}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	stale := b.Clone()
+	st.Do(b, func(s *session2.Session) { s.Renew() })
+	st.Visit(stale, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if n, err := st.M.RevokeOthers(r.Context(), s); n != 0 || !errors.Is(err, session2.ErrStale) {
+			t.Errorf("with a replaced token, RevokeOthers returns %d, %v", n, err)
+		}
+	})
+	st.Visit(&testsite.Browser{}, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		if n, err := st.M.RevokeOthers(r.Context(), s); n != 0 || err != nil {
+			t.Errorf("for nobody, RevokeOthers returns %d, %v", n, err)
+		}
+	})
+}
+
+// A second commit says of a session that has ended what the first one said.
+func TestEachCommitSaysThatTheSessionHasEnded(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+		testsite.Must(t, st.M.Revoke(t.Context(), s.ID()))
+		for i := range 3 {
+			s.Set("n", i)
+			if err := s.Commit(r.Context()); !errors.Is(err, session2.ErrNotFound) || errors.Is(err, session2.ErrStale) {
+				t.Errorf("commit %d returns %v, want ErrNotFound", i, err)
+			}
+		}
+	})
+}
+
+// The form of a second factor sent twice is a click too many, and no mistake of the
+// program.
+func TestASecondFactorClickedTwice(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	b := st.Login("alice")
+	again := b.Clone()
+	var note error
+	factor := func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		s.SetLevel(2)
+		fmt.Fprint(w, "hello")
+		note = s.Err()
+	}
+	st.Visit(b, factor)
+	res := st.Visit(again, factor)
+	if res.StatusCode != http.StatusOK || !errors.Is(note, session2.ErrStale) || len(res.Cookies()) != 0 {
+		t.Errorf("status %d, Err %v, cookies %v", res.StatusCode, note, res.Cookies())
+	}
+	level := 0
+	st.Do(b, func(s *session2.Session) { level = s.Level() })
+	if level != 2 {
+		t.Errorf("level %d, want 2", level)
+	}
+}

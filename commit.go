@@ -384,6 +384,9 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 		if len(t.log) == 0 {
 			return nothing, nil
 		}
+		if t.life.gone {
+			return dropped, t.dropped(ErrNotFound)
+		}
 		return dropped, t.dropped(ErrStale)
 	}
 	// One version has one content: a try that lands late stands for the next.
@@ -394,6 +397,7 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 		now := microNow()
 		t.behind = t.behind || t.over(now) // others may have used it meanwhile
 		if t.behind {
+			t.plan.unchanged = false // that was said of an older record
 			if o, err := t.reload(ctx); o != pending || err != nil {
 				return o, because(cause, o, err)
 			}
@@ -548,7 +552,7 @@ func (t *txn) rebaseOn(st *state) (outcome, error) {
 	own := t.s.newLife()
 	var v verdict
 	if st != nil {
-		v = st.ident.judge(t.life.shown, t.s.arrived, t.cfg.RenewGrace)
+		v = t.s.judge(st, t.life.shown)
 	}
 	if st != nil && (v.opens() || t.joins(st, v)) {
 		if err := t.s.m.unseal(st, v.secret); err != nil {

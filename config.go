@@ -101,6 +101,8 @@ type Config struct {
 	// latest login, which is an EventRevoked of each. Logins of one user wait for one
 	// another within CommitTimeout, so that the number is exact in each store through
 	// all processes; it is only as exact as their clocks agree to within CommitTimeout.
+	// A process that dies in the midst of a login delays that user's next one by twice
+	// CommitTimeout, within which logins wait for CommitTimeout and then fail (503).
 	// The store must be a [UserStore] or an [IterStore]; with the latter alone, each
 	// login reads all records.
 	MaxPerUser int

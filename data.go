@@ -618,10 +618,15 @@ func (st *state) open(v verifier) error {
 // returns the current verifier. Where the request's own was replaced too often for that,
 // the state stays unopened.
 func (s *Session) reopen(st *state, shown verifier) (verifier, error) {
+	v := s.judge(st, shown)
+	if v.opens() {
+		s.mu.Lock()
+		s.known = v.secret
+		s.mu.Unlock()
+	}
 	if !s.m.cfg.Sealed {
 		return verifier{}, s.m.unseal(st, verifier{})
 	}
-	v := st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace)
 	if v.standing == unknown && st.box != nil {
 		return verifier{}, nil
 	}

@@ -276,6 +276,28 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 	return best, nil
 }
 
+// judge says what the request's token is to a record that it loads again. One that was
+// replaced more often than the record remembers is judged by the latest successor that
+// the request has learned of, by Check or as a stream. Nobody has presented that one.
+func (s *Session) judge(st *state, shown verifier) verdict {
+	grace := s.m.cfg.RenewGrace
+	if v := st.ident.judge(shown, s.arrived, grace); v.standing != unknown {
+		return v
+	}
+	s.mu.Lock()
+	known := s.known
+	if l := s.live.Load(); l != nil && l.id == st.id {
+		known = l.secret
+	}
+	s.mu.Unlock()
+	v := st.ident.judge(known, s.arrived, grace)
+	if v.standing == current {
+		v.standing = replaced
+	}
+	v.unseen, v.twin = false, false
+	return v
+}
+
 // errExpired is the absence of a session whose record is still there.
 var errExpired = fmt.Errorf("expired: %w", ErrNotFound)
 

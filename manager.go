@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,8 +82,10 @@ func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
 	return s, nil
 }
 
-// Revoke ends a session from outside, such as a list of a user's devices. A
-// session that is not there, or belongs to another realm, is no error.
+// Revoke ends a session from outside, such as a list of a user's devices, whosever it
+// is: an ID is no secret, so look first whether one that a client has sent is among the
+// user's [Manager.Sessions]. A session that is not there, or belongs to another realm,
+// is no error.
 func (m *Manager) Revoke(ctx context.Context, id ID) error {
 	m.leaving(ctx, func(st *state) bool { return st.id == id })
 	st, err := m.fetch(ctx, id)
@@ -145,7 +148,7 @@ func (m *Manager) info(st *state) Info {
 // RevokeUser ends all sessions of user in this manager's realm, and returns their
 // number (ASVS 7.4.2). A login that commits at the same time is either ended or
 // comes after. For "", who is nobody, it ends none. Where the request's own
-// session is among them, Destroy it as well, and its cookie goes, too. A store
+// session is among them, Destroy it after that (User is then ""), and its cookie goes, too. A store
 // that is neither a [UserStore] nor an [IterStore] returns errors.ErrUnsupported.
 func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 	return m.revokeUser(ctx, user)
@@ -153,17 +156,34 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 
 // RevokeOthers ends all other sessions of the user of s and returns their
 // number (ASVS 7.4.3). It is RevokeUser in everything else. A session of another
-// manager is refused.
+// manager is refused, and one that the request has destroyed or signed out, or that its
+// token opens no more: it does not say whose the others are.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
 	s.must()
 	if s.m != m {
 		return 0, errors.New("session2: revoke others: the session is another manager's")
 	}
 	user, keep := s.User(), s.ID()
-	if err := s.unusable(); err != nil {
+	if err := cmp.Or(s.unusable(), s.unowned()); err != nil {
 		return 0, err // it is not known whose the others are
 	}
 	return m.revokeUser(ctx, user, keep)
+}
+
+// unowned returns why the session does not tell whose it was, if it has been somebody's
+// in this request.
+func (s *Session) unowned() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.work.user != "":
+		return nil
+	case s.stale != nil:
+		return s.stale
+	case s.ends > 0, s.life.base.user != "":
+		return errors.New("session2: revoke others: the request has signed its user out: call it before Destroy and SetUser")
+	}
+	return nil
 }
 
 // revokeUser lists the sessions first, for their events, and then has the store

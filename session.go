@@ -78,14 +78,15 @@ type working struct {
 	leaving   bool // Destroy, and no Discard since
 	loggedOut bool // and that was done
 	cookie    cookieAction
-	unread    bool   // the record could not be loaded
-	neglected bool   // the store has refused or failed the housekeeping: it is left to another request
-	stale     error  // the token was replaced by a login before this request
-	broken    error  // nothing can be committed any more, and the request fails: a load or a commit failed
-	wrong     error  // a change that could not be made: until Discard
-	note      error  // what else Err tells, and the response does not
-	handed    []hash // of the tokens that Token has returned
-	drawn     []mark // the form tokens that this request has made
+	unread    bool     // the record could not be loaded
+	neglected bool     // the store has refused or failed the housekeeping: it is left to another request
+	stale     error    // the token was replaced by a login before this request
+	broken    error    // nothing can be committed any more, and the request fails: a load or a commit failed
+	wrong     error    // a change that could not be made: until Discard
+	note      error    // what else Err tells, and the response does not
+	handed    []hash   // of the tokens that Token has returned
+	drawn     []mark   // the form tokens that this request has made
+	known     verifier // the current one when Check last looked
 }
 
 // life is a session's base and what the client's token is to it.
@@ -99,6 +100,7 @@ type life struct {
 	barred    bool   // its time is over, or it is not sealed as configured: all that can be done is to end it
 	unseen    bool   // shown is replaced, and its successor is still to be sent
 	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
+	gone      bool   // superseded stands for a session that has ended
 }
 
 // undo is a session before Destroy.
@@ -263,8 +265,8 @@ func (s *Session) User() string {
 	return s.work.user
 }
 
-// SetUser signs user in, at most 1024 bytes that mean something to the
-// application, or with "" signs out. The token is replaced: the old one is dead
+// SetUser signs user in, at most 1024 bytes (those of Config.Realm included) that mean
+// something to the application, or with "" signs out. The token is replaced: the old one is dead
 // at once, for requests under way too (ASVS 7.2.4). What the session holds
 // stays, but for form tokens and CSRF tokens; another user's session is cleared
 // first. Signing in begins the session's Lifetime anew (NIST SP 800-63B, 5.2).
@@ -386,7 +388,9 @@ func (s *Session) undecodable(where, what string, err error) {
 // Set sets key to v, which is encoded at once: changing v afterwards changes
 // nothing. Basic kinds (string, bool, integers, floats, []byte, time.Time,
 // time.Duration, nil) come back as what they were; for others see [Codec] and
-// [Key]. A value that cannot be encoded is in Err, and fails the request.
+// [Key]. A value that cannot be encoded is in Err, and fails the request. To set what is
+// there already, as the session was loaded, is no change and writes nothing: the request
+// counts as if it had come before what others have set since.
 func (s *Session) Set(key string, v any) {
 	s.must()
 	e, err := encodeAny(s.m.cfg.Codec, key, v)

@@ -67,6 +67,7 @@ func (s *Session) fail(t *txn, o outcome, err error) {
 	switch {
 	case o == dropped: // nothing can be stored for this token any more, but by a login
 		s.life, s.looks = s.shut(t.life.token.id, t.life.shown), looks{}
+		s.life.gone = errors.Is(err, ErrNotFound)
 		s.note = cmp.Or(s.note, err)
 		if !t.revoke {
 			s.cookie = keepCookie

@@ -92,7 +92,10 @@ func (s *Session) SetLevel(level int) {
 		s.refuse(fmt.Errorf("session2: set level: %d is not from 1 to %d", level, maxLevel))
 		return
 	}
-	if s.User() == "" {
+	s.look()
+	nobody, shut := s.work.user == "", s.life.standing == superseded
+	s.mu.Unlock()
+	if nobody && !shut { // else it is dropped as any change is
 		s.refuse(errors.New("session2: set level: nobody is signed in"))
 		return
 	}
@@ -433,7 +436,8 @@ func turnPause(try int) time.Duration {
 }
 
 // lookAtTurn returns the turn that is stored, the zero Record if there is none, and
-// whether it is free: its time is over.
+// whether it is free: its time is over, or is that of a clock which is fast by more than
+// clocks may be, and which nobody waits for.
 func (m *Manager) lookAtTurn(ctx context.Context, id ID) (rec Record, free bool, err error) {
 	rec, err = m.store.Load(ctx, id)
 	switch {
@@ -444,7 +448,9 @@ func (m *Manager) lookAtTurn(ctx context.Context, id ID) (rec Record, free bool,
 	case err != nil:
 		return Record{}, false, err
 	}
-	return rec, microNow() >= instantOf(rec.Expires), nil
+	now := microNow()
+	over := now >= instantOf(rec.Expires) || instantOf(rec.Created) > now.add(m.cfg.CommitTimeout)
+	return rec, over, nil
 }
 
 // sure reports whether nobody can have taken the turn over yet, with time to spare for

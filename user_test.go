@@ -945,6 +945,33 @@ func TestALoginThatFailsEndsNoSession(t *testing.T) {
 	}
 }
 
+// The turn of a process that died, and whose clock was fast by an hour, keeps nobody out
+// for an hour.
+func TestATurnOfAFastClockIsNobodys(t *testing.T) {
+	var left session2.Record
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Hour)
+		store := newHookStore()
+		store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+			if isTurn(rec) {
+				left = rec
+			}
+			return save()
+		}
+		testsite.NewSite(t, store, session2.Config{MaxPerUser: 2}).Login("alice")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		store := session2.NewMemoryStore()
+		st := testsite.NewSite(t, store, session2.Config{MaxPerUser: 2})
+		testsite.Must(t, store.Save(t.Context(), left, 0))
+		start := time.Now()
+		res := st.Visit(&testsite.Browser{}, loginPage(1))
+		if took := time.Since(start); res.StatusCode != http.StatusOK || took > time.Second {
+			t.Errorf("a login has status %d after %v", res.StatusCode, took)
+		}
+	})
+}
+
 // One that cannot end the oldest session is taken back.
 func TestALoginThatCannotMakeRoomIsTakenBack(t *testing.T) {
 	for _, cart := range []bool{true, false} {

@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // Codec encodes the values that are of no basic kind. Implementations must be
@@ -38,33 +40,10 @@ func (Gob) Marshal(v any) ([]byte, error) {
 
 // Unmarshal implements Codec.
 func (Gob) Unmarshal(data []byte, v any) error {
-	if !wholeMessages(data) {
+	if !record.WholeGob(data) {
 		return errValue
 	}
 	return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
-}
-
-// wholeMessages reports whether data are as long as gob's messages in them say. A
-// decoder takes the memory that a message claims, up to 10 MB, before it looks.
-func wholeMessages(data []byte) bool {
-	for len(data) > 0 {
-		n, width := uint64(data[0]), 1
-		if n > 127 { // so many bytes of the length follow, as a negative number
-			width = 1 + 256 - int(n)
-			if width > 9 || width > len(data) {
-				return false
-			}
-			n = 0
-			for _, c := range data[1:width] {
-				n = n<<8 | uint64(c)
-			}
-		}
-		if n > uint64(len(data)-width) {
-			return false
-		}
-		data = data[width+int(n):]
-	}
-	return true
 }
 
 // JSON is the codec encoding/json: readable by other languages, and without

@@ -223,6 +223,8 @@ func (d *demo) end(s *session2.Session, r *http.Request) error {
 		s.Destroy()
 		return nil
 	}
+	// Here everybody sees all sessions. Elsewhere, look first whether it is one of the
+	// user's own: d.m.Sessions(r.Context(), s.User()).
 	if err := d.m.Revoke(r.Context(), id); err != nil {
 		return err
 	}

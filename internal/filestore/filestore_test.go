@@ -114,6 +114,31 @@ func TestFileStoreNames(t *testing.T) {
 	})
 }
 
+// Who may write to the directory that the store's is in could put one of theirs in its
+// place.
+func TestFileStoreRefusesAnOpenParent(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Log("mode bits say nothing here")
+		return
+	}
+	for mode, want := range map[fs.FileMode][2]bool{ // without SharedGroup, and with it
+		0o700: {true, true}, 0o755: {true, true}, 0o775: {false, true}, 0o777: {false, false},
+		fs.ModeSticky | 0o777: {true, true}, fs.ModeSetgid | 0o770: {false, true},
+	} {
+		for i, shared := range []bool{false, true} {
+			parent := t.TempDir()
+			testsite.Must(t, os.Chmod(parent, mode))
+			s, err := filestore.Open(fsys.OS, filepath.Join(parent, "s"), filestore.Options{SharedGroup: shared})
+			if (err == nil) != want[i] || err != nil && !strings.Contains(err.Error(), parent+": others may write") {
+				t.Errorf("in a directory of mode %v, shared=%t: %v", mode, shared, err)
+			}
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
+}
+
 func TestFileStoreRefusesFolders(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Log("mode bits say nothing here")

@@ -72,7 +72,24 @@ func (s *Store) place(dir string) error {
 	if s.shared {
 		s.fs = fsys.Share(own, info)
 	}
-	return s.check(s.dir, info)
+	if err := s.check(s.dir, info); err != nil {
+		return err
+	}
+	return s.checkParent()
+}
+
+// checkParent refuses a directory in which somebody else could put another one in the
+// place of the store's.
+func (s *Store) checkParent() error {
+	parent := filepath.Dir(s.dir)
+	info, err := s.fs.Lstat(parent)
+	if err != nil {
+		return err
+	}
+	if err := fsys.Holds(info, s.shared); err != nil {
+		return fmt.Errorf("refusing %s, for it is in %s: %w", s.dir, parent, err)
+	}
+	return nil
 }
 
 // forget makes the next calls look for the directories xx again.

@@ -29,14 +29,20 @@ func PrivateFile(info fs.FileInfo, shared bool) error {
 	return guarded(info, shared)
 }
 
+// Holds returns an error if somebody who should not could put another directory in the
+// place of one that is in the directory with this info. Where the sticky bit is set, they
+// can only rename what is theirs.
+func Holds(info fs.FileInfo, shared bool) error {
+	if info.Mode()&fs.ModeSticky != 0 {
+		return nil
+	}
+	return writers(info.Mode(), shared)
+}
+
 // guarded returns an error if anybody may write who should not.
 func guarded(info fs.FileInfo, shared bool) error {
-	mode := info.Mode()
-	switch {
-	case mode.Perm()&0o002 != 0:
-		return fmt.Errorf("others may write to it (mode %v)", mode)
-	case mode.Perm()&0o020 != 0 && !shared:
-		return fmt.Errorf("others may write to it (mode %v); the option SharedGroup admits its group", mode)
+	if err := writers(info.Mode(), shared); err != nil {
+		return err
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
@@ -47,6 +53,17 @@ func guarded(info fs.FileInfo, shared bool) error {
 	case !inGroup(int(st.Gid)):
 		return fmt.Errorf("it belongs to another user (uid %d), and its group %d is none of this process's",
 			st.Uid, st.Gid)
+	}
+	return nil
+}
+
+// writers returns an error if the mode lets others write, or without shared the group.
+func writers(mode fs.FileMode, shared bool) error {
+	switch {
+	case mode.Perm()&0o002 != 0:
+		return fmt.Errorf("others may write to it (mode %v)", mode)
+	case mode.Perm()&0o020 != 0 && !shared:
+		return fmt.Errorf("others may write to it (mode %v); the option SharedGroup admits its group", mode)
 	}
 	return nil
 }

@@ -206,7 +206,7 @@ type decoder struct {
 func (d *decoder) frame(b []byte, g generation, off int64, data bool, o *op) bool {
 	*o = op{}
 	p, ok := payload(b, g, off)
-	if !ok {
+	if !ok || !record.WholeGob(p) {
 		return false
 	}
 	if d.gob == nil {

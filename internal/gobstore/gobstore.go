@@ -49,6 +49,7 @@ import (
 type Store struct {
 	path   string // absolute, with no symbolic links
 	noSync bool
+	shared bool
 	logger *slog.Logger
 	fs     fsys.FS
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
@@ -77,7 +78,7 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead, enc: new(encoder)}
+	s := &Store{noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead, enc: new(encoder)}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err

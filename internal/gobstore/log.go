@@ -77,11 +77,24 @@ func (s *Store) catchUp(locked bool) error {
 	if err := fresh.open(); err != nil {
 		return err
 	}
-	if err := s.replay(fresh, locked); err != nil {
+	err = s.trust(fresh)
+	if err == nil {
+		err = s.replay(fresh, locked)
+	}
+	if err != nil {
 		fresh.close()
 		return err
 	}
 	s.replace(fresh)
+	return nil
+}
+
+// trust refuses a file that has taken the store's place and that somebody else may write
+// to.
+func (s *Store) trust(l *log) error {
+	if err := fsys.PrivateFile(l.info, s.shared); err != nil {
+		return fmt.Errorf("refusing %s: %w", l.path, err)
+	}
 	return nil
 }
 

@@ -33,6 +33,25 @@ func TestGobStoreRefusesWhatOthersCanWrite(t *testing.T) {
 	open(t, path)
 }
 
+// Nor does it go on with such a file that was put in the place of its own.
+func TestGobStoreRefusesAStrangersFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	s := open(t, path)
+	defer s.Close()
+	other := filepath.Join(dir, "other")
+	testsite.Must(t, open(t, other).Close())
+	testsite.Must(t, os.Chmod(other, 0o666))
+	testsite.Must(t, os.Rename(other, path))
+	if _, err := s.Has(t.Context(), [16]byte{1}); err == nil || !strings.Contains(err.Error(), "others may write") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+	testsite.Must(t, os.Chmod(path, 0o600))
+	if _, err := s.Has(t.Context(), [16]byte{1}); err != nil {
+		t.Errorf("after a chmod: %v", err)
+	}
+}
+
 // A link to the file stays one when the file is replaced, and the file is private.
 func TestGobStoreThroughLink(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")

@@ -3,6 +3,7 @@ package record_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/gob"
 	"errors"
 	"hash/crc32"
 	"math"
@@ -217,6 +218,39 @@ func TestSize(t *testing.T) {
 	for _, none := range []int{0, record.HeadSize, record.HeadSize + 1, 1000} {
 		if n, err := record.Size(bytes.NewReader(make([]byte, none)), int64(none)); n != 0 || err != nil {
 			t.Errorf("%d zeros: Size returns %d, %v, want 0", none, n, err)
+		}
+	}
+}
+
+// What gob has written is whole, cut nowhere but between two messages, and nothing that
+// claims more is.
+func TestWholeGob(t *testing.T) {
+	var b bytes.Buffer
+	enc := gob.NewEncoder(&b)
+	ends := map[int]bool{0: true}
+	for _, v := range []any{1, strings.Repeat("x", 300), bytes.Repeat([]byte{1}, 70_000), map[string]int{"a": 1}} {
+		before := b.Len()
+		if err := enc.Encode(v); err != nil {
+			t.Fatal(err)
+		}
+		if _, isMap := v.(map[string]int); !isMap { // whose type is a message of its own
+			ends[b.Len()] = true
+		} else if !record.WholeGob(b.Bytes()[:before]) {
+			t.Error("not whole before the map")
+		}
+	}
+	all := b.Bytes()
+	if !record.WholeGob(all) {
+		t.Error("what gob has written is not whole")
+	}
+	for n := range len(all) - 40 { // before the map
+		if record.WholeGob(all[:n]) != ends[n] {
+			t.Errorf("the first %d bytes of %d: whole %v", n, len(all), !ends[n])
+		}
+	}
+	for _, claim := range []string{"\x05", "\xff", "\xfc\x00\xff\xff\xff", "\xf8\x7f\xff\xff\xff\xff\xff\xff\xff", "\x80", "\xf7"} {
+		if record.WholeGob([]byte(claim)) {
+			t.Errorf("%x is whole", claim)
 		}
 	}
 }

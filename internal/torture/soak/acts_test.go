@@ -224,6 +224,7 @@ func (c *client) watch() {
 			close(begun)
 			<-r.Context().Done()
 			c.notes.streamed(context.Cause(r.Context()))
+			pause(ctx, c.limits.idle/2) // what comes after the session's end, or its token's, is no use of it
 		})
 	})
 	select {

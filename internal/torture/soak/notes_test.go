@@ -133,8 +133,8 @@ func (n *notes) complaints() (list []string) {
 	return list
 }
 
-// histogram counts durations in buckets that are a twelfth wider each, from a
-// microsecond on. It takes the same memory for any number.
+// histogram counts durations in buckets of which each ends 9 % above the one before,
+// from a microsecond on. It takes the same memory for any number.
 type histogram [256]atomic.Int64
 
 const bucketsPerOctave = 8

@@ -102,10 +102,12 @@ func (r *run) soak(open func(url string) (store, error)) []string {
 	}
 	r.use()
 	r.wrong = append(r.wrong, r.notes.complaints()...)
-	r.wrong = append(r.wrong, verdict(r.samples)...)
 	r.sites = nil // so that nothing holds on to what the managers have
 	r.closed(before, fresh)
-	r.t.Logf("%s%s", r.row(), r.notes)
+	if len(r.samples) > 0 {
+		r.wrong = append(r.wrong, verdict(r.samples)...)
+		r.t.Logf("%s%s", r.row(), r.notes)
+	}
 	return r.wrong
 }
 
@@ -124,6 +126,7 @@ func (r *run) use() {
 		acting.Go(func() { newClient(r.sites[i%len(r.sites)], seed, uint64(i)).run(ctx) })
 	}
 	r.watch(ctx)
+	stop()
 	acting.Wait()
 	r.endAll()
 	stopSweeping()
@@ -162,7 +165,8 @@ func (r *run) watch(ctx context.Context) {
 		s, err := r.measure(since)
 		r.gate.Unlock()
 		if err != nil {
-			r.t.Fatal(err)
+			r.fault("measure: %v", err)
+			return
 		}
 		r.samples = append(r.samples, s)
 		r.t.Log(s)

@@ -62,8 +62,8 @@ func onFiles(t *testing.T) ground {
 			bytes += float64(info.Size())
 		})
 		return []figure{
-			{files, rule{"files", 0.2, 32, 0}, false},
-			{bytes, rule{"bytes in files", 0.3, 64 << 10, 0}, false},
+			{files, rule{name: "files", rel: 0.2, abs: 32}, false},
+			{bytes, rule{name: "bytes in files", rel: 0.3, abs: 64 << 10}, false},
 		}, err
 	}, func() (string, error) { return list(dir) }}
 }
@@ -139,7 +139,7 @@ func fileSize(path string, rel, abs, most float64, keeps bool) func() ([]figure,
 		if err != nil {
 			return nil, err
 		}
-		return []figure{{float64(info.Size()), rule{"bytes of the file", rel, abs, most}, keeps}}, nil
+		return []figure{{float64(info.Size()), rule{name: "bytes of the file", rel: rel, abs: abs, most: most}, keeps}}, nil
 	}
 }
 
@@ -169,9 +169,9 @@ func tables(t *testing.T, driver, dsn, size string) func() ([]figure, error) {
 	}
 	return func() (list []figure, err error) {
 		list = []figure{
-			{0, rule{"rows", 0.2, 16, maxRecords}, false},
-			{0, rule{"rows of meta", 0, 0, 1}, false},
-			{0, rule{"bytes of the table", 1, 8 << 20, 0}, true},
+			{0, rule{name: "rows", rel: 0.2, abs: 16, most: maxRecords}, false},
+			{0, rule{name: "rows of meta", most: 1}, false},
+			{0, rule{name: "bytes of the table", rel: 1, abs: 8 << 20}, true},
 		}
 		for i, query := range []string{`SELECT count(*) FROM soak`, `SELECT count(*) FROM soak_meta`, size} {
 			if err := db.QueryRow(query).Scan(&list[i].value); err != nil {

@@ -13,6 +13,7 @@ import (
 type rule struct {
 	name           string
 	rel, abs, most float64
+	best           bool // for the last quarter, the lowest value speaks, not the median
 }
 
 // minSamples is how many it takes to see a trend.
@@ -28,6 +29,9 @@ func (r rule) judge(values []float64) string {
 		return ""
 	}
 	before, after := median(values[n/4:n/2]), median(values[3*n/4:])
+	if r.best {
+		after = slices.Min(values[3*n/4:])
+	}
 	if limit := before*(1+r.rel) + r.abs; after > limit {
 		return fmt.Sprintf("%s: grows from %.0f in the second quarter to %.0f in the last, want %.0f at most",
 			r.name, before, after, limit)
@@ -50,7 +54,8 @@ func TestVerdict(t *testing.T) {
 		}
 		return list
 	}
-	r := rule{"x", 0.05, 50, 2500}
+	r := rule{name: "x", rel: 0.05, abs: 50, most: 2500}
+	best := rule{name: "x", rel: 0.05, abs: 50, best: true}
 	for _, test := range []struct {
 		name   string
 		values []float64
@@ -70,12 +75,20 @@ func TestVerdict(t *testing.T) {
 		{"growing with noise", series(func(i int) float64 { return 1000 + 5*float64(i) + 100*rnd.NormFloat64() }), true},
 		{"a growing saw", series(func(i int) float64 { return 1000 + float64(i*37%500) + 4*float64(i) }), true},
 		{"a step in the midst", series(func(i int) float64 { return 1000 + 200*float64(i/70) }), true},
-		{"growing more and more slowly", series(func(i int) float64 { return 1000 * float64(2*n-i) * float64(i) / n / n }), true},
+		{"growing ever more slowly", series(func(i int) float64 { return 8 * float64(2*n-i) * float64(i) / n }), true},
 		{"too much for once", series(func(i int) float64 { return 1000 + 1501*float64(i/50%2*(i%2)) }), true},
 		{"too much at once", []float64{1, 2, 2501}, true},
 	} {
 		if wrong := r.judge(test.values); (wrong != "") != test.bad {
 			t.Errorf("%s: the verdict is %q", test.name, wrong)
 		}
+	}
+	busy := series(func(i int) float64 { return []float64{1000, 1000 * float64(1+i%9)}[i/60] })
+	slow := series(func(i int) float64 { return []float64{1000, 1200 + 1000*float64(i%9)}[i/60] })
+	if wrong := best.judge(busy); wrong != "" {
+		t.Errorf("busy at the end: the verdict is %q", wrong)
+	}
+	if wrong := best.judge(slow); wrong == "" {
+		t.Error("slow at the end: no fault was found")
 	}
 }
