@@ -48,7 +48,7 @@ var plants = []planted{
 	{"an expired session is opened", "load.go", "lifetime", ended, []string{
 		"case m.cfg.expired(st, microNow()):", "case false:"}},
 	{"a Save that landed is not recognised", "decide.go", "writers", single, []string{
-		"case slices.Contains(st.versions, mine):", "case false:"}},
+		"case st.versions.contains(mine):", "case false:"}},
 	{"each try has another version", "commit.go", "writers", single, []string{
 		"\t\tnow := microNow()\n\t\tt.behind = t.behind",
 		"\t\tnow := microNow()\n\t\tt.version = newVersion()\n\t\tt.behind = t.behind"}},
@@ -75,7 +75,7 @@ var plants = []planted{
 		"if err := t.save(ctx, rec, t.life.base.version); err != nil {",
 		"if err := t.save(ctx, rec, t.life.base.version); err != nil && t.plan.todo != doEnd {"}},
 	{"an update is not done again on the newer value", "key.go", "writers", keeps, []string{
-		"if e := st.values.get(k.name); e.ok {\n\t\tif old", "if e := s.life.base.values.get(k.name); e.ok {\n\t\tif old"}},
+		"if e := st.values.get(k.name); e.ok() {\n\t\tif old", "if e := s.life.base.values.get(k.name); e.ok() {\n\t\tif old"}},
 	{"lost updates are let through", "decide.go", "writers", keeps, []string{
 		"; lost && !a.own {", "; lost && false {"}},
 	{"a logout that failed is acknowledged", "commit.go", "logout", ended, []string{
