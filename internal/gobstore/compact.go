@@ -114,10 +114,9 @@ func create(fsy fsys.FS, path string, sync bool, fill func(add func(*op) error) 
 	err := fsys.WriteFile(fsy, path, sync, func(f io.Writer) error {
 		w := bufio.NewWriterSize(f, windowSize)
 		w.Write(l.gen.header()) // its error comes again from Flush
-		var enc encoder
 		var b []byte
 		add := func(o *op) error {
-			b = enc.append(b[:0], l.gen, l.end, l.end, o) // it is durable before it gets its name
+			b = appendFrame(b[:0], l.gen, l.end, l.end, o) // it is durable before it gets its name
 			l.put(o.ID, entryOf(o, l.end, int64(len(b))))
 			l.end += int64(len(b))
 			_, err := w.Write(b)
