@@ -10,6 +10,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -30,6 +31,8 @@ type Batcher[T any] struct {
 	queue []*call[T]
 
 	calls sync.Pool // of what Do has done with
+
+	crowded bool // the last batch had more than one; belongs to whoever leads
 
 	// What follows belongs to whoever leads, and is empty in between.
 	batch, live []*call[T] // whose commit it is, and those of them who still want it
@@ -131,6 +134,9 @@ func (b *Batcher[T]) withdraw(c *call[T]) bool {
 
 // lead commits one batch, c's own item among it, and hands on.
 func (b *Batcher[T]) lead(c *call[T]) {
+	if b.crowded {
+		runtime.Gosched() // those of the last batch can be here at once: fewer and larger commits
+	}
 	leave, err := b.enter(c.ctx)
 	if err != nil {
 		c.err = err
@@ -139,6 +145,7 @@ func (b *Batcher[T]) lead(c *call[T]) {
 		return
 	}
 	b.take(b.limit)
+	b.crowded = len(b.batch) > 1
 	defer b.settle(c) // after a panic, too: nobody is left waiting
 	defer leave()
 	for _, c := range b.batch {
