@@ -144,8 +144,10 @@ func appendInteger(b []byte, v any) ([]byte, bool) {
 	return b, false
 }
 
-func appendInt(b []byte, kind byte, v int64) []byte   { return binary.AppendVarint(append(b, kind), v) }
-func appendUint(b []byte, kind byte, v uint64) []byte { return binary.AppendUvarint(append(b, kind), v) }
+func appendInt(b []byte, kind byte, v int64) []byte { return binary.AppendVarint(append(b, kind), v) }
+func appendUint(b []byte, kind byte, v uint64) []byte {
+	return binary.AppendUvarint(append(b, kind), v)
+}
 
 // basicSize is how much room the encoding of most values takes, if they are of a basic
 // kind.

@@ -10,6 +10,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -28,6 +29,14 @@ type Batcher[T any] struct {
 	mu    sync.Mutex
 	led   bool // somebody leads or has been told to
 	queue []*call[T]
+
+	calls sync.Pool // of what Do has done with
+
+	crowded bool // the last batch had more than one; belongs to whoever leads
+
+	// What follows belongs to whoever leads, and is empty in between.
+	batch, live []*call[T] // whose commit it is, and those of them who still want it
+	items       []T        // of live
 }
 
 // call is an item and its caller, who waits.
@@ -35,7 +44,7 @@ type call[T any] struct {
 	ctx   context.Context
 	item  T
 	leads bool      // told to lead; guarded by the batcher's mutex
-	wake  chan bool // gets true: lead now; or false: err is the answer
+	wake  chan bool // gets true: lead now; or false: err is the answer, unless the caller leads
 	err   error     // written before false is sent
 }
 
@@ -55,7 +64,9 @@ func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
 func NewWithin[T any](
 	limit int, enter func(context.Context) (leave func(), err error), commit func(items []T) []error,
 ) *Batcher[T] {
-	return &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit}
+	b := &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit}
+	b.calls.New = func() any { return &call[T]{wake: make(chan bool, 1)} }
+	return b
 }
 
 // Do has item committed, together with those of other callers, and returns its
@@ -71,11 +82,15 @@ func (b *Batcher[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call[T]{ctx: ctx, item: item, wake: make(chan bool, 1)}
+	c := b.calls.Get().(*call[T])
+	c.ctx, c.item = ctx, item
 	if b.join(c) || b.wait(c) {
 		b.lead(c)
 	}
-	return c.err
+	err := c.err
+	*c = call[T]{wake: c.wake}
+	b.calls.Put(c) // nobody else has it, and its channel is empty; a panic never comes here
+	return err
 }
 
 // join queues c and reports whether its caller is to lead.
@@ -119,55 +134,62 @@ func (b *Batcher[T]) withdraw(c *call[T]) bool {
 
 // lead commits one batch, c's own item among it, and hands on.
 func (b *Batcher[T]) lead(c *call[T]) {
+	if b.crowded {
+		runtime.Gosched() // those of the last batch can be here at once: fewer and larger commits
+	}
 	leave, err := b.enter(c.ctx)
 	if err != nil {
 		c.err = err
 		b.take(1)
-		b.settle(nil)
+		b.settle(c)
 		return
 	}
-	batch := b.take(b.limit)
-	defer b.settle(batch) // after a panic, too: nobody is left waiting
+	b.take(b.limit)
+	b.crowded = len(b.batch) > 1
+	defer b.settle(c) // after a panic, too: nobody is left waiting
 	defer leave()
-	var live []*call[T]
-	var items []T
-	for _, c := range batch {
+	for _, c := range b.batch {
 		if c.err = c.ctx.Err(); c.err == nil {
 			c.err = ErrAborted // until commit returns
-			live, items = append(live, c), append(items, c.item)
+			b.live, b.items = append(b.live, c), append(b.items, c.item)
 		}
 	}
-	if len(live) == 0 {
+	if len(b.live) == 0 {
 		return
 	}
-	errs := b.commit(items)
-	for i, c := range live {
+	errs := b.commit(b.items)
+	for i, c := range b.live {
 		c.err = errs[i]
 	}
 }
 
 // take takes the head off the queue, in which the leader is first.
-func (b *Batcher[T]) take(limit int) []*call[T] {
+func (b *Batcher[T]) take(limit int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := min(len(b.queue), limit)
-	batch := slices.Clone(b.queue[:n])
+	b.batch = append(b.batch, b.queue[:n]...)
 	b.queue = slices.Delete(b.queue, 0, n)
-	return batch
 }
 
-// settle wakes the callers of batch and lets the next in the queue lead. A
-// channel has room for its one message: a leader has taken out the one that
-// told it to lead.
-func (b *Batcher[T]) settle(batch []*call[T]) {
+// settle wakes the callers of the batch but the leader, and lets the next in the
+// queue lead. A channel has room for its one message: who leads has taken out the one
+// that said so.
+func (b *Batcher[T]) settle(leader *call[T]) {
+	for _, c := range b.batch {
+		if c != leader {
+			c.wake <- false
+		}
+	}
+	clear(b.batch)
+	clear(b.live)
+	clear(b.items)
+	b.batch, b.live, b.items = b.batch[:0], b.live[:0], b.items[:0]
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.led = len(b.queue) > 0
 	if b.led {
 		b.queue[0].leads = true
 		b.queue[0].wake <- true
-	}
-	b.mu.Unlock()
-	for _, c := range batch {
-		c.wake <- false
 	}
 }

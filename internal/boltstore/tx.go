@@ -139,7 +139,7 @@ func (t *tx) save(s *save, again bool) error {
 		t.fileUser(stored.User, s.user, s.id)
 	}
 	t.put(sessions, s.id[:], s.body)
-	t.file(s.id, s.access)
+	t.file(s.id, s.access, again)
 	return nil
 }
 
@@ -176,14 +176,19 @@ func (t *tx) remove(id [16]byte) bool {
 	return true
 }
 
-// file sets the record's access and sees that its index entries are not late.
-func (t *tx) file(id [16]byte, now record.Access) {
+// file sets the record's access and sees that its index entries are not late. An
+// access that is there already is written with again only: most Saves move no time,
+// and so write the pages of the session, and no others.
+func (t *tx) file(id [16]byte, now record.Access, again bool) {
 	h, found, err := t.head(id)
 	known := found && err == nil
-	t.putHead(id, head{now, record.Access{
+	next := head{now, record.Access{
 		Accessed: t.fileTime(byAccess, id, now.Accessed, h.filed.Accessed, known),
 		Expires:  t.fileTime(byExpiry, id, now.Expires, h.filed.Expires, known),
-	}})
+	}}
+	if !known || again || next != h {
+		t.putHead(id, next)
+	}
 }
 
 // fileTime moves an index entry from time was, if that is known, to now, unless

@@ -77,23 +77,21 @@ func (s *Store) rewrite() error {
 
 // copyLive adds every record of old, in the order of the file.
 func (s *Store) copyLive(old *log, add func(*op) error) error {
-	ids := old.index.AppendIDs(nil)
-	slices.SortFunc(ids, func(a, b [16]byte) int {
-		x, _ := old.index.Get(a)
-		y, _ := old.index.Get(b)
-		return cmp.Compare(x.Value.off, y.Value.off)
-	})
-	for _, id := range ids {
-		e, _ := old.index.Get(id)
-		r, err := old.record(id, e)
-		o := op{put, r}
+	all := make([]live, 0, old.index.Len())
+	for id, e := range old.index.All() {
+		all = append(all, live{id, e})
+	}
+	slices.SortFunc(all, func(a, b live) int { return cmp.Compare(a.Value.off, b.Value.off) })
+	win := window{r: old.file, end: old.end}
+	for _, l := range all {
+		o, err := l.read(&win, old.gen)
 		if err == record.ErrCorrupt {
-			if !e.Value.lost {
-				s.reportDamage(&frame{op: op{put, record.Record{ID: id}},
-					off: e.Value.off, len: int64(e.Value.size), damage: "damaged frame"})
+			if !l.Value.lost {
+				s.reportDamage(&frame{op: op{put, record.Record{ID: l.id}},
+					off: l.Value.off, len: int64(l.Value.size), damage: "damaged frame"})
 			}
-			access := record.Access{Accessed: e.Accessed, Expires: e.Expires}
-			o = op{lost, record.Record{ID: id, User: e.User, Access: access}}
+			access := record.Access{Accessed: l.Accessed, Expires: l.Expires}
+			o = op{lost, record.Record{ID: l.id, User: l.User, Access: access}}
 		} else if err != nil {
 			return err
 		}
@@ -102,6 +100,32 @@ func (s *Store) copyLive(old *log, add func(*op) error) error {
 		}
 	}
 	return nil
+}
+
+// live is a record that a compaction copies.
+type live struct {
+	id [16]byte
+	*entry
+}
+
+// read returns the record with its latest times. Its Data are the window's.
+func (l *live) read(win *window, g generation) (o op, err error) {
+	if l.Value.lost {
+		return op{}, record.ErrCorrupt
+	}
+	b, err := win.view(l.Value.off, int64(l.Value.size))
+	if err == io.ErrUnexpectedEOF { // the file has become shorter
+		return op{}, record.ErrCorrupt
+	}
+	if err != nil {
+		return op{}, err
+	}
+	whole := decodeFrame(b, g, l.Value.off, true, &o)
+	if !whole || o.kind != put || o.ID != l.id {
+		return op{}, record.ErrCorrupt
+	}
+	o.Accessed, o.Expires = l.Accessed, l.Expires
+	return o, nil
 }
 
 // create puts a new log, with what fill adds, in the place of the one at path, if
@@ -114,10 +138,9 @@ func create(fsy fsys.FS, path string, sync bool, fill func(add func(*op) error) 
 	err := fsys.WriteFile(fsy, path, sync, func(f io.Writer) error {
 		w := bufio.NewWriterSize(f, windowSize)
 		w.Write(l.gen.header()) // its error comes again from Flush
-		var enc encoder
 		var b []byte
 		add := func(o *op) error {
-			b = enc.append(b[:0], l.gen, l.end, l.end, o) // it is durable before it gets its name
+			b = appendFrame(b[:0], l.gen, l.end, l.end, o) // it is durable before it gets its name
 			l.put(o.ID, entryOf(o, l.end, int64(len(b))))
 			l.end += int64(len(b))
 			_, err := w.Write(b)

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 
 	"github.com/session2/session2/internal/record"
 )
@@ -48,7 +48,11 @@ func (g generation) seed(off int64) uint32 {
 	var b [16]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(g))
 	binary.LittleEndian.PutUint64(b[8:], uint64(off))
-	return crc32.Checksum(b[:], castagnoli)
+	sum := ^uint32(0)
+	for _, x := range b { // crc32.Checksum, which would have b on the heap
+		sum = castagnoli[byte(sum)^x] ^ sum>>8
+	}
+	return ^sum
 }
 
 // header returns the header of a file of this generation.
@@ -93,50 +97,16 @@ type op struct {
 	record.Record
 }
 
-// encoder writes frames. Its zero value is ready to use, by one goroutine.
-type encoder struct {
-	buf bytes.Buffer
-	gob *gob.Encoder
-}
-
-// append appends the frame of o to b, for the offset off of a file of
+// appendFrame appends the frame of o to b, for the offset off of a file of
 // generation g that was known to be durable up to the offset durable.
-func (e *encoder) append(b []byte, g generation, off, durable int64, o *op) []byte {
-	e.encode(o)
-	payload := e.buf.Bytes()
+func appendFrame(b []byte, g generation, off, durable int64, o *op) []byte {
+	from := len(b)
+	b = slices.Grow(b, frameHead+payloadRoom+len(o.User)+len(o.Data)+frameTail)
+	b = appendPayload(b[:from+frameHead], o)
+	payload := b[from+frameHead:]
 	h := head{kind: o.kind, id: o.ID, size: int64(len(payload)), back: uint32(min(off-durable, math.MaxUint32))}
-	b = h.append(b, g, off)
-	b = append(b, payload...)
+	h.append(b[:from], g, off)
 	return binary.LittleEndian.AppendUint32(b, crc32.Update(g.seed(off), castagnoli, payload))
-}
-
-// encode puts the payload of o into the buffer.
-func (e *encoder) encode(o *op) {
-	if e.gob == nil || e.buf.Cap() > 1<<20 { // one huge record's buffer is not kept for ever
-		e.buf = bytes.Buffer{}
-		e.gob = gob.NewEncoder(&e.buf)
-	}
-	e.buf.Reset()
-	values := [...]any{uint(o.kind), o.ID[:], o.Accessed, o.Expires, o.Created, o.Version, o.User, o.Data}
-	for _, v := range values[:fields(o.kind)] {
-		if err := e.gob.Encode(v); err != nil {
-			panic(err) // it has no reason: basic types, within the limits of gob, into memory
-		}
-	}
-}
-
-// fields returns how many values an operation of this kind has, in the order
-// in which encode writes them, or 0 if there is no such kind.
-func fields(k kind) int {
-	switch k {
-	case put:
-		return 8
-	case touch:
-		return 4
-	case del, lost:
-		return 2
-	}
-	return 0
 }
 
 // head is a frame's header.
@@ -188,57 +158,15 @@ func payload(b []byte, g generation, off int64) (p []byte, ok bool) {
 	return p, sum == crc32.Update(g.seed(off), castagnoli, p)
 }
 
-// decoder reads payloads. Its zero value is ready to use, by one goroutine.
-//
-// All values are of gob's basic types, whose descriptions are built in: so no
-// frame carries any, none leaves anything behind in the gob decoder that
-// the next would need, and one decoder serves all of them.
-type decoder struct {
-	r    bytes.Reader
-	gob  *gob.Decoder
-	kind uint
-	id   []byte
-}
-
-// frame reads the frame at off of a file of generation g, which is all of b, and
-// reports whether its payload is whole. o owns what it gets. Without data, the
-// Data are left out.
-func (d *decoder) frame(b []byte, g generation, off int64, data bool, o *op) bool {
+// decodeFrame reads the frame at off of a file of generation g, which is all of b,
+// and reports whether its payload is whole. The Data are part of b, and without data
+// they are left out.
+func decodeFrame(b []byte, g generation, off int64, data bool, o *op) bool {
 	*o = op{}
 	p, ok := payload(b, g, off)
-	if !ok || !record.WholeGob(p) {
-		return false
+	if ok && o.decode(p, data) {
+		return true
 	}
-	if d.gob == nil {
-		d.gob = gob.NewDecoder(&d.r)
-	}
-	d.r.Reset(p)
-	ok = d.decode(data, o)
-	if !ok {
-		d.gob, *o = nil, op{} // whatever state they are in
-	}
-	d.r.Reset(nil)
-	return ok
-}
-
-func (d *decoder) decode(data bool, o *op) bool {
-	if !d.values(&d.kind, &d.id) || d.kind > math.MaxUint8 || len(d.id) != len(o.ID) {
-		return false
-	}
-	o.kind, o.ID = kind(d.kind), [16]byte(d.id)
-	n := fields(o.kind)
-	if n == 8 && !data {
-		n = 7
-	}
-	rest := [...]any{&o.Accessed, &o.Expires, &o.Created, &o.Version, &o.User, &o.Data}
-	return n > 0 && d.values(rest[:n-2]...)
-}
-
-func (d *decoder) values(into ...any) bool {
-	for _, v := range into {
-		if d.gob.Decode(v) != nil {
-			return false
-		}
-	}
-	return true
+	*o = op{}
+	return false
 }

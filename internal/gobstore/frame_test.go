@@ -25,12 +25,11 @@ var testOps = []op{
 // testLog returns a log with ops, and where its frames begin.
 func testLog(t testing.TB, g generation, ops []op) (b []byte, offs []int64) {
 	t.Helper()
-	var enc encoder
 	b = g.header()
 	for i := range ops {
 		off := int64(len(b))
 		offs = append(offs, off)
-		b = enc.append(b, g, off, off, &ops[i])
+		b = appendFrame(b, g, off, off, &ops[i])
 	}
 	return b, offs
 }
@@ -57,10 +56,9 @@ func TestRoundTrip(t *testing.T) {
 	if err != io.EOF || len(all) != len(testOps) {
 		t.Fatalf("found %d frames, %v, want %d", len(all), err, len(testOps))
 	}
-	var dec decoder
 	for i, e := range all {
 		var o op
-		whole := dec.frame(b[e.off:e.off+e.len], g, e.off, true, &o)
+		whole := decodeFrame(b[e.off:e.off+e.len], g, e.off, true, &o)
 		if !whole || e.off != offs[i] || e.damage != "" || !e.whole || !reflect.DeepEqual(o, testOps[i]) {
 			t.Errorf("frame %d: %+v at %d, %v, want %+v at %d", i, o, e.off, whole, testOps[i], offs[i])
 		}
@@ -127,6 +125,6 @@ func FuzzGobLog(f *testing.F) {
 		b = binary.LittleEndian.AppendUint32(b, crc32.Update(g.seed(off), castagnoli, junk))
 		frame := b[off:]
 		check(b)
-		bounded.Decode(t, len(frame), func() { new(decoder).frame(frame, g, off, true, new(op)) })
+		bounded.Decode(t, len(frame), func() { decodeFrame(frame, g, off, true, new(op)) })
 	})
 }

@@ -57,8 +57,8 @@ type Store struct {
 	slack  int64 // dead bytes that do not matter
 
 	// What follows belongs to whoever leads the batch.
-	enc      *encoder // by a pointer: it holds the latest record, which a careless print of the store would show
-	patience int64    // dead bytes to wait for after a compaction that failed
+	spare    *plan // by a pointer: it holds the latest record, which a careless print of the store would show
+	patience int64 // dead bytes to wait for after a compaction that failed
 
 	mu     sync.RWMutex
 	log    *log
@@ -78,16 +78,18 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead, enc: new(encoder)}
+	s := &Store{noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err
 	}
-	s.lock = lockfile.New(func() (lockfile.File, error) {
-		return s.fs.OpenFile(s.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	})
+	lock := s.path + ".lock"
+	s.lock = lockfile.NewKept(
+		func() (lockfile.File, error) { return s.fs.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600) },
+		func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
 	s.batch = batch.NewWithin(batchSize, s.lock.Lock, s.commit)
 	if err := s.prepare(); err != nil {
+		s.lock.Close()
 		return nil, err
 	}
 	return s, nil
@@ -124,6 +126,7 @@ func (s *Store) Close() error {
 	if closed {
 		return nil
 	}
+	s.lock.Close()
 	return s.log.close() // no other log takes its place any more
 }
 

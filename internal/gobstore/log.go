@@ -231,8 +231,6 @@ func (l *log) record(id [16]byte, e entry) (record.Record, error) {
 	return o.Record, nil
 }
 
-var decoders = sync.Pool{New: func() any { return new(decoder) }}
-
 // readOp reads the frame of n bytes at off. It reports whether the frame is
 // whole; an error means that the file could not be read.
 func (l *log) readOp(off, n int64) (o op, whole bool, err error) {
@@ -242,9 +240,7 @@ func (l *log) readOp(off, n int64) (o op, whole bool, err error) {
 	} else if err != nil {
 		return op{}, false, err
 	}
-	d := decoders.Get().(*decoder)
-	defer decoders.Put(d)
-	whole = d.frame(b, l.gen, off, true, &o)
+	whole = decodeFrame(b, l.gen, off, true, &o)
 	return o, whole, nil
 }
 

@@ -2,6 +2,7 @@ package gobstore
 
 import (
 	"context"
+	"io/fs"
 	"slices"
 
 	"github.com/session2/session2/internal/fsys"
@@ -131,10 +132,11 @@ type written struct {
 func (s *Store) write(jobs []*job) (written, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.catchUp(true); err != nil { // has the store been closed?
-		return written{}, err
+	if s.closed {
+		return written{}, fs.ErrClosed
 	}
-	p := s.newPlan()
+	p := s.firstPlan()
+	defer p.clear()
 	durable, sweeps := false, false
 	for _, j := range jobs {
 		if j.err = j.ctx.Err(); j.err == nil {
@@ -156,14 +158,30 @@ func (s *Store) write(jobs []*job) (written, error) {
 
 // plan is what a commit is going to append.
 type plan struct {
-	s      *Store
 	log    *log
 	b      []byte
 	frames []frame            // which are in b
 	next   map[[16]byte]entry // the index as it will be, where it will differ; a zero entry is none
 }
 
-func (s *Store) newPlan() *plan { return &plan{s: s, log: s.log, next: make(map[[16]byte]entry)} }
+func (s *Store) newPlan() *plan { return &plan{log: s.log, next: make(map[[16]byte]entry)} }
+
+// firstPlan is newPlan for the one plan of a commit, the memory of which the next
+// commit uses again.
+func (s *Store) firstPlan() *plan {
+	if s.spare == nil || cap(s.spare.b) > 1<<20 { // one huge record's memory is not kept for ever
+		s.spare = s.newPlan()
+	}
+	s.spare.log = s.log
+	return s.spare
+}
+
+// clear leaves nothing of the plan but its memory.
+func (p *plan) clear() {
+	clear(p.frames)
+	clear(p.next)
+	p.log, p.b, p.frames = nil, p.b[:0], p.frames[:0]
+}
 
 // get returns the entry of a record with all that was added to the plan.
 func (p *plan) get(id [16]byte) (entry, bool) {
@@ -177,7 +195,7 @@ func (p *plan) get(id [16]byte) (entry, bool) {
 func (p *plan) add(o *op) {
 	from := len(p.b)
 	f := frame{op: *o, off: p.log.end + int64(from), whole: true}
-	p.b = p.s.enc.append(p.b, p.log.gen, f.off, p.log.durable, o)
+	p.b = appendFrame(p.b, p.log.gen, f.off, p.log.durable, o)
 	f.len = int64(len(p.b) - from)
 	p.frames = append(p.frames, f)
 	switch o.kind {

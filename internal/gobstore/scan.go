@@ -136,7 +136,6 @@ type scanner struct {
 	win window
 	gen generation
 	off int64 // of the next frame
-	dec decoder
 }
 
 // newScanner returns a scanner for the frames of r from off, where one begins,
@@ -177,7 +176,7 @@ func (s *scanner) headed(h head) (frame, error) {
 		return frame{}, err
 	}
 	s.off += f.len
-	if s.dec.frame(b, s.gen, f.off, false, &f.op) && f.kind == h.kind && f.ID == h.id {
+	if decodeFrame(b, s.gen, f.off, false, &f.op) && f.kind == h.kind && f.ID == h.id {
 		f.whole = true
 		return f, nil
 	}
@@ -202,7 +201,7 @@ func (s *scanner) headless() (frame, error) {
 	if err != nil {
 		return frame{}, err
 	}
-	if s.dec.frame(b, s.gen, f.off, false, &f.op) {
+	if decodeFrame(b, s.gen, f.off, false, &f.op) {
 		f.damage, f.whole = "damaged frame header", true
 	}
 	return f, nil

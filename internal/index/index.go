@@ -4,6 +4,7 @@
 package index
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
@@ -134,6 +135,21 @@ func (x *Index[V]) AppendIDs(ids [][16]byte) [][16]byte {
 		ids = append(ids, n.id)
 	}
 	return ids
+}
+
+// Len returns the number of entries.
+func (x *Index[V]) Len() int { return len(x.nodes) }
+
+// All yields all entries, in no particular order. They are not to be changed, nor
+// used when the caller's lock is gone.
+func (x *Index[V]) All() iter.Seq2[[16]byte, *Entry[V]] {
+	return func(yield func([16]byte, *Entry[V]) bool) {
+		for _, n := range x.heaps[byAccessed] {
+			if !yield(n.id, &n.Entry) {
+				return
+			}
+		}
+	}
 }
 
 // AppendUser appends to ids those of the user's entries, in no particular order;

@@ -83,6 +83,13 @@ func compare(t *testing.T, rnd *rand.Rand, x *Index[uint64], m model) {
 			t.Fatalf("Get(%x) = %+v, %v, want %+v, %v", id, got, ok, want, found)
 		}
 	}
+	all := make(model)
+	for id, e := range x.All() {
+		all[id] = *e
+	}
+	if x.Len() != len(m) || !maps.Equal(all, m) {
+		t.Fatalf("All yields %v, and Len is %d, want %v", all, x.Len(), m)
+	}
 	got, want := sorted(x.AppendIDs(nil)), m.where(func(Entry[uint64]) bool { return true })
 	if !slices.Equal(got, want) {
 		t.Fatalf("IDs() = %x, want %x", got, want)

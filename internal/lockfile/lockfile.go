@@ -15,7 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -23,6 +26,7 @@ import (
 type File interface {
 	syscall.Conn
 	io.Closer
+	Stat() (fs.FileInfo, error)
 }
 
 // A Mutex is a lock that all Mutexes on the same file share, in this process
@@ -34,9 +38,16 @@ type File interface {
 // only: other systems have no locks to build it with, and the first waiter asks
 // for the lock again and again.
 type Mutex struct {
-	open func() (File, error)
-	turn chan struct{} // full while someone holds the lock, or is on the way to it
-	left *wait         // a wait that nobody waits for any more; belongs to whoever has the turn
+	open   func() (File, error)
+	lstat  func() (fs.FileInfo, error) // of the file's path; nil if the file is not kept open
+	turn   chan struct{}               // full while someone holds the lock, or is on the way to it
+	taken  atomic.Uint64               // goes up whenever the lock is taken, and when it is given up
+	closed atomic.Bool
+
+	// What follows belongs to whoever has the turn.
+	left *wait       // a wait that nobody waits for any more
+	file File        // that the lock is on, or that is kept open
+	info fs.FileInfo // of the file that is kept open; nil if there is none
 }
 
 // New returns a Mutex on the file that open opens. The file is opened for each
@@ -44,6 +55,27 @@ type Mutex struct {
 // rest costs no descriptor. It must be open for reading and writing.
 func New(open func() (File, error)) *Mutex {
 	return &Mutex{open: open, turn: make(chan struct{}, 1)}
+}
+
+// NewKept is New but that the file stays open until Close, for as long as it is the
+// one that lstat finds: whoever takes the lock looks. That is less than half of the
+// system's work, and costs a Mutex at rest one descriptor.
+func NewKept(open func() (File, error), lstat func() (fs.FileInfo, error)) *Mutex {
+	m := New(open)
+	m.lstat = lstat
+	return m
+}
+
+// Close closes the file that is kept open, now or when the lock is given up. The
+// Mutex can be used further, as if it came from New.
+func (m *Mutex) Close() {
+	m.closed.Store(true)
+	select {
+	case m.turn <- struct{}{}:
+		m.drop()
+		<-m.turn
+	default: // who has the turn will look
+	}
 }
 
 // Lock takes the lock. The error is the context's if that ends first; it
@@ -55,10 +87,64 @@ func (m *Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 	}
 	f, err := m.acquire(ctx)
 	if err != nil {
-		<-m.turn
+		m.leave()
 		return nil, err
 	}
-	return sync.OnceFunc(func() { release(f); <-m.turn }), nil
+	m.file = f
+	n := m.taken.Add(1)
+	return func() {
+		if m.taken.CompareAndSwap(n, n+1) {
+			m.release()
+		}
+	}, nil
+}
+
+// release gives the lock up, and keeps the file if it is to be kept.
+func (m *Mutex) release() {
+	if m.info == nil && m.lstat != nil {
+		m.info, _ = m.file.Stat() // without it, the file is not kept
+	}
+	if unlock(m.file) != nil || m.info == nil {
+		m.drop()
+	}
+	m.leave()
+}
+
+// leave gives up the turn.
+func (m *Mutex) leave() {
+	<-m.turn
+	if m.closed.Load() {
+		m.Close()
+	}
+}
+
+// drop closes the file, if there is one. The caller has the turn.
+func (m *Mutex) drop() {
+	if m.file != nil {
+		m.file.Close()
+	}
+	m.file, m.info = nil, nil
+}
+
+// reuse returns the file that was kept open, if it still is the one to lock. It is
+// locked if ok. The caller has the turn.
+func (m *Mutex) reuse() (f File, ok bool) {
+	if m.info == nil {
+		return nil, false
+	}
+	ok, err := tryLock(m.file)
+	if err == nil {
+		var info fs.FileInfo
+		info, err = m.lstat()
+		if err == nil && !os.SameFile(info, m.info) {
+			err = errRemoved
+		}
+	}
+	if err != nil {
+		m.drop() // which unlocks it, too
+		return nil, false
+	}
+	return m.file, ok
 }
 
 // Probe returns the error that Lock would return for another reason than
@@ -101,10 +187,17 @@ func (m *Mutex) acquire(ctx context.Context) (File, error) {
 func (m *Mutex) acquireOnce(ctx context.Context) (File, error) {
 	w := m.left
 	if m.left = nil; w == nil || !w.resume() {
-		f, ok, err := m.try()
-		if err != nil || ok {
-			return f, err
+		f, ok := m.reuse()
+		if f == nil {
+			var err error
+			if f, ok, err = m.try(); err != nil {
+				return nil, err
+			}
 		}
+		if ok {
+			return f, nil
+		}
+		m.file, m.info = nil, nil // it is the wait's
 		w = &wait{file: f, done: make(chan struct{})}
 		go w.run()
 	}
