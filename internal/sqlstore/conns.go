@@ -141,4 +141,3 @@ func (c *conns) close(ctx context.Context, db *sql.DB) error {
 	}
 	return errors.Join(errs...)
 }
-
