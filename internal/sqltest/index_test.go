@@ -33,7 +33,7 @@ func BenchmarkSQLIndexes(b *testing.B) {
 	for _, sys := range sqlSystems {
 		b.Run(sys.name, func(b *testing.B) {
 			db := openSQL(b, sys.driver, sys.volatile(b).DSN())
-			db.SetMaxOpenConns(8)
+			db.SetMaxOpenConns(32)
 			var all []*indexBench
 			for _, without := range []string{"", "username", "accessed", "expires", "accessed,expires"} {
 				all = append(all, newIndexBench(b, sys, db, without))
@@ -91,6 +91,16 @@ func newIndexBench(b *testing.B, sys sqlSystem, db *sql.DB, without string) *ind
 
 func (t *indexBench) turn(b *testing.B) {
 	b.Helper()
+	list := t.creations(b)
+	for i := range list {
+		list[i].Version, list[i].Accessed = 2, list[i].Accessed.Add(time.Second)
+	}
+	t.update.add(b, t, list, 1)
+}
+
+// creations creates the records of a turn.
+func (t *indexBench) creations(b *testing.B) []session2.Record {
+	b.Helper()
 	t.turns++
 	list := make([]session2.Record, indexRows)
 	now := time.Now().Truncate(time.Microsecond)
@@ -102,17 +112,14 @@ func (t *indexBench) turn(b *testing.B) {
 		rand.Read(list[i].ID[:])
 	}
 	t.create.add(b, t, list, 0)
-	for i := range list {
-		list[i].Version, list[i].Accessed = 2, now.Add(time.Second)
-	}
-	t.update.add(b, t, list, 1)
+	return list
 }
 
 func (c *indexCost) add(b *testing.B, t *indexBench, list []session2.Record, prev session2.Version) {
 	b.Helper()
 	start, log := time.Now(), t.log(b)
 	var wg sync.WaitGroup
-	const goroutines = 8
+	const goroutines = 32
 	for g := range goroutines {
 		wg.Go(func() {
 			for i := g; i < len(list); i += goroutines {
