@@ -17,11 +17,12 @@ import (
 func BenchmarkSQLGroupCommit(b *testing.B) {
 	settings := map[string][]string{
 		"postgres": {
-			"ALTER SYSTEM SET commit_delay = 0", "ALTER SYSTEM SET commit_delay = 200",
-			"ALTER SYSTEM SET commit_delay = 1000", "ALTER SYSTEM SET commit_delay = 0; ALTER SYSTEM SET synchronous_commit = off",
+			"ALTER SYSTEM SET commit_delay = 0; ALTER SYSTEM SET synchronous_commit = on", "ALTER SYSTEM SET commit_delay = 200",
+			"ALTER SYSTEM SET commit_delay = 1000",
+			"ALTER SYSTEM SET commit_delay = 0; ALTER SYSTEM SET synchronous_commit = off",
 		},
 		"mysql": {
-			"SET GLOBAL binlog_commit_wait_count = 0",
+			"SET GLOBAL binlog_commit_wait_count = 0; SET GLOBAL innodb_flush_log_at_trx_commit = 1; SET GLOBAL sync_binlog = 1",
 			"SET GLOBAL binlog_commit_wait_count = 8; SET GLOBAL binlog_commit_wait_usec = 1000",
 			"SET GLOBAL binlog_commit_wait_count = 0; SET GLOBAL innodb_flush_log_at_trx_commit = 2; SET GLOBAL sync_binlog = 0",
 		},
