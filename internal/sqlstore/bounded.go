@@ -2,8 +2,10 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -22,11 +24,8 @@ var errSilent = errors.New("no answer from the database")
 // is lost: f must write to nothing that its caller reads, and read nothing that
 // its caller may change.
 func bounded[T any](ctx context.Context, timeout time.Duration, f func(context.Context) (T, error)) (T, error) {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	ctx, cancel := within(ctx, timeout)
+	defer cancel()
 	type outcome struct {
 		v   T
 		err error
@@ -48,6 +47,33 @@ func bounded[T any](ctx context.Context, timeout time.Duration, f func(context.C
 		var none T
 		return none, fmt.Errorf("%w: %w", ctx.Err(), errSilent)
 	}
+}
+
+// within returns a context that is done after the timeout at the latest; 0 or less
+// is none.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout <= 0 {
+		return ctx, func() {}
+	}
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= timeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// obeys reports whether each call of a driver ends with its context, whatever the
+// server does, so that it needs no goroutine of its own that could be left behind.
+// These two close the connection, or end what it waits for. lib/pq does not.
+func obeys(d driver.Driver) bool {
+	t := reflect.TypeOf(d)
+	if t == nil || t.Kind() != reflect.Pointer {
+		return false
+	}
+	switch t = t.Elem(); t.PkgPath() + "." + t.Name() {
+	case "github.com/go-sql-driver/mysql.MySQLDriver", "github.com/jackc/pgx/v5/stdlib.Driver":
+		return true
+	}
+	return false
 }
 
 // late says what was waited for, where a driver that stops by itself says only

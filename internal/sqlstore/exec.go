@@ -44,10 +44,69 @@ func query[T any](ctx context.Context, s *Store, query string, args []any,
 	})
 }
 
-// execOnce makes one attempt. database/sql makes more by itself, on other
+// execOnce makes one attempt; single says that it is to be sent once, whatever
+// becomes of its connection.
+func (s *Store) execOnce(ctx context.Context, query string, args []any, single bool) (written, error) {
+	if len(args) >= BatchIDs { // of no request, but of a sweep
+		return s.execIndirect(ctx, query, args, single)
+	}
+	w, err := s.execOn(ctx, query, args)
+	switch {
+	case err == errIndirect || s.inlines(err):
+		return s.execIndirect(ctx, query, args, single)
+	case w.lost && !single && errors.Is(err, driver.ErrBadConn): // others may be as broken
+		w, err = s.execIndirect(ctx, query, args, single)
+		w.lost = true
+	}
+	return w, err
+}
+
+// execOn makes the attempt on one connection.
+func (s *Store) execOn(ctx context.Context, query string, args []any) (w written, err error) {
+	var res driver.Result
+	sent := false
+	err = s.on(ctx, query, func(stmt driver.Stmt) (err error) {
+		e, ok := stmt.(driver.StmtExecContext)
+		if !ok {
+			return errIndirect
+		}
+		sent = true
+		res, err = e.ExecContext(ctx, named(args))
+		return err
+	})
+	if err != nil {
+		w.lost = sent && s.open(err)
+		return w, err
+	}
+	return w.result(ctx, res)
+}
+
+// result adds what a success says.
+func (w written) result(ctx context.Context, res driver.Result) (written, error) {
+	n, err := res.RowsAffected()
+	w.rows, w.lost = int(n), w.lost || err != nil
+	// PostgreSQL answers a success, with a warning, where a commit's wait for a
+	// synchronous standby is cancelled: a failover may still lose that commit.
+	if ended := ctx.Err(); ended != nil {
+		w.lost, err = true, ended
+	}
+	return w, err
+}
+
+// named are arguments as drivers take them. Ours are of types that every driver
+// knows.
+func named(args []any) []driver.NamedValue {
+	list := make([]driver.NamedValue, len(args))
+	for i, v := range args {
+		list[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return list
+}
+
+// execIndirect makes the attempt by database/sql, which makes more by itself, on other
 // connections, where the driver answered ErrBadConn, which lib/pq does even after
 // the server may have carried out the statement; single does not let it.
-func (s *Store) execOnce(ctx context.Context, query string, args []any, single bool) (w written, err error) {
+func (s *Store) execIndirect(ctx context.Context, query string, args []any, single bool) (w written, err error) {
 	sent := &counted{v: args[0], single: single && !s.opts.NoPrepare}
 	res, err := s.send(ctx, query, append([]any{sent}, args[1:]...))
 	if errors.Is(err, errRepeated) {
@@ -57,14 +116,7 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any, single b
 	if err != nil {
 		return w, err
 	}
-	n, err := res.RowsAffected()
-	w.rows, w.lost = int(n), w.lost || err != nil
-	// PostgreSQL answers a success, with a warning, where a commit's wait for a
-	// synchronous standby is cancelled: a failover may still lose that commit.
-	if ended := ctx.Err(); ended != nil {
-		w.lost, err = true, ended
-	}
-	return w, err
+	return w.result(ctx, res)
 }
 
 // open reports whether an error leaves it open if the statement was carried out.

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -125,11 +124,6 @@ func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
 }
 
 func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version uint64, err error) {
-	list, err := queryOnce(ctx, s, s.q.Version, s.args(id[:]), func(rows *sql.Rows, v *uint64) error {
-		return rows.Scan(versionOf(v))
-	})
-	if len(list) == 0 {
-		return false, 0, err
-	}
-	return true, list[0], err
+	f, err := s.look(s.q.Version, id, 1).once(ctx)
+	return f.ok, f.r.Version, err
 }

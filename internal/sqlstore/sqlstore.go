@@ -84,6 +84,8 @@ type Store struct {
 	last   func() error // of Close; or nil
 	closed atomic.Bool
 	waits  atomic.Bool // the server knows no Skipping.Skip
+	obeys  bool        // calls of the driver end with their contexts
+	conns  conns
 
 	mu    sync.Mutex
 	stmts map[string]*sql.Stmt // by query, each prepared when first used
@@ -99,7 +101,9 @@ func newStore(db *sql.DB, o Options, speak func(table []string) dialect) (*Store
 		return nil, err
 	}
 	o.Timeout = o.Wait()
-	return &Store{dialect: speak(table), db: db, opts: o, stmts: make(map[string]*sql.Stmt)}, nil
+	return &Store{
+		dialect: speak(table), db: db, opts: o, obeys: obeys(db.Driver()), stmts: make(map[string]*sql.Stmt),
+	}, nil
 }
 
 // OnClose has Close call last at its end. It comes before any other call.
@@ -113,8 +117,8 @@ func (s *Store) Close() error {
 	stmts := s.stmts
 	s.stmts = nil
 	s.mu.Unlock()
-	_, err := bounded(context.Background(), s.opts.Timeout, func(context.Context) (struct{}, error) {
-		var errs []error
+	_, err := bounded(context.Background(), s.opts.Timeout, func(ctx context.Context) (struct{}, error) {
+		errs := []error{s.conns.close(ctx, s.db)}
 		for _, stmt := range stmts {
 			errs = append(errs, stmt.Close()) // asks the server
 		}
@@ -128,18 +132,15 @@ func (s *Store) Close() error {
 
 // Load reads a record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
-	list, err := query(ctx, s, s.q.Load, s.args(id[:]), func(rows *sql.Rows, r *record.Record) error {
-		return rows.Scan(versionOf(&r.Version), bytesOf(&r.User), &r.Created, &r.Accessed, &r.Expires, &r.Data)
-	})
-	if err == nil && len(list) == 0 {
+	f, err := call(ctx, s, s.look(s.q.Load, id, 6).once)
+	if err == nil && !f.ok {
 		err = record.ErrNotFound
 	}
 	if err != nil {
 		return record.Record{}, err
 	}
-	r := list[0]
-	r.ID = id
-	return r, checkRow(&r)
+	f.r.ID = id
+	return f.r, checkRow(&f.r)
 }
 
 // checkRow says what is wrong with a row.
@@ -152,8 +153,8 @@ func checkRow(r *record.Record) error {
 
 // Has reports whether there is a record.
 func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
-	list, err := query(ctx, s, s.q.Has, s.args(id[:]), func(*sql.Rows, *struct{}) error { return nil })
-	return len(list) > 0, err
+	f, err := call(ctx, s, s.look(s.q.Has, id, 1).once)
+	return f.ok, err
 }
 
 // Delete removes a record.
