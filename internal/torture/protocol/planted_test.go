@@ -135,7 +135,8 @@ var plants = []planted{
 
 	// Config.MaxPerUser.
 	{"a login takes another one's turn", "user.go", "max-three", limit, []string{
-		"if free {\n\t\t\tprev", "if free || found.Version != 0 {\n\t\t\tprev"}},
+		"if free {\n\t\t\tprev", "if free || found.Version != 0 {\n\t\t\tprev",
+		"return err == nil && rec.Version == t.version", "return err == nil || rec.ID == t.id"}}, // which would notice
 	{"the oldest sessions stay", "user.go", "max", limit, []string{
 		"for _, p := range t.oldest {", "for _, p := range t.oldest[:0] {"}},
 	{"the newest sessions go", "user.go", "max", staysIn, []string{
