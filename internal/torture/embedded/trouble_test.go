@@ -29,8 +29,8 @@ type trouble struct {
 }
 
 var troubles = []trouble{
-	{"too many open files", syscall.EMFILE.Error(), "file bolt gob", "file gob", noDescriptors},
-	{"a directory that is read-only", syscall.EACCES.Error(), "file bolt gob", "file gob", readOnly},
+	{"too many open files", syscall.EMFILE.Error(), "file bolt gob", "file", noDescriptors}, // the others keep what they need open
+	{"a directory that is read-only", syscall.EACCES.Error(), "file bolt gob", "file", readOnly},
 	{"a directory that was moved away", syscall.ENOENT.Error(), "bolt gob", "bolt gob", moved},
 }
 
