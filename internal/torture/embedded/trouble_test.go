@@ -24,12 +24,12 @@ type trouble struct {
 	name   string
 	cause  string // as the log must name it
 	stores string // that it is for
-	fails  string // those of which some request must have failed
+	fails  string // those of which some request must have failed; the others keep open what they need
 	begin  func(dir string) (end func() error, err error)
 }
 
 var troubles = []trouble{
-	{"too many open files", syscall.EMFILE.Error(), "file bolt gob", "file", noDescriptors}, // the others keep what they need open
+	{"too many open files", syscall.EMFILE.Error(), "file bolt gob", "file", noDescriptors},
 	{"a directory that is read-only", syscall.EACCES.Error(), "file bolt gob", "file", readOnly},
 	{"a directory that was moved away", syscall.ENOENT.Error(), "bolt gob", "bolt gob", moved},
 }
