@@ -2,10 +2,8 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 )
 
@@ -59,21 +57,6 @@ func within(ctx context.Context, timeout time.Duration) (context.Context, contex
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, timeout)
-}
-
-// obeys reports whether each call of a driver ends with its context, whatever the
-// server does, so that it needs no goroutine of its own that could be left behind.
-// These two close the connection, or end what it waits for. lib/pq does not.
-func obeys(d driver.Driver) bool {
-	t := reflect.TypeOf(d)
-	if t == nil || t.Kind() != reflect.Pointer {
-		return false
-	}
-	switch t = t.Elem(); t.PkgPath() + "." + t.Name() {
-	case "github.com/go-sql-driver/mysql.MySQLDriver", "github.com/jackc/pgx/v5/stdlib.Driver":
-		return true
-	}
-	return false
 }
 
 // late says what was waited for, where a driver that stops by itself says only

@@ -5,9 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"testing"
-
-	"github.com/go-sql-driver/mysql"
-	"github.com/lib/pq"
 )
 
 // counting is a driver whose connections count the statements that are open.
@@ -77,15 +74,5 @@ func TestStatementsOfConnections(t *testing.T) {
 	before := c.open
 	if err := s.Close(); err != nil || before-c.open != 1 {
 		t.Errorf("Close: got %v, and %d statements closed, want that of the open connection", err, before-c.open)
-	}
-}
-
-func TestObeys(t *testing.T) {
-	for d, want := range map[driver.Driver]bool{
-		&mysql.MySQLDriver{}: true, &pq.Driver{}: false, struct{ mysql.MySQLDriver }{}: false, nil: false,
-	} {
-		if got := obeys(d); got != want {
-			t.Errorf("%T: got %v, want %v", d, got, want)
-		}
 	}
 }

@@ -26,12 +26,6 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 		var none T
 		return none, err
 	}
-	if s.obeys {
-		ctx, cancel := within(ctx, s.opts.Timeout)
-		defer cancel()
-		v, err := retry(ctx, s, f)
-		return v, late(err)
-	}
 	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
 		return retry(ctx, s, f)
 	})

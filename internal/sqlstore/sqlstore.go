@@ -84,7 +84,6 @@ type Store struct {
 	last   func() error // of Close; or nil
 	closed atomic.Bool
 	waits  atomic.Bool // the server knows no Skipping.Skip
-	obeys  bool        // calls of the driver end with their contexts
 	conns  conns
 
 	mu    sync.Mutex
@@ -101,9 +100,7 @@ func newStore(db *sql.DB, o Options, speak func(table []string) dialect) (*Store
 		return nil, err
 	}
 	o.Timeout = o.Wait()
-	return &Store{
-		dialect: speak(table), db: db, opts: o, obeys: obeys(db.Driver()), stmts: make(map[string]*sql.Stmt),
-	}, nil
+	return &Store{dialect: speak(table), db: db, opts: o, stmts: make(map[string]*sql.Stmt)}, nil
 }
 
 // OnClose has Close call last at its end. It comes before any other call.
