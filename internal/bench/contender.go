@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -91,16 +90,9 @@ const theKey = "key7"
 
 // keys are a session's, and value the value of each to begin with.
 var (
-	keys  = func() (list [10]string) { return keyNames(list) }()
+	keys  = [...]string{"key0", "key1", "key2", "key3", "key4", "key5", "key6", "key7", "key8", "key9"}
 	value = strings.Repeat("v", 100)
 )
-
-func keyNames(list [10]string) [10]string {
-	for i := range list {
-		list[i] = fmt.Sprint("key", i)
-	}
-	return list
-}
 
 // next returns a value that differs from the old one: the same again could be no
 // change.

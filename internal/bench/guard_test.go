@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"testing"
+
+	"github.com/session2/session2/internal/testsite"
 )
 
 // kept is what a request costs that does not depend on the machine: how many pieces of
@@ -44,14 +46,14 @@ func TestKept(t *testing.T) {
 	}
 	if os.Getenv("KEEP") != "" {
 		text, err := json.MarshalIndent(found, "", "\t")
-		must(t, err)
-		must(t, os.WriteFile(keptFile, append(text, '\n'), 0o666))
+		testsite.Must(t, err)
+		testsite.Must(t, os.WriteFile(keptFile, append(text, '\n'), 0o666))
 		return
 	}
 	text, err := os.ReadFile(keptFile)
-	must(t, err)
+	testsite.Must(t, err)
 	var before kept
-	must(t, json.Unmarshal(text, &before))
+	testsite.Must(t, json.Unmarshal(text, &before))
 	for name, work := range found {
 		compare(t, name, before[name], work)
 	}
@@ -75,10 +77,10 @@ func compare(t *testing.T, name string, before, now map[string]cost) {
 // costs measures one contender.
 func costs(t *testing.T, g group, c contender, p place) map[string]cost {
 	s, err := c.open(p)
-	must(t, err)
+	testsite.Must(t, err)
 	defer s.close()
 	m := &measured{contender: c, site: s}
-	must(t, m.fill(100, 1))
+	testsite.Must(t, m.fill(100, 1))
 	all := make(map[string]cost)
 	for w := range workloads {
 		all[w.String()] = cost{Allocs: allocations(t, m, w)}
@@ -87,10 +89,10 @@ func costs(t *testing.T, g group, c contender, p place) map[string]cost {
 		return all
 	}
 	server, _, err := g.server("", false)
-	must(t, err)
+	testsite.Must(t, err)
 	p.number += 100
 	row, err := countTripsOf(c, p, server, slices.Collect(maps.Keys(workloads)))
-	must(t, err)
+	testsite.Must(t, err)
 	for w, trips := range row.Trips {
 		all[w.String()] = cost{all[w.String()].Allocs, trips}
 	}
@@ -101,25 +103,18 @@ func costs(t *testing.T, g group, c contender, p place) map[string]cost {
 // that prepares statements and fills pools.
 func allocations(t *testing.T, m *measured, w Workload) float64 {
 	turn, err := m.turn(w, mode{clients: 1})
-	must(t, err)
+	testsite.Must(t, err)
 	defer turn.close()
 	fewest := math.Inf(1)
 	for try := range 4 {
 		turn.most = 50
 		var sum tally
-		must(t, turn.slice(&sum, math.MaxInt64))
+		testsite.Must(t, turn.slice(&sum, math.MaxInt64))
 		if try > 0 {
 			fewest = min(fewest, sum.sample(false).allocs)
 		}
 	}
 	return math.Round(10*fewest) / 10
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A cost that rose is found, one that fell is not.

@@ -154,18 +154,25 @@ func (c *client) csrf() {
 	})
 }
 
+// increment sets a number to one more than it has read, unless there is no session by now.
+func increment(s *session2.Session) bool {
+	if s.IsNew() {
+		return false
+	}
+	n, _ := naive.Get(s)
+	naive.Set(s, n+1)
+	return true
+}
+
 // tabs has three requests change the session at once, two of them one key that they have
 // read: one of these may be refused.
 func (c *client) tabs() {
 	v := c.value()
 	careless := func() {
 		c.visit(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-			if s.IsNew() {
-				return
+			if increment(s) {
+				s.Set("v3", v)
 			}
-			n, _ := naive.Get(s)
-			naive.Set(s, n+1)
-			s.Set("v3", v)
 		})
 	}
 	together(careless, careless, func() {
@@ -181,12 +188,9 @@ func (c *client) tabs() {
 func (c *client) turns() {
 	turn := func() {
 		c.exclusively(func(s *session2.Session, w http.ResponseWriter, _ *http.Request) {
-			if s.IsNew() {
-				return
+			if increment(s) {
+				w.Write([]byte("done"))
 			}
-			n, _ := naive.Get(s)
-			naive.Set(s, n+1)
-			w.Write([]byte("done"))
 		})
 	}
 	together(turn, turn, turn)
