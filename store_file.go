@@ -13,7 +13,7 @@ import (
 // renaming a finished and synced temporary over it, so that readers need no
 // lock and a crash leaves the old record or the new one. Writers hold one of
 // 256 file locks, picked by the ID; writes of most other sessions go on beside
-// them. Their files stay open until Close: up to 257 descriptors. The directory must be on a local disk. The store promises all but
+// them. The directory must be on a local disk. The store promises all but
 // MultihostSafe, and Durable only without NoSync.
 //
 // A file that cannot be read as a record is an error matching [ErrCorrupt]

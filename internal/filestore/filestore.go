@@ -128,22 +128,16 @@ func Open(fsy fsys.FS, dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// newLock returns the lock on a file that is never renamed or removed. The file stays
-// open once it was needed: most of the time, taking a lock is half of a Touch.
+// newLock returns the lock on a file that is never renamed or removed.
 func (s *Store) newLock(name string) *lockfile.Mutex {
-	path := s.path("locks", name)
-	return lockfile.NewKept(
-		func() (lockfile.File, error) { return s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) },
-		func() (fs.FileInfo, error) { return s.fs.Lstat(path) })
+	return lockfile.New(func() (lockfile.File, error) {
+		return s.fs.OpenFile(s.path("locks", name), os.O_RDWR|os.O_CREATE, 0o600)
+	})
 }
 
 // Close makes later calls fail; those under way finish.
 func (s *Store) Close() error {
 	s.closed.Store(true)
-	for _, lock := range s.locks {
-		lock.Close()
-	}
-	s.sweeps.Close()
 	return nil
 }
 
