@@ -166,6 +166,11 @@ func (m *Mutex) enter(ctx context.Context) error {
 	select {
 	case m.turn <- struct{}{}:
 		return nil
+	default: // to ask for the context's Done may cost a timer
+	}
+	select {
+	case m.turn <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
