@@ -136,8 +136,9 @@ func Open(fsy fsys.FS, dir string, o Options) (*Store, error) {
 
 // newLock returns the lock on a file that is never renamed or removed.
 func (s *Store) newLock(name string) *lockfile.Mutex {
+	path := s.path("locks", name)
 	return lockfile.New(func() (lockfile.File, error) {
-		return s.fs.OpenFile(s.path("locks", name), os.O_RDWR|os.O_CREATE, 0o600)
+		return s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	})
 }
 
@@ -162,12 +163,28 @@ const separator = string(filepath.Separator)
 
 // path returns the place of something in the store.
 func (s *Store) path(elem ...string) string {
-	return s.dir + separator + strings.Join(elem, separator)
+	n := len(s.dir)
+	for _, e := range elem {
+		n += len(separator) + len(e)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	b.WriteString(s.dir)
+	for _, e := range elem {
+		b.WriteString(separator)
+		b.WriteString(e)
+	}
+	return b.String()
 }
 
 // dirOf returns the directory of the record, and file its file in there.
 func (s *Store) dirOf(id [16]byte) string { return s.path("sessions", hexByte(id[0])) }
-func (s *Store) file(id [16]byte) string  { return s.path("sessions", hexByte(id[0]), hexID(id)) }
+
+func (s *Store) file(id [16]byte) string {
+	var name [2 * idSize]byte
+	hex.Encode(name[:], id[:])
+	return s.path("sessions", string(name[:2]), string(name[:]))
+}
 
 // userDir returns the directory of the user's entries.
 func (s *Store) userDir(user string) string {

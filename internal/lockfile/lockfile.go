@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -288,8 +289,13 @@ func release(f File) {
 	f.Close()
 }
 
-// control calls fn with the file's descriptor or handle.
+// control calls fn with the file's descriptor or handle. Nobody closes a file meanwhile,
+// so that of an [os.File] can be had without what a RawConn costs.
 func control(f File, fn func(fd uintptr) error) error {
+	if f, ok := f.(*os.File); ok {
+		defer runtime.KeepAlive(f)
+		return fn(f.Fd())
+	}
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err
