@@ -90,15 +90,15 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 // rests reports whether there is nothing to commit, as for most requests. If so,
 // begins notes that the response begins.
 func (s *Session) rests(begins bool) bool {
+	if !s.loaded.Load() {
+		return true // that the response begins is noted with its header
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.working != nil {
-		if s.committing || s.over.Load() || s.changed() || !s.idle() || begins && s.claim != nil {
-			return false
-		}
-		s.fresh = false
+	if s.committing || s.over.Load() || s.changed() || !s.idle() || begins && s.claim != nil {
+		return false
 	}
-	s.begun = s.begun || begins
+	s.fresh, s.begun = false, s.begun || begins
 	return true
 }
 

@@ -193,7 +193,8 @@ func saysHTTPS(h http.Header) bool {
 // says private or no-store, and becomes no-store otherwise (RFC 9111 3). Then it
 // alone counts: what certain caches would look at first goes.
 func confine(h http.Header) {
-	var own []string
+	var room [4]string
+	own := room[:0]
 	for name, lines := range h {
 		switch {
 		case strings.EqualFold(name, "Cache-Control"):

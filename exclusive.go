@@ -175,6 +175,9 @@ func (s *Session) hasTurn(c *claim, base, st *state, v verdict) error {
 // endTurn lets the next request have the session, where the commit has not done so. A
 // store that has failed is not asked again: then the lease runs out.
 func (s *Session) endTurn() {
+	if !s.loaded.Load() {
+		return
+	}
 	s.mu.Lock()
 	c := s.claim
 	if c == nil {

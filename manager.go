@@ -46,7 +46,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	if !have.ThreadSafe {
 		store = &serialStore{store: store}
 	}
-	m := &Manager{store: store, cfg: cfg, around: cfg.Cookie.text()}
+	m := &Manager{store: lent(store), cfg: cfg, around: cfg.Cookie.text()}
 	m.watch.every, m.watch.look = cfg.WatchEvery, m.lookAtDue
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler

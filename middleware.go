@@ -67,39 +67,44 @@ func (m *Manager) Wrap(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), w: w}
-		x.r = r.WithContext(x)
-		x.session.m = m
-		x.session.ctx = x.Context
-		x.session.request = x.r // and not r, which is written to when the handler has returned
-		x.session.arrived = microNow()
-		if h := w.Header(); len(h) > 0 {
-			x.outer = h.Clone()
-		}
-		defer giveBack(r, x.r)
-		defer x.end()
-		next.ServeHTTP(x.writer(), x.r)
-		x.returned = true
+		m.serve(next, w, r)
 	})
 }
 
+// serve serves next with a session in the request's context.
+func (m *Manager) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	x := &exchange{Context: r.Context(), w: w}
+	x.r = *r.WithContext(x)
+	x.session.m = m
+	x.session.ctx = x.Context
+	x.session.request = &x.r // and not r, which is written to when the handler has returned
+	x.session.arrived = microNow()
+	if h := w.Header(); len(h) > 0 {
+		x.outer = h.Clone()
+	}
+	defer giveBack(r, &x.r)
+	defer x.end()
+	next.ServeHTTP(x.writer(), &x.r)
+	x.returned = true
+}
+
 // exchange is one request and its response: the context that holds the session,
-// and ends with it (live.go), and the writer that commits it. It is one piece of
-// memory.
+// and ends with it (live.go), the writer that commits it, and the request's copy. It
+// is one piece of memory.
 type exchange struct {
 	context.Context // the request's
 	session         Session
 	w               http.ResponseWriter
-	r               *http.Request
-	outer           http.Header // what was set before the handler; it survives a failed commit
-	begun           bool        // the first byte has left, or is about to
-	returned        bool        // the handler did
-	refused         bool        // its status was 500 or above
-	cookie          bool        // a Set-Cookie of ours is in the header
-	body            bool        // the first byte of the body, too, has left
-	failed          error       // the commit did: the response is the error handler's
-	answer          http.Header // the error handler's header
-	within          []string    // Set-Cookie lines of managers inside this one: what they stand for is stored
+	r               http.Request // the handler's, whose context is the exchange
+	outer           http.Header  // what was set before the handler; it survives a failed commit
+	begun           bool         // the first byte has left, or is about to
+	returned        bool         // the handler did
+	refused         bool         // its status was 500 or above
+	cookie          bool         // a Set-Cookie of ours is in the header
+	body            bool         // the first byte of the body, too, has left
+	failed          error        // the commit did: the response is the error handler's
+	answer          http.Header  // the error handler's header
+	within          []string     // Set-Cookie lines of managers inside this one: what they stand for is stored
 }
 
 // Format keeps fmt from the session, whose token and values it would print.
@@ -168,7 +173,7 @@ func (x *exchange) header(committed bool) {
 	if len(cookies) > 0 {
 		x.cookie = true
 		x.confine()
-		x.session.m.warnPlain(x.r)
+		x.session.m.warnPlain(&x.r)
 		for o := x.around(); o != nil; o = o.around() {
 			o.within = append(o.within, cookies...)
 			x.session.m.warnSameName(o.session.m)
@@ -214,7 +219,7 @@ func (x *exchange) fail(err error) {
 		}
 		x.answer = h.Clone()
 	}()
-	x.session.m.cfg.ErrorHandler(w, x.r, err)
+	x.session.m.cfg.ErrorHandler(w, &x.r, err)
 }
 
 // end commits what is left to commit when the handler has returned, or drops it

@@ -1,6 +1,11 @@
 package session2
 
-import "github.com/session2/session2/internal/memstore"
+import (
+	"bytes"
+	"context"
+
+	"github.com/session2/session2/internal/memstore"
+)
 
 // MemoryStore keeps records in the memory of the process: they end with it,
 // and no other process sees them. Goroutines may share it. It is the fastest
@@ -16,4 +21,20 @@ type MemoryStore struct{ adapter }
 // NewMemoryStore returns an empty store.
 func NewMemoryStore() *MemoryStore {
 	return &MemoryStore{adapter{new(memstore.Store), Capabilities{ThreadSafe: true}}}
+}
+
+// Load returns the record, or an error matching [ErrNotFound]. The caller owns its Data.
+func (s *MemoryStore) Load(ctx context.Context, id ID) (Record, error) {
+	rec, err := s.adapter.Load(ctx, id)
+	rec.Data = bytes.Clone(rec.Data)
+	return rec, err
+}
+
+// lent returns the store as the manager has it, which changes no Data and so needs no
+// copy of them.
+func lent(store Store) Store {
+	if s, ok := store.(*MemoryStore); ok {
+		return &s.adapter
+	}
+	return store
 }

@@ -235,7 +235,8 @@ func tagged(key string, kind byte, c Codec, b []byte) value {
 
 var errValue = errors.New("malformed value")
 
-// untag returns what codec c wrote into an encoded value.
+// untag returns a copy of what codec c wrote into an encoded value: the value itself may
+// be the store's, and codecs are the application's.
 func untag(c Codec, b []byte) ([]byte, error) {
 	if len(b) < 2 {
 		return nil, errValue
@@ -243,7 +244,7 @@ func untag(c Codec, b []byte) ([]byte, error) {
 	if b[1] != codecMark(c) {
 		return nil, errors.New("value written by another codec")
 	}
-	return b[2:], nil
+	return bytes.Clone(b[2:]), nil
 }
 
 // decodeAny decodes a value whose reader does not name a type.

@@ -159,12 +159,15 @@ func (t *table[T]) sort() {
 }
 
 // roomy returns list with room for one more, and for many more when there were some:
-// most requests change one key or two, and others ten.
+// most requests change one key, and others ten.
 func roomy[T any](list []T) []T {
-	if len(list) < cap(list) {
+	switch {
+	case len(list) < cap(list):
 		return list
+	case len(list) == 0:
+		return make([]T, 0, 1)
 	}
-	return slices.Grow(list, max(1, 4*len(list)))
+	return slices.Grow(list, 2*len(list)+9)
 }
 
 // add puts something under a key that has nothing yet.

@@ -45,8 +45,9 @@
 // durable before it removes what that came from: a crash leaves duplicates, which
 // do no harm.
 //
-// A power cut may take back a Touch, which is not synced, after DeleteOld has
-// seen it. That record is swept by the touched times: later, but swept.
+// A power cut may take back a Touch, which is not synced, or a Save that has not
+// returned, after DeleteOld has seen it. That record is swept by the later times: later,
+// but swept.
 //
 // # The marks
 //
@@ -70,11 +71,14 @@ import (
 	"encoding/hex"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
+	"github.com/session2/session2/internal/batch"
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/lockfile"
 	"github.com/session2/session2/internal/record"
@@ -92,6 +96,7 @@ type Store struct {
 	closed atomic.Bool
 	locks  [256]*lockfile.Mutex // by the ID's first byte
 	sweeps *lockfile.Mutex      // held by DeleteOld; taken before the others
+	syncs  [256]*dirSyncs       // of sessions/xx, after a Save
 
 	sessions, users [256]atomic.Bool // directories xx that are known to be there
 }
@@ -114,6 +119,7 @@ func Open(fsy fsys.FS, dir string, o Options) (*Store, error) {
 	}
 	for i := range s.locks {
 		s.locks[i] = s.newLock(hexByte(byte(i)))
+		s.syncs[i] = s.newDirSyncs(s.path("sessions", hexByte(byte(i))))
 	}
 	s.sweeps = s.newLock("sweep")
 	ctx := context.Background()
@@ -130,8 +136,9 @@ func Open(fsy fsys.FS, dir string, o Options) (*Store, error) {
 
 // newLock returns the lock on a file that is never renamed or removed.
 func (s *Store) newLock(name string) *lockfile.Mutex {
+	path := s.path("locks", name)
 	return lockfile.New(func() (lockfile.File, error) {
-		return s.fs.OpenFile(s.path("locks", name), os.O_RDWR|os.O_CREATE, 0o600)
+		return s.fs.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	})
 }
 
@@ -156,12 +163,28 @@ const separator = string(filepath.Separator)
 
 // path returns the place of something in the store.
 func (s *Store) path(elem ...string) string {
-	return s.dir + separator + strings.Join(elem, separator)
+	n := len(s.dir)
+	for _, e := range elem {
+		n += len(separator) + len(e)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	b.WriteString(s.dir)
+	for _, e := range elem {
+		b.WriteString(separator)
+		b.WriteString(e)
+	}
+	return b.String()
 }
 
 // dirOf returns the directory of the record, and file its file in there.
 func (s *Store) dirOf(id [16]byte) string { return s.path("sessions", hexByte(id[0])) }
-func (s *Store) file(id [16]byte) string  { return s.path("sessions", hexByte(id[0]), hexID(id)) }
+
+func (s *Store) file(id [16]byte) string {
+	var name [2 * idSize]byte
+	hex.Encode(name[:], id[:])
+	return s.path("sessions", string(name[:2]), string(name[:]))
+}
 
 // userDir returns the directory of the user's entries.
 func (s *Store) userDir(user string) string {
@@ -180,6 +203,16 @@ func parseID(name string) (id [16]byte, ok bool) {
 	}
 	_, err := hex.Decode(id[:], []byte(name))
 	return id, err == nil && hexID(id) == name
+}
+
+// dirSyncs lets callers who come at the same time share one sync of a directory: it is
+// good for all who have made their change before it begins.
+type dirSyncs = batch.Batcher[struct{}]
+
+func (s *Store) newDirSyncs(dir string) *dirSyncs {
+	return batch.New(math.MaxInt, func(sharers []struct{}) []error {
+		return slices.Repeat([]error{s.fs.SyncDir(dir)}, len(sharers))
+	})
 }
 
 // syncDir makes the names in a directory durable, unless NoSync forgoes it.

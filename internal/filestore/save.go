@@ -19,22 +19,35 @@ import (
 
 // Save replaces the record if its version still is prev, or creates it for a zero
 // prev. What it does stands below in the order in which it is done; only the look at
-// what is stored is in load.go.
+// what is stored is in load.go. The last step, the sync of the record's directory, needs
+// no lock: whoever changes the record meanwhile syncs the directory, too.
 func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
-	return s.locked(ctx, r.ID, func() error {
-		old, found, err := s.lookup(r.ID)
-		if err != nil {
-			return err
-		}
-		write, err := record.Admit(found, old.Version, r.Version, prev)
-		if err != nil {
-			return err
-		}
-		if !write { // it landed before, perhaps without its last step
-			return s.syncRecords(r.ID)
-		}
-		return s.replace(ctx, old, found, r)
+	var synced bool
+	err := s.locked(ctx, r.ID, func() (err error) {
+		synced, err = s.save(ctx, &r, prev)
+		return err
 	})
+	if err != nil || synced || !s.sync {
+		return err
+	}
+	return fsys.Late(s.syncs[r.ID[0]].Do(context.Background(), struct{}{})) // not ctx: the change is made
+}
+
+// save is Save but for the last step, and reports whether that was done on the way. The
+// caller holds the lock.
+func (s *Store) save(ctx context.Context, r *record.Record, prev uint64) (synced bool, err error) {
+	old, found, err := s.lookup(r.ID)
+	if err != nil {
+		return false, err
+	}
+	write, err := record.Admit(found, old.Version, r.Version, prev)
+	if err != nil || !write { // not to write: it landed before, perhaps without its last step
+		return false, err
+	}
+	if err := s.replace(ctx, &old, found, r); err != nil || old.User == "" || old.User == r.User {
+		return false, err
+	}
+	return true, s.endUser(old.User, r.ID)
 }
 
 // locked calls do while no other writer, here or in another process, is at the
@@ -76,8 +89,8 @@ func (s *Store) withLockOnce(ctx context.Context, lock *lockfile.Mutex, do func(
 // durable, too. So a crash between any two steps leaves entries too many,
 // which are checked against the record whenever they are read, and never one
 // too few. The caller holds the lock.
-func (s *Store) replace(ctx context.Context, old record.Record, found bool, r record.Record) (err error) {
-	buf, err := record.Append(nil, &r)
+func (s *Store) replace(ctx context.Context, old *record.Record, found bool, r *record.Record) (err error) {
+	buf, err := record.Append(nil, r)
 	if err != nil {
 		return fmt.Errorf("%w: %w", record.ErrTooLarge, err)
 	}
@@ -103,15 +116,12 @@ func (s *Store) replace(ctx context.Context, old record.Record, found bool, r re
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = fsys.WriteFile(s.fs, s.file(r.ID), s.sync, func(w io.Writer) error {
+	err = fsys.Replace(s.fs, s.file(r.ID), s.sync, func(w io.Writer) error {
 		_, err := w.Write(buf)
 		return err
 	})
-	switch {
-	case errors.Is(err, syscall.EFBIG):
+	if errors.Is(err, syscall.EFBIG) {
 		err = fmt.Errorf("%w: %w", record.ErrTooLarge, err)
-	case err == nil && r.User != old.User:
-		s.dropUser(old.User, r.ID)
 	}
 	return err
 }

@@ -82,17 +82,23 @@ func IsTemp(name string) bool { return strings.HasSuffix(name, tempSuffix) }
 // file is in place, and the error is one that [Late] returns. The caller holds
 // the lock on name.
 func WriteFile(fsys FS, name string, sync bool, write func(io.Writer) error) error {
-	if err := writeTemp(fsys, Temp(name), sync, write); err != nil {
+	if err := Replace(fsys, name, sync, write); err != nil || !sync {
 		return err
-	}
-	if err := fsys.Rename(Temp(name), name); err != nil {
-		fsys.Remove(Temp(name))
-		return err
-	}
-	if !sync {
-		return nil
 	}
 	return Late(fsys.SyncDir(filepath.Dir(name)))
+}
+
+// Replace is WriteFile without its last step: the caller syncs the directory.
+func Replace(fsys FS, name string, sync bool, write func(io.Writer) error) error {
+	temp := Temp(name)
+	if err := writeTemp(fsys, temp, sync, write); err != nil {
+		return err
+	}
+	err := fsys.Rename(temp, name)
+	if err != nil {
+		fsys.Remove(temp)
+	}
+	return err
 }
 
 // writeTemp writes the temporary, or removes it.

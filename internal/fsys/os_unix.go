@@ -24,8 +24,21 @@ func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	}
 }
 
-func rename(oldName, newName string) error { return os.Rename(oldName, newName) }
-func remove(name string) error             { return os.Remove(name) }
+// rename is [os.Rename] but that it does not look at newName first, for the sake of
+// which error a directory there makes.
+func rename(oldName, newName string) error {
+	for {
+		switch err := unix.Rename(oldName, newName); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return &os.LinkError{Op: "rename", Old: oldName, New: newName, Err: err}
+		}
+	}
+}
+
+func remove(name string) error { return os.Remove(name) }
 
 func syncDir(name string) error {
 	d, err := openFile(name, os.O_RDONLY, 0)

@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -166,6 +167,11 @@ func (m *Mutex) enter(ctx context.Context) error {
 	select {
 	case m.turn <- struct{}{}:
 		return nil
+	default: // to ask for the context's Done may cost a timer
+	}
+	select {
+	case m.turn <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -283,8 +289,13 @@ func release(f File) {
 	f.Close()
 }
 
-// control calls fn with the file's descriptor or handle.
+// control calls fn with the file's descriptor or handle. Nobody closes a file meanwhile,
+// so that of an [os.File] can be had without what a RawConn costs.
 func control(f File, fn func(fd uintptr) error) error {
+	if f, ok := f.(*os.File); ok {
+		defer runtime.KeepAlive(f)
+		return fn(f.Fd())
+	}
 	c, err := f.SyscallConn()
 	if err != nil {
 		return err

@@ -98,13 +98,12 @@ func (m *Store) get(ctx context.Context, id [16]byte, r *record.Record) (found b
 	return true, nil
 }
 
-// Load returns a copy of the record.
+// Load returns the record. Its Data are the store's own, and not to be changed.
 func (m *Store) Load(ctx context.Context, id [16]byte) (r record.Record, err error) {
 	found, err := m.get(ctx, id, &r)
 	if err == nil && !found {
 		err = record.ErrNotFound
 	}
-	r.Data = bytes.Clone(r.Data)
 	return r, err
 }
 

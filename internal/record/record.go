@@ -28,6 +28,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"slices"
 )
 
 // Record is a session's record; times are microseconds since 1970.
@@ -85,6 +86,7 @@ func (a Access) Earlier(b Access) Access {
 
 // Append appends the whole record to dst.
 func Append(dst []byte, r *Record) ([]byte, error) {
+	dst = slices.Grow(dst, HeadSize+minBodySize+len(r.User)+len(r.Data))
 	dst = AppendAccess(AppendAccess(dst, r.Access), r.Access)
 	return AppendBody(dst, r)
 }
