@@ -81,13 +81,15 @@ func testSweep(t *testing.T, g group, c contender, p place) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	row, err := sweepOf(g, &measured{contender: c, site: s}, 50, 1)
+	rows, err := sweepOf(g, &measured{contender: c, site: s}, 50, Setting{Percent: 10}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	writeSweeps(&b, []Sweep{row})
-	if !strings.Contains(b.String(), "| "+c.name+" | 50 |") {
-		t.Errorf("got %s", b.String())
+	writeSweeps(&b, rows)
+	for _, way := range s.sweeper.ways {
+		if !strings.Contains(b.String(), "| "+c.name+way.name+" | in memory | 50 | 5 |") {
+			t.Errorf("got %s", b.String())
+		}
 	}
 }

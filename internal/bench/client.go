@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -19,49 +20,37 @@ type client interface {
 	close() error
 }
 
-// inProcess calls a handler. Its request and its recorder are its own and used again,
-// so that they cost next to nothing.
+// inProcess calls a handler, each time with a request and a recorder of their own, as
+// net/http makes them.
 type inProcess struct {
-	h       http.Handler
-	sent    http.Request // as it is sent each time: a handler may change its own
-	req     http.Request
-	cookies []string
-
-	header http.Header
-	status int
+	h    http.Handler
+	sent http.Request
+	got  *httptest.ResponseRecorder
 }
 
 func newInProcess(h http.Handler) *inProcess {
-	c := &inProcess{h: h, cookies: make([]string, 1), header: make(http.Header)}
-	c.sent = http.Request{
+	return &inProcess{h: h, sent: http.Request{
 		Method: "GET", URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{}, Body: http.NoBody, Host: "localhost", RemoteAddr: "127.0.0.1:1", RequestURI: "/",
-	}
-	return c
+		Body: http.NoBody, Host: "localhost", RemoteAddr: "127.0.0.1:1", RequestURI: "/",
+	}}
 }
 
 func (c *inProcess) get(cookie string) error {
-	c.status = http.StatusOK
-	clear(c.header)
-	c.req = c.sent
-	if c.cookies[0] = cookie; cookie == "" {
-		delete(c.req.Header, "Cookie")
-	} else {
-		c.req.Header["Cookie"] = c.cookies
+	r := c.sent
+	r.Header = make(http.Header)
+	if cookie != "" {
+		r.Header["Cookie"] = []string{cookie}
 	}
-	c.h.ServeHTTP(c, &c.req)
-	if c.status != http.StatusOK {
-		return fmt.Errorf("status %d", c.status)
+	c.got = httptest.NewRecorder()
+	c.h.ServeHTTP(c.got, &r)
+	if c.got.Code != http.StatusOK {
+		return fmt.Errorf("status %d", c.got.Code)
 	}
 	return nil
 }
 
-func (c *inProcess) cookie() string { return cookieOf(c.header.Get("Set-Cookie")) }
+func (c *inProcess) cookie() string { return cookieOf(c.got.Header().Get("Set-Cookie")) }
 func (c *inProcess) close() error   { return nil }
-
-func (c *inProcess) Header() http.Header         { return c.header }
-func (c *inProcess) Write(p []byte) (int, error) { return len(p), nil }
-func (c *inProcess) WriteHeader(status int)      { c.status = status }
 
 // cookieOf returns the name and the value of a Set-Cookie header.
 func cookieOf(header string) string {

@@ -68,6 +68,7 @@ type site struct {
 	handler func(Workload) http.Handler
 	close   func() error
 	sweeper *sweeper // where the contender sweeps
+	rows    *rows    // nil where only requests make sessions
 }
 
 // answer makes a handler of what is to be done for a request.

@@ -31,8 +31,8 @@ func floorOf(name string, open func(place) (byHandStore, error)) contender {
 			return nil, err
 		}
 		s := &site{handler: func(w Workload) http.Handler { return byHandHandler(w, h) }, close: h.close}
-		if ends, ok := h.(interface{ sweeper() *sweeper }); ok {
-			s.sweeper = ends.sweeper()
+		if table, ok := h.(byHandSQL); ok && table.rows != nil {
+			s.sweeper, s.rows = table.sweeper(), table.rows
 		}
 		return s, nil
 	}}

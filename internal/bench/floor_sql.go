@@ -2,43 +2,58 @@ package main
 
 import (
 	"context"
-	crand "crypto/rand"
 	"database/sql"
 	"errors"
-	"fmt"
+	"math"
 	"math/rand/v2"
-	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/session2/session2/internal/sqlstore"
 )
 
 // byHandSQL is a prepared SELECT, UPDATE or INSERT by primary key: in the barest table
 // there is, or in one with the columns and the indexes of session2's.
 type byHandSQL struct {
-	like  bool // the table is like session2's
-	db    sqlRunner
-	sweep func() error
+	like   bool // the table is like session2's
+	db     sqlRunner
+	delete string // removes at most a batch of what has ended
+	rows   *rows  // nil where the table is the barest
 }
 
-// sqlSweep removes what has ended in one statement, as one does by hand.
-func sqlSweep(db *sql.DB, table string) func() error {
-	return func() error {
-		_, err := db.Exec(fmt.Sprintf("DELETE FROM %s WHERE by_expires <= %d", table, time.Now().UnixMicro()))
-		return err
-	}
-}
+// The statements that remove what has ended, in the batches that session2 removes.
+const (
+	postgresEnded = `DELETE FROM {t} WHERE id IN
+(SELECT id FROM {t} WHERE by_expires <= {now} ORDER BY by_expires LIMIT {n})`
+	mysqlEnded = `DELETE FROM {t} WHERE by_expires <= {now} ORDER BY by_expires LIMIT {n}`
+)
 
+const inBatches = ", in batches"
+
+// sweeper removes what has ended by hand: in one statement, and batch by batch.
 func (h byHandSQL) sweeper() *sweeper {
-	if h.sweep == nil {
-		return nil
+	return &sweeper{ways: []way{
+		{", one statement", func() error { _, err := h.sweep(math.MaxInt32); return err }},
+		{inBatches, func() error {
+			for {
+				if n, err := h.sweep(sqlstore.BatchIDs); err != nil || n == 0 {
+					return err
+				}
+			}
+		}},
+	}}
+}
+
+func (h byHandSQL) sweep(most int) (int64, error) {
+	now := strconv.FormatInt(time.Now().UnixMicro(), 10)
+	result, err := h.rows.db.Exec(strings.NewReplacer("{now}", now, "{n}", strconv.Itoa(most)).Replace(h.delete))
+	if err != nil {
+		return 0, err
 	}
-	return &sweeper{sweep: h.sweep, expiring: answer(func(http.ResponseWriter, *http.Request) error {
-		var id [16]byte
-		crand.Read(id[:])
-		return h.insert(id, byHandData(), shortLife)
-	})}
+	return result.RowsAffected()
 }
 
 // sqlRunner runs the prepared statements.
@@ -105,13 +120,8 @@ func (h byHandSQL) add(id [16]byte, data []byte) error {
 	if !h.like {
 		return h.db.exec(sqlAdd, id[:], data)
 	}
-	return h.insert(id, data, 24*time.Hour)
-}
-
-// insert is for a table that is like session2's.
-func (h byHandSQL) insert(id [16]byte, data []byte, life time.Duration) error {
 	now := time.Now().UnixMicro()
-	end := now + life.Microseconds()
+	end := now + (24 * time.Hour).Microseconds()
 	return h.db.exec(sqlAdd, id[:], rand.Int64(), []byte{}, now, now, end, now, end, data)
 }
 

@@ -25,14 +25,15 @@ type Growth struct {
 
 // growth measures W1 and W2 of session2 and of its floor, at each size.
 func growth(g group, o *options) (rows []Growth, err error) {
-	for _, n := range o.growth {
-		if g.files && n > o.files || g.server != nil {
+	sizes := o.growth
+	if g.store == "postgres" && o.giant > 0 {
+		sizes = append(slices.Clip(sizes), o.giant)
+	}
+	for _, n := range sizes {
+		if g.files && n > o.files {
 			continue
 		}
-		for _, c := range g.contenders {
-			if c.kind != ours {
-				continue
-			}
+		for _, c := range grown(g) {
 			row, err := growthOf(g, c, n, o)
 			if err != nil {
 				return nil, err
@@ -44,17 +45,37 @@ func growth(g group, o *options) (rows []Growth, err error) {
 	return rows, nil
 }
 
+// grown returns what grows: of those on one server the first.
+func grown(g group) (list []contender) {
+	for _, c := range g.contenders {
+		if c.kind == ours && (g.server == nil || len(list) == 0) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
 	dir, err := o.mkdir(false)
 	if err != nil {
 		return row, err
 	}
 	defer os.RemoveAll(dir)
+	p := place{dir: dir}
+	if g.server != nil {
+		server, stop, err := g.server(o.parent(false), false)
+		if err != nil {
+			return row, err
+		}
+		defer stop()
+		p.dsn = server.DSN()
+	}
+	c.floors = c.floors[:1]
 	two := g
-	two.contenders = slices.DeleteFunc(slices.Clone(g.contenders), func(x contender) bool {
-		return x.name != c.name && x.name != c.floors[0]
-	})
-	all, done, err := openAll(two, place{}, dir, n, o)
+	two.contenders = []contender{g.contenders[slices.IndexFunc(g.contenders, func(x contender) bool {
+		return x.name == c.floors[0]
+	})], c}
+	all, done, err := openAll(two, p, dir, n, o)
 	if err != nil {
 		done()
 		return row, err
@@ -64,7 +85,7 @@ func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
 		Floor: map[Workload]float64{}, Time: map[Workload]float64{}, Ratios: map[Workload]Spread{},
 	}
 	for _, w := range []Workload{W1, W2} {
-		r, err := runWorkload(all, w, mode{clients: 1}, o, true)
+		r, err := runWorkload(all, w, mode{clients: 1}, o, g.server == nil)
 		if err != nil {
 			done()
 			return row, err
@@ -77,6 +98,10 @@ func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
 			done()
 			return row, err
 		}
+	}
+	if g.server != nil {
+		done()
+		return row, nil
 	}
 	err = row.closeAndOpen(g, mine, filepath.Join(dir, "1"))
 	return row, errors.Join(err, all[0].close())
@@ -97,11 +122,12 @@ func (row *Growth) closeAndOpen(g group, m *measured, dir string) error {
 	}
 	start := time.Now()
 	s, err := open(place{number: 1, dir: dir})
-	row.Open = time.Since(start)
 	if err != nil {
 		return err
 	}
-	return s.close()
+	err = newInProcess(s.handler(W1)).get(m.cookies[0])
+	row.Open = time.Since(start)
+	return errors.Join(err, s.close())
 }
 
 func heap() uint64 {
@@ -140,14 +166,18 @@ func writeGrowth(w io.Writer, rows []Growth) {
 	if len(rows) == 0 {
 		return
 	}
-	line(w, "", "sessions", "W1", "its floor", "×", "W2", "its floor", "×", "memory of each", "opens in", "longest W2")
+	line(w, "", "sessions", "W1", "its floor", "×", "W2", "its floor", "×", "memory of each", "first answer", "longest W2")
 	line(w, slices.Repeat([]string{"---"}, 11)...)
 	for _, r := range rows {
 		cells := []string{r.Contender, fmt.Sprint(r.Sessions)}
 		for _, x := range []Workload{W1, W2} {
 			cells = append(cells, duration(r.Time[x]), duration(r.Floor[x]), r.Ratios[x].String())
 		}
-		cells = append(cells, fmt.Sprintf("%.0f B", r.Memory), orDash(r.Open), orDash(r.Longest))
+		memory := "–"
+		if r.Memory > 0 {
+			memory = fmt.Sprintf("%.0f B", r.Memory)
+		}
+		cells = append(cells, memory, orDash(r.Open), orDash(r.Longest))
 		line(w, cells...)
 	}
 }

@@ -34,7 +34,8 @@ type options struct {
 	loopback []int
 	growth   []int  // sizes of stores
 	media    []bool // whether writes are to be durable
-	sweep    int    // sessions of which a tenth is swept
+	giant    int    // one more size, for PostgreSQL alone
+	sweep    int    // sessions to begin a sweep with
 	write    string
 	args     []string
 	quiet    bool
@@ -74,7 +75,8 @@ func parse(args []string) (*options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender has its turn")
 	fs.IntVar(&o.sessions, "sessions", 100_000, "sessions in each store")
 	fs.IntVar(&o.files, "files", 10_000, "sessions in each store that has a file for each")
-	fs.IntVar(&o.sweep, "sweep", 0, "measure W5, a sweep of a tenth of so many sessions beside readers")
+	fs.IntVar(&o.giant, "giant", 0, "one more number of sessions, at which to measure PostgreSQL")
+	fs.IntVar(&o.sweep, "sweep", 0, "measure W5, sweeps beside readers of so many sessions")
 	fs.StringVar(&o.write, "write", "", "the directory to write BENCHMARKS.md and benchmarks.svg to")
 	if err := fs.Parse(args); err != nil {
 		return nil, err

@@ -32,7 +32,7 @@ func sessions(name string, open func(place) (session2.Store, error), floors ...s
 		if err != nil {
 			return nil, err
 		}
-		return &site{
+		s := &site{
 			handler: func(w Workload) http.Handler {
 				if w == W4 {
 					return idle.Wrap(sessionsHandler(w))
@@ -40,11 +40,15 @@ func sessions(name string, open func(place) (session2.Store, error), floors ...s
 				return plain.Wrap(sessionsHandler(w))
 			},
 			close: func() error { return session2.Close(store) },
-			sweeper: &sweeper{short.Wrap(sessionsHandler(W3)), func() error {
+			sweeper: &sweeper{short.Wrap(sessionsHandler(W3)), []way{{"", func() error {
 				_, err := store.(session2.DeleteOldStore).DeleteOld(context.Background(), 365*24*time.Hour)
 				return err
-			}},
-		}, nil
+			}}}},
+		}
+		if database, ok := store.(closing); ok {
+			s.rows = database.rows
+		}
+		return s, nil
 	}}
 }
 

@@ -34,7 +34,8 @@ func scsOn(name string, open func(place) (scs.Store, func() error, error), floor
 		if can, ok := store.(scsSweeping); ok {
 			short := scs.New()
 			short.Store, short.Lifetime = store, shortLife
-			st.sweeper = &sweeper{short.LoadAndSave(scsHandler(W3, short)), can.sweep}
+			st.sweeper = &sweeper{short.LoadAndSave(scsHandler(W3, short)), []way{{"", can.sweep}}}
+			st.rows = can.rows
 		}
 		return st, nil
 	}}
@@ -45,6 +46,7 @@ func scsOn(name string, open func(place) (scs.Store, func() error, error), floor
 type scsSweeping struct {
 	scs.Store
 	sweep func() error
+	rows  *rows
 }
 
 func scsHandler(w Workload, m *scs.SessionManager) http.Handler {

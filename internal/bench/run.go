@@ -43,7 +43,8 @@ type group struct {
 	contenders []contender
 	files      bool // a file for each session: there are fewer
 	server     startServer
-	volatile   bool // nothing of it can be durable
+	cramped    startServer // with a cache that is smaller than a large table
+	volatile   bool        // nothing of it can be durable
 }
 
 // runGroup measures one store: all its contenders are open at once, and take turns.
@@ -115,7 +116,7 @@ func openAll(g group, p place, dir string, n int, o *options) (all []*measured, 
 		m := &measured{contender: c, site: s}
 		all = append(all, m)
 		start := time.Now()
-		if err := m.fill(n, 64); err != nil {
+		if err := m.populate(n, min(n, o.sessions)); err != nil {
 			return all, done, err
 		}
 		o.log("%s: %s: %d sessions in %v", g.store, c.name, n, time.Since(start).Round(time.Millisecond))

@@ -16,8 +16,8 @@ func groups() []group {
 		{store: "file", contenders: files(), files: true},
 		{store: "bolt", contenders: bolt()},
 		{store: "gob", contenders: gob()},
-		{store: "postgres", contenders: postgres(), server: startPostgres},
-		{store: "mysql", contenders: mysqls(), server: startMySQL},
+		{store: "postgres", contenders: postgres(), server: startPostgres, cramped: crampedPostgres},
+		{store: "mysql", contenders: mysqls(), server: startMySQL, cramped: crampedMySQL},
 	}
 }
 

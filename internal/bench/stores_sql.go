@@ -42,7 +42,7 @@ func postgres() []contender {
 		poolFloor(poolBare, false),
 		sessions("session2 on lib/pq", postgresSessions("postgres"), pqLike, pqBare),
 		sessions("session2 on pgx stdlib", postgresSessions("pgx"), pgxLike, pgxBare),
-		scsSweepsOn("scs pgxstore", scsPool, poolLike, poolBare),
+		scsOn("scs pgxstore", scsPool, poolLike, poolBare),
 		scsSweepsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
 		gochiOn("go-chi/session postgres (lib/pq)", "postgres", func(p place) (string, error) {
 			db, dsn, err := ownSchema("postgres", p, `CREATE TABLE IF NOT EXISTS session
@@ -65,7 +65,7 @@ func mysqls() []contender {
 				return nil, err
 			}
 			store, err := session2.NewMySQLStore(db, nil)
-			return closing{store, db}, err
+			return closing{store, db, rowsOfMySQL(db, "session2_sessions")}, err
 		}, myLike, myBare),
 		scsSweepsOn("scs mysqlstore", scsMySQL, myLike, myBare),
 		gochiOn("go-chi/session mysql", "mysql", func(p place) (string, error) {
@@ -111,14 +111,15 @@ func postgresSessions(driver string) func(place) (session2.Store, error) {
 			return nil, err
 		}
 		store, err := session2.NewPostgresStore(db, nil)
-		return closing{store, db}, err
+		return closing{store, db, rowsOfPostgres(db, "session2_sessions")}, err
 	}
 }
 
 // closing is a store whose database is closed with it.
 type closing struct {
 	sqlStore
-	db *sql.DB
+	db   *sql.DB
+	rows *rows
 }
 
 type sqlStore interface {
@@ -149,8 +150,15 @@ func postgresFloor(name, driver string, like bool) contender {
 			return nil, err
 		}
 		run, err := prepare(db, byHandQueries(table, like, dollar))
-		return byHandSQL{like, run, sqlSweep(db, table)}, err
+		return likeOurs(like, run, postgresEnded, rowsOfPostgres(db, table), table), err
 	})
+}
+
+func likeOurs(like bool, run sqlRunner, ended string, r *rows, table string) byHandSQL {
+	if !like {
+		return byHandSQL{db: run}
+	}
+	return byHandSQL{true, run, strings.ReplaceAll(ended, "{t}", table), r}
 }
 
 // sweeping is floorOf for one that sweeps where its table is like session2's.
@@ -211,7 +219,7 @@ func mysqlFloor(name string, like bool) contender {
 			}
 		}
 		run, err := prepare(db, byHandQueries(table, like, func(int) string { return "?" }))
-		return byHandSQL{like, run, sqlSweep(db, table)}, err
+		return likeOurs(like, run, mysqlEnded, rowsOfMySQL(db, table), table), err
 	})
 }
 
@@ -222,6 +230,17 @@ const scsTable = "CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, d
 
 const scsIndex = "CREATE INDEX IF NOT EXISTS sessions_expiry_idx ON sessions (expiry)"
 
+// The statements that copy rows, as those for session2's tables do.
+const (
+	scsPostgresRows = `INSERT INTO sessions (token, data, expiry)
+SELECT md5(random()::text || token), data, to_timestamp(($1 - random() * 3600000000) / 1000000)
+FROM (SELECT token, data FROM sessions LIMIT $2) AS old`
+
+	scsMySQLRows = `INSERT INTO sessions (token, data, expiry)
+SELECT MD5(CONCAT(RAND(), token)), data, FROM_UNIXTIME((? - FLOOR(RAND() * 3600000000)) / 1000000)
+FROM (SELECT token, data FROM sessions LIMIT ?) AS old`
+)
+
 func scsPool(p place) (scs.Store, func() error, error) {
 	db, dsn, err := ownSchema("pgx", p, scsTable, scsIndex)
 	if err != nil {
@@ -231,14 +250,7 @@ func scsPool(p place) (scs.Store, func() error, error) {
 		return nil, nil, err
 	}
 	pool, err := openPool(dsn)
-	if err != nil {
-		return nil, nil, err
-	}
-	store := scsSweeping{pgxstore.NewWithCleanupInterval(pool, 0), func() error {
-		_, err := pool.Exec(context.Background(), "DELETE FROM sessions WHERE expiry < current_timestamp")
-		return err
-	}}
-	return store, func() error { pool.Close(); return nil }, nil
+	return pgxstore.NewWithCleanupInterval(pool, 0), func() error { pool.Close(); return nil }, err
 }
 
 func scsPostgres(p place) (scs.Store, func() error, error) {
@@ -247,7 +259,8 @@ func scsPostgres(p place) (scs.Store, func() error, error) {
 		return nil, nil, err
 	}
 	store := postgresstore.NewWithCleanupInterval(db, 0)
-	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < current_timestamp")}, db.Close, nil
+	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < current_timestamp"),
+		&rows{db, scsPostgresRows, 1}}, db.Close, nil
 }
 
 func scsMySQL(p place) (scs.Store, func() error, error) {
@@ -262,7 +275,8 @@ func scsMySQL(p place) (scs.Store, func() error, error) {
 		return nil, nil, err
 	}
 	store := mysqlstore.NewWithCleanupInterval(db, 0)
-	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < UTC_TIMESTAMP(6)")}, db.Close, nil
+	return scsSweeping{store, execs(db, "DELETE FROM sessions WHERE expiry < UTC_TIMESTAMP(6)"),
+		&rows{db, scsMySQLRows, 1}}, db.Close, nil
 }
 
 func execs(db *sql.DB, text string) func() error {

@@ -13,24 +13,39 @@ import (
 
 // sweeper is for W5.
 type sweeper struct {
-	expiring http.Handler // makes a session as W3 does, which ends within shortLife
-	sweep    func() error // removes what has ended
+	expiring http.Handler // makes a session as W3 does, which ends within shortLife; not used where there are rows
+	ways     []way
+}
+
+// way removes what has ended.
+type way struct {
+	name  string // "" where there is but one
+	sweep func() error
 }
 
 const shortLife = time.Second
 
+// Setting is where and how much is swept.
+type Setting struct {
+	Durable bool // and the server's cache is smaller than the table
+	Percent int  // of the sessions that have ended
+}
+
 // Sweep is what readers notice of a sweep.
 type Sweep struct {
 	Store, Contender string
-	Sessions         int     // a tenth of them has ended
+	Setting          Setting
+	Sessions, Ended  int
 	Took             Spread  // nanoseconds
 	Alone, Beside    Latency // of readers before the sweep, and during it
+	Floor            string  // the contender whose worst read it is compared with
 }
 
 // Latency is of single requests, in nanoseconds; of each the median of the rounds.
 type Latency struct{ P50, P99, Worst float64 }
 
-// sweeps measures W5 on a store.
+// sweeps measures W5 on a store: with a large cache and with a small one, and with more
+// and fewer sessions that have ended.
 func sweeps(g group, o *options) (rows []Sweep, err error) {
 	n := o.sweep
 	if g.files {
@@ -39,80 +54,130 @@ func sweeps(g group, o *options) (rows []Sweep, err error) {
 	if n == 0 {
 		return nil, nil
 	}
+	settings := []Setting{{false, 1}, {false, 10}, {false, 100}}
+	if g.server != nil {
+		settings = append(settings, Setting{true, 10})
+	}
 	for _, c := range g.contenders {
-		if !c.sweeps {
-			continue
+		for _, set := range settings {
+			if !c.sweeps {
+				continue
+			}
+			more, err := sweepAlone(g, c, n, set, o)
+			if err != nil {
+				return nil, fmt.Errorf("%s: sweep: %w", c.name, err)
+			}
+			rows = append(rows, more...)
+			o.log("%s: %s: %d %% swept", g.store, c.name, set.Percent)
 		}
-		row, err := sweepAlone(g, c, n, o)
-		if err != nil {
-			return nil, fmt.Errorf("%s: sweep: %w", c.name, err)
-		}
-		rows = append(rows, row)
-		o.log("%s: %s: swept", g.store, c.name)
 	}
 	return rows, nil
 }
 
 // sweepAlone gives a contender a place of its own: all of them at once would not fit
 // into memory.
-func sweepAlone(g group, c contender, n int, o *options) (row Sweep, err error) {
-	dir, err := o.mkdir(false)
+func sweepAlone(g group, c contender, n int, set Setting, o *options) (rows []Sweep, err error) {
+	dir, err := o.mkdir(set.Durable)
 	if err != nil {
-		return row, err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	p := place{dir: dir}
+	p := place{dir: dir, durable: set.Durable}
 	if g.server != nil {
-		server, stop, err := g.server(o.parent(false), false)
+		start := g.server
+		if set.Durable {
+			start = g.cramped
+		}
+		server, stop, err := start(o.parent(set.Durable), set.Durable)
 		if err != nil {
-			return row, err
+			return nil, err
 		}
 		defer stop()
 		p.dsn = server.DSN()
 	}
 	s, err := c.open(p)
 	if err != nil {
-		return row, err
+		return nil, err
 	}
-	row, err = sweepOf(g, &measured{contender: c, site: s}, n, o.rounds)
-	return row, errors.Join(err, s.close())
+	rounds := o.rounds
+	if set.Percent == 100 {
+		rounds = 1 // it is about how long it takes, and takes long
+	}
+	rows, err = sweepOf(g, &measured{contender: c, site: s}, n, set, rounds)
+	return rows, errors.Join(err, s.close())
 }
 
-func sweepOf(g group, m *measured, n, rounds int) (row Sweep, err error) {
-	row = Sweep{Store: g.store, Contender: m.name, Sessions: n}
-	if err := m.fill(n-n/10, 64); err != nil {
-		return row, err
+func sweepOf(g group, m *measured, n int, set Setting, rounds int) (rows []Sweep, err error) {
+	if err := m.populate(n, min(n, readSessions)); err != nil {
+		return nil, err
 	}
+	floor := ""
+	if len(m.floors) > 0 {
+		floor = m.floors[0] + inBatches
+	}
+	for _, way := range m.sweeper.ways {
+		row := Sweep{
+			Store: g.store, Contender: m.name + way.name, Setting: set, Sessions: n, Ended: n * set.Percent / 100, Floor: floor,
+		}
+		if err := m.sweepBy(way, &row, rounds); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// sweepBy does the rounds of one row.
+func (m *measured) sweepBy(w way, row *Sweep, rounds int) error {
 	var took []float64
 	var alone, beside []Latency
 	for range rounds {
-		if err := m.expire(n / 10); err != nil {
-			return row, err
+		if err := m.expire(row.Ended); err != nil {
+			return err
 		}
 		before, err := m.readBeside(func() error {
 			time.Sleep(shortLife + shortLife/10)
 			return nil
 		})
 		if err != nil {
-			return row, err
+			return err
 		}
 		start := time.Now()
-		during, err := m.readBeside(m.sweeper.sweep)
+		during, err := m.readBeside(w.sweep)
 		if err != nil {
-			return row, err
+			return err
 		}
 		took = append(took, float64(time.Since(start)))
 		alone, beside = append(alone, before), append(beside, during)
 	}
 	row.Took, row.Alone, row.Beside = spread(took), medians(alone), medians(beside)
-	return row, nil
+	return nil
 }
 
-// expire makes sessions that end soon.
+// readSessions is how many sessions the readers of a large table use.
+const readSessions = 10_000
+
+// populate makes n sessions: so many by requests, and the others as rows, if there are
+// rows.
+func (m *measured) populate(n, asked int) error {
+	if m.rows == nil {
+		return m.fill(n, 64)
+	}
+	if err := m.fill(asked, 64); err != nil {
+		return err
+	}
+	return m.rows.add(n-asked, time.Now().Add(24*time.Hour))
+}
+
+// expire makes sessions that end soon, or have ended.
 func (m *measured) expire(n int) error {
-	return together(8, func(i int) error {
+	if m.rows != nil {
+		return m.rows.add(n, time.Now())
+	}
+	const clients = 64
+	return together(clients, func(i int) error {
 		c := newInProcess(m.sweeper.expiring)
-		for range (n - i + 7) / 8 {
+		for range (n - i + clients - 1) / clients {
 			if err := c.get(""); err != nil {
 				return err
 			}
@@ -181,13 +246,29 @@ func writeSweeps(w io.Writer, rows []Sweep) {
 	if len(rows) == 0 {
 		return
 	}
-	line(w, "", "", "sessions", "sweep takes", "reads: median", "99 %", "worst", "beside: median", "99 %", "worst")
-	line(w, slices.Repeat([]string{"---"}, 10)...)
+	line(w, "", "", "", "sessions", "ended", "sweep takes", "for each", "reads: median", "99 %", "worst",
+		"beside: median", "99 %", "worst", "× floor's")
+	line(w, slices.Repeat([]string{"---"}, 14)...)
 	for _, r := range rows {
-		cells := []string{r.Store, r.Contender, fmt.Sprint(r.Sessions), duration(r.Took.Median)}
+		where := "in memory"
+		if r.Setting.Durable {
+			where = "on a disk, small cache"
+		}
+		cells := []string{r.Store, r.Contender, where, fmt.Sprint(r.Sessions), fmt.Sprint(r.Ended),
+			duration(r.Took.Median), duration(r.Took.Median / float64(max(1, r.Ended)))}
 		for _, l := range []Latency{r.Alone, r.Beside} {
 			cells = append(cells, duration(l.P50), duration(l.P99), duration(l.Worst))
 		}
-		line(w, cells...)
+		line(w, append(cells, r.againstFloor(rows))...)
 	}
+}
+
+// againstFloor returns the worst read as a multiple of the worst beside the floor's sweep.
+func (r Sweep) againstFloor(rows []Sweep) string {
+	for _, f := range rows {
+		if f.Store == r.Store && f.Contender == r.Floor && f.Setting == r.Setting {
+			return number(r.Beside.Worst / f.Beside.Worst)
+		}
+	}
+	return "–"
 }
