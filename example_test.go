@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +136,31 @@ func ExampleManager_Cleanup() {
 	go func() { done <- m.Cleanup(ctx, time.Minute) }() // for as long as the application runs
 	fmt.Println(<-done)
 	// Output: context deadline exceeded
+}
+
+// A backend behind a proxy gets its own cookies, and not the session's.
+func ExampleManager_StripCookie() {
+	m := manager(session2.Config{})
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("cookies:", r.Header["Cookie"], "user:", r.Header["X-User"])
+	}))
+	defer backend.Close()
+	target, _ := url.Parse(backend.URL)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") })
+	mux.Handle("/", &httputil.ReverseProxy{Rewrite: func(pr *httputil.ProxyRequest) {
+		pr.SetURL(target)
+		m.StripCookie(pr.Out)
+		pr.Out.Header.Set("X-User", m.Session(pr.In).User())
+	}})
+	get, stop := client(m.Wrap(mux))
+	defer stop()
+	get("/login")
+	get("/")
+	// Output:
+	// /login 200
+	// cookies: [] user: [alice]
+	// / 200
 }
 
 func ExampleConfig() {
