@@ -209,6 +209,7 @@ func TestCommitTellsWhatALateSaveHasStored(t *testing.T) {
 // A veto is of the newest value, and leaves the request's other changes as they were.
 func TestCommitMayBeRefused(t *testing.T) {
 	set := func(n int) func(*session2.Session) { return func(s *session2.Session) { counter.Set(s, n) } }
+	other := func(s *session2.Session) { s.Set("k", 1) }
 	for name, c := range map[string]struct {
 		stored    int
 		meanwhile func(*session2.Session)
@@ -222,7 +223,7 @@ func TestCommitMayBeRefused(t *testing.T) {
 		"not any more":           {stored: 3, meanwhile: set(1), told: 2, left: 2, calls: 2},
 		"not at all":             {stored: 0, told: 1, left: 1, calls: 1},
 		"not, beside another":    {stored: 0, meanwhile: set(1), told: 2, left: 2, calls: 2},
-		"not, beside other keys": {stored: 1, meanwhile: func(s *session2.Session) { s.Set("k", 1) }, told: 2, left: 2, calls: 1},
+		"not, beside other keys": {stored: 1, meanwhile: other, told: 2, left: 2, calls: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
@@ -239,7 +240,8 @@ func TestCommitMayBeRefused(t *testing.T) {
 					return upTo(3)(n)
 				})
 				if n != c.told || err != c.err || s.Dirty() != (c.err != nil) || s.Err() != nil {
-					t.Errorf("Commit = %d, %v; want %d, %v; dirty: %t, Err() = %v", n, err, c.told, c.err, s.Dirty(), s.Err())
+					t.Errorf("Commit = %d, %v; want %d, %v", n, err, c.told, c.err)
+					t.Errorf("dirty: %t, Err() = %v", s.Dirty(), s.Err())
 				}
 				if got := st.Stored(b.Clone(), "other"); (got == nil) != (c.err != nil) {
 					t.Errorf("other = %v beside %v", got, err)
@@ -345,38 +347,27 @@ func TestWhatCommitTellsIsALook(t *testing.T) {
 // A commit that fails tells so, and what it was for is nowhere.
 func TestCommitThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		nothing := func(*session2.Session) {}
 		for name, c := range map[string]struct {
-			before func(st *testsite.Site, store *testsite.Brittle, b *testsite.Browser, s *session2.Session)
-			want   error
-			status int
+			before, meanwhile func(s *session2.Session) // in the request, and in another one
+			down              bool
+			want              error
+			status            int
 		}{
-			"the store is down": {func(_ *testsite.Site, store *testsite.Brittle, _ *testsite.Browser, _ *session2.Session) {
-				store.FailSave.Store(true)
-			}, testsite.ErrDown, 503},
-			"the session has ended": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser, s *session2.Session) {
-				s.User()
-				st.Do(b.Clone(), (*session2.Session).Destroy)
-			}, session2.ErrNotFound, 200},
-			"the token was replaced": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser, s *session2.Session) {
-				s.User()
-				st.Do(b.Clone(), (*session2.Session).Renew)
-			}, session2.ErrStale, 409},
-			"the token was replaced before": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser, _ *session2.Session) {
-				st.Do(b.Clone(), (*session2.Session).Renew)
-			}, session2.ErrStale, 200},
-			"another change cannot be made": {func(_ *testsite.Site, _ *testsite.Brittle, _ *testsite.Browser, s *session2.Session) {
-				s.Set("f", func() {})
-			}, nil, 500},
-			"a lost update": {func(st *testsite.Site, _ *testsite.Brittle, b *testsite.Browser, s *session2.Session) {
-				naive(s)
-				st.Do(b.Clone(), naive)
-			}, session2.ErrLostUpdate, 409},
+			"the store is down":      {nothing, nothing, true, testsite.ErrDown, 503},
+			"the session has ended":  {look, (*session2.Session).Destroy, false, session2.ErrNotFound, 200},
+			"the token was replaced": {look, (*session2.Session).Renew, false, session2.ErrStale, 409},
+			"it was replaced before": {nothing, (*session2.Session).Renew, false, session2.ErrStale, 200},
+			"a lost update":          {naive, naive, false, session2.ErrLostUpdate, 409},
+			"a value of no codec":    {func(s *session2.Session) { s.Set("f", func() {}) }, nothing, false, nil, 500},
 		} {
 			store := testsite.NewBrittle()
 			st := testsite.NewSite(t, store, session2.Config{})
 			b := st.Login("alice")
 			res := st.Visit(b.Clone(), func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
-				c.before(st, store, b, s)
+				c.before(s)
+				st.Do(b.Clone(), c.meanwhile)
+				store.FailSave.Store(c.down)
 				n, err := counter.Commit(r.Context(), s, func(int) (int, error) { return 7, nil })
 				if n != 0 || err == nil || !errors.Is(err, c.want) && c.want != nil {
 					t.Errorf("%s: Commit = %d, %v, want %v", name, n, err, c.want)
@@ -387,13 +378,16 @@ func TestCommitThatFails(t *testing.T) {
 				t.Errorf("%s: status %d, want %d", name, res.StatusCode, c.status)
 			}
 			for _, rec := range testsite.RecordsOf(t, store) {
-				if contents, err := session2.Inspect(rec); err == nil && strings.Contains(fmt.Sprint(contents.Values), "counter") {
+				contents, err := session2.Inspect(rec)
+				if err == nil && strings.Contains(fmt.Sprint(contents.Values), "counter") {
 					t.Errorf("%s: what has failed is stored", name)
 				}
 			}
 		}
 	})
 }
+
+func look(s *session2.Session) { s.User() }
 
 // A veto where the newest value cannot be had is the store's failure.
 func TestARefusalIsLookedUp(t *testing.T) {
@@ -404,7 +398,8 @@ func TestARefusalIsLookedUp(t *testing.T) {
 		res := st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
 			s.User()
 			store.FailLoad.Store(true)
-			if _, err := counter.Commit(r.Context(), s, upTo(0)); !errors.Is(err, testsite.ErrDown) || errors.Is(err, errFull) {
+			_, err := counter.Commit(r.Context(), s, upTo(0))
+			if !errors.Is(err, testsite.ErrDown) || errors.Is(err, errFull) {
 				t.Errorf("Commit = %v", err)
 			}
 			store.FailLoad.Store(false)
