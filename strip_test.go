@@ -76,13 +76,13 @@ func FuzzStripCookie(f *testing.F) {
 		var want []string
 		for _, c := range r.Cookies() {
 			if c.Name != "__Host-session" && c.Name != "sid" && c.Name != "session" {
-				want = append(want, c.String())
+				want = append(want, c.Name+"="+c.Value)
 			}
 		}
 		m.StripCookie(r)
 		var got []string
 		for _, c := range r.Cookies() {
-			got = append(got, c.String())
+			got = append(got, c.Name+"="+c.Value)
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("of %q the cookies %q are left, want %q", line, got, want)
@@ -122,7 +122,7 @@ func TestReverseProxyStripsTheCookie(t *testing.T) {
 		testsite.Must(t, err)
 		r.AddCookie(&http.Cookie{Name: "theirs", Value: "1"})
 		b.Send(r)
-		r.AddCookie(&http.Cookie{Name: "other", Value: `"a b"`})
+		r.AddCookie(&http.Cookie{Name: "other", Value: "a b", Quoted: true})
 		sent := r.Header.Get("Cookie")
 		res, err := front.Client().Do(r)
 		testsite.Must(t, err)
