@@ -38,8 +38,9 @@ type txn struct {
 	resets    int32      // the session's, as the log was taken down
 	ends      int32
 	plan      plan
-	time      allowance // for all this
-	room      [2]Event  // for what is heard
+	extra     *keyCommit // the last change of the log, which the session's own has not; nil: there is none
+	time      allowance  // for all this
+	room      [2]Event   // for what is heard
 }
 
 var (
@@ -55,7 +56,7 @@ func (s *Session) commit(ctx context.Context) error {
 		return nil
 	}
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
-		h, _, err := s.commitNow(ctx, s.request == nil)
+		h, _, err := s.commitNow(ctx, nil, s.request == nil)
 		return h, err
 	})
 	h.report(s.eventContext(), s.m)
@@ -73,7 +74,7 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		if commit {
 			var o outcome
-			if h, o, err = s.commitNow(ctx, true); o == dropped {
+			if h, o, err = s.commitNow(ctx, nil, true); o == dropped {
 				err = nil
 			}
 		}
@@ -103,9 +104,10 @@ func (s *Session) rests(begins bool) bool {
 }
 
 // commitNow is a commit that no other one runs beside. If it is the last one whose
-// cookie can be sent, it ends a session that came to hold nothing.
-func (s *Session) commitNow(ctx context.Context, last bool) (hearing, outcome, error) {
-	t, h, err := s.start(last)
+// cookie can be sent, it ends a session that came to hold nothing. k is a change of this
+// commit's own; nil: there is none.
+func (s *Session) commitNow(ctx context.Context, k *keyCommit, last bool) (hearing, outcome, error) {
+	t, h, err := s.start(k, last)
 	if t == nil {
 		return h, pending, err
 	}
@@ -124,7 +126,7 @@ func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 	if t.turn != nil {
 		defer t.passTurn(ctx)
 	}
-	switch goesOn := o != pending; {
+	switch goesOn := o != pending && o != vetoed; {
 	case goesOn && len(t.ended) > 0:
 		if failed := t.bury(ctx); failed != nil {
 			return pending, failed
@@ -203,7 +205,8 @@ func (a *allowance) end() {
 // exclusively runs one commit at a time. What it heard is to be reported when that
 // is over: what the application does then may use the session. Its own functions
 // may panic in a commit; then nothing can be told of the changes, and no later
-// commit stores them a second time.
+// commit stores them a second time. Where nothing was asked of the store yet, the session
+// is as it was.
 func (s *Session) exclusively(ctx context.Context,
 	commit func(*Session, context.Context) (hearing, error),
 ) (h hearing, err error) {
@@ -243,7 +246,7 @@ func (s *Session) tryAcquire() (wait <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.committing {
-		s.committing, s.fresh = true, false
+		s.committing, s.fresh, s.sent = true, false, false
 		return nil
 	}
 	if s.committed == nil {
@@ -256,7 +259,7 @@ func (s *Session) tryAcquire() (wait <-chan struct{}) {
 func (s *Session) release(panicked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if panicked {
+	if panicked && s.sent {
 		s.broken = cmp.Or[error](s.broken, &changeError{record.Uncertain(errPanicked)})
 	}
 	s.committing = false
@@ -269,13 +272,13 @@ func (s *Session) release(panicked bool) {
 // start takes down what is to be committed. It returns nil if there is nothing
 // to commit, with an error if nothing may be. The last commit before the response
 // begins also gives back a session that the request has for itself.
-func (s *Session) start(last bool) (*txn, hearing, error) {
+func (s *Session) start(k *keyCommit, last bool) (*txn, hearing, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken != nil {
 		return nil, nil, s.broken
 	}
-	late, changed := s.late(), s.changed()
+	late, changed := s.late(), k != nil || s.changed()
 	if s.wrong != nil || late != nil && changed {
 		err := cmp.Or(s.wrong, late)
 		s.broken = late
@@ -285,15 +288,18 @@ func (s *Session) start(last bool) (*txn, hearing, error) {
 	if !changed && (late != nil || s.idle() && !leaves) {
 		return nil, nil, nil
 	}
-	if len(s.log) > 0 {
+	if len(s.log) > 0 || k != nil {
 		s.draw()
 	}
 	t := s.txn()
-	t.log = s.log[:len(s.log):len(s.log)]
+	t.log, t.viewed = s.log[:len(s.log):len(s.log)], len(s.log)
+	if t.extra = k; k != nil {
+		t.log = append(t.log, op{do: k.apply})
+	}
 	t.login, t.user, t.level = s.work.signIn, s.work.user, s.work.level()
 	t.ended, t.revoke = s.ended, s.revoke
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale() || s.emptied()
-	t.blind, t.leaves = s.blind, leaves
+	t.blind, t.leaves = s.blind || k != nil, leaves
 	if len(t.log) > 0 {
 		t.view = s.work.frozen()
 		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
@@ -403,17 +409,22 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 			}
 		}
 		var err error
-		if t.plan, err = t.decide(ctx, now, n); err != nil {
-			return pending, err
-		}
-		if t.blind && t.plan.unchanged { // as this request sees it: look again
+		t.plan, err = t.decide(ctx, now, n)
+		veto := vetoOf(err)
+		switch {
+		case t.blind && (t.plan.unchanged || veto != nil && t.life.base.stored()): // as far as it knows: look again
 			t.behind, t.blind = true, false
 			continue
+		case veto != nil:
+			return vetoed, veto
+		case err != nil:
+			return pending, err
 		}
 		if t.plan.todo == doTouch && t.aged(now) {
 			t.behind = true
 			continue
 		}
+		t.s.sent = true
 		if err := t.makeRoom(ctx); err != nil {
 			return pending, err
 		}

@@ -25,6 +25,7 @@ const (
 	stored                 // as planned
 	landed                 // likewise, by a try whose answer was lost
 	nothing                // was to be done, but what others have done meanwhile
+	vetoed                 // by the function of Key.Commit; with its error
 	dropped                // as if the request had come just before the end or the login; with an error
 	tooLate                // for a cookie: the response has begun; with an error
 )
@@ -40,8 +41,9 @@ func (e *changeError) Unwrap() error { return e.cause }
 type attempt struct {
 	cfg     *Config
 	life    life
-	view    *state // life.base with log applied, as the handler sees it
+	view    *state // life.base with the session's own log applied, as the handler sees it
 	log     []op
+	viewed  int // so many of them: the session's own, without what Key.Commit does
 	guards  guarded
 	login   bool   // the log signs somebody in
 	user    string // whom
@@ -121,13 +123,13 @@ func (a *attempt) over(now instant) bool {
 // else by doing them again. What the application does then may take its time, so
 // ctx is looked at between any two of them.
 func (a *attempt) apply(ctx context.Context) (*state, error) {
-	if next := a.view; next != nil {
-		a.view = nil
-		return next, nil
+	next, log := a.view, a.log[a.viewed:]
+	a.view = nil
+	if next == nil {
+		next, log = a.life.base.clone(), a.log
+		next.joins = a.join
 	}
-	next := a.life.base.clone()
-	next.joins = a.join
-	for _, o := range a.log {
+	for _, o := range log {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("session2: save %v: %w", a.life.token.id, err)
 		}

@@ -11,6 +11,7 @@
 //	s.SetUser("alice")           // signs in, and replaces the token
 //	s.Set("color", "green")
 //	cart.Update(s, addBook)      // a typed key; runs again if another request was faster
+//	n, err := visits.Commit(ctx, s, plusOne) // likewise, and is committed: n is what is stored
 //	s.Destroy()                  // signs out
 //
 // Each request is a transaction on its session. It loads the session when it
@@ -20,8 +21,8 @@
 // requests merge their changes and lose none, and no request brings back a
 // session that was ended or has expired while it ran. A request that panics,
 // answers with 500 or above, or has run out of its context's time leaves no trace,
-// but for what was committed before: by [Session.Commit], or because the response
-// had begun.
+// but for what was committed before: by [Session.Commit] or [Key.Commit], or because the
+// response had begun.
 //
 // # Concurrency
 //
@@ -30,8 +31,8 @@
 // [Session] belongs to one request, whose goroutines may share it. No lock is
 // held during a handler, and requests for one session run side by side. When two
 // change it at once, the later one's changes are applied again to what the
-// earlier one stored: different keys merge, [Key.Update] runs again on the fresh
-// value, and of two plain Sets of one key one wins whole. A request that has read a
+// earlier one stored: different keys merge, [Key.Update] and [Key.Commit] run again on the
+// fresh value, and of two plain Sets of one key one wins whole. A request that has read a
 // key and then sets or deletes it is refused with [ErrLostUpdate] if another one has
 // changed that key in between. [Manager.Exclusive] is for handlers that must run one
 // at a time for a session. A session's end wins over everything. Nothing of this

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +136,31 @@ func ExampleManager_Cleanup() {
 	go func() { done <- m.Cleanup(ctx, time.Minute) }() // for as long as the application runs
 	fmt.Println(<-done)
 	// Output: context deadline exceeded
+}
+
+// A backend behind a proxy gets its own cookies, and not the session's.
+func ExampleManager_StripCookie() {
+	m := manager(session2.Config{})
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println("cookies:", r.Header["Cookie"], "user:", r.Header["X-User"])
+	}))
+	defer backend.Close()
+	target, _ := url.Parse(backend.URL)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") })
+	mux.Handle("/", &httputil.ReverseProxy{Rewrite: func(pr *httputil.ProxyRequest) {
+		pr.SetURL(target)
+		m.StripCookie(pr.Out)
+		pr.Out.Header.Set("X-User", m.Session(pr.In).User())
+	}})
+	get, stop := client(m.Wrap(mux))
+	defer stop()
+	get("/login")
+	get("/")
+	// Output:
+	// /login 200
+	// cookies: [] user: [alice]
+	// / 200
 }
 
 func ExampleConfig() {
@@ -296,18 +323,57 @@ type Cart struct{ Items []string }
 var cart = session2.NewKey[Cart]("cart")
 
 func ExampleKey() {
-	s, _ := manager(session2.Config{}).Open(context.Background(), "")
+	ctx := context.Background()
+	s, _ := manager(session2.Config{}).Open(ctx, "")
 	_, ok := cart.Get(s)
 	fmt.Println(ok)
 	cart.Update(s, func(c Cart) Cart {
 		c.Items = append(c.Items, "book")
 		return c
 	})
+	if err := s.Commit(ctx); err != nil { // what is read after it is what is stored
+		log.Fatal(err)
+	}
 	c, ok := cart.Get(s)
 	fmt.Println(c.Items, ok)
 	// Output:
 	// false
 	// [book] true
+}
+
+// A value is shown as it is stored, and never goes beyond its limit, however many
+// requests are sent at once.
+func ExampleKey_Commit() {
+	m := manager(session2.Config{})
+	coupons := session2.NewKey[int]("coupons")
+	errNone := errors.New("no coupon is left")
+	take := func(used int) (int, error) {
+		if used == 2 {
+			return used, errNone
+		}
+		return used + 1, nil
+	}
+	get, stop := client(m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		used, err := coupons.Commit(r.Context(), m.Session(r), take)
+		switch {
+		case errors.Is(err, errNone):
+			http.Error(w, err.Error(), http.StatusConflict)
+		case err != nil:
+			http.Error(w, "please try again", http.StatusServiceUnavailable)
+		default:
+			fmt.Println("coupon", used)
+		}
+	})))
+	defer stop()
+	for range 3 {
+		get("/")
+	}
+	// Output:
+	// coupon 1
+	// / 200
+	// coupon 2
+	// / 200
+	// / 409
 }
 
 func ExampleNewKey() {

@@ -33,11 +33,15 @@ func (k Key[T]) decode(s *Session, e value) (v T, _ bool) {
 	}
 	v, err := decodeTyped[T](s.m.cfg.Codec, e.data())
 	if err != nil {
-		s.undecodable(fmt.Sprintf("get %q", k.name), "a "+reflect.TypeFor[T]().String(), err)
+		k.undecodable(s, err)
 		var zero T
 		return zero, false
 	}
 	return v, true
+}
+
+func (k Key[T]) undecodable(s *Session, err error) {
+	s.undecodable(fmt.Sprintf("get %q", k.name), "a "+reflect.TypeFor[T]().String(), err)
 }
 
 // Set sets the value, as [Session.Set] does.
@@ -62,10 +66,12 @@ func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 // Update sets the value to what f makes of it, the zero T if there is none or if
 // it cannot be decoded as a T. If another request commits first, f is called again
 // with that one's value: of any number of increments at once, none is lost. So f
-// may run several times, and must do nothing but compute; it must not change s. What
-// Update and Get then return is what this request made of the value that it knew: if a
-// number must be told apart from all others, call [Session.Commit] before Get. A value
-// that cannot be encoded is in Session.Err, and the zero T is returned.
+// may run several times, and must do nothing but compute; it must not change s.
+//
+// What Update and Get then return is what this request made of the value that it knew.
+// Another request may change that before the commit, so do not answer with it: of 16
+// increments at once, all may return 1. [Key.Commit] returns the value as it is stored.
+// A value that cannot be encoded is in Session.Err, and the zero T is returned.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
 	var zero T
 	for range maxReplays {

@@ -16,6 +16,8 @@ func (s *Session) settle(t *txn, o outcome, err error) error {
 	case stored, landed:
 		s.adopt(t, o == landed)
 		return nil
+	case vetoed:
+		return err
 	}
 	housekeeping := (len(t.log) == 0 || t.plan.unchanged) && len(t.ended) == 0
 	if housekeeping && !errors.Is(err, errTurnLost) { // for another time
@@ -28,6 +30,9 @@ func (s *Session) settle(t *txn, o outcome, err error) error {
 		return nil
 	}
 	t.failure(failureKind(o, err), err)
+	if t.extra != nil && errors.Is(err, ErrTooLarge) { // the caller is told, and the change is nowhere any more
+		return err
+	}
 	s.fail(t, o, err)
 	return err
 }
@@ -110,8 +115,8 @@ func (s *Session) shut(id ID, shown verifier) life {
 // forget drops the changes of t, which are stored or lost, from the log. It is
 // called with s.mu held; rework must follow.
 func (s *Session) forget(t *txn) {
-	if !t.spend && s.resets == t.resets { // else they are no longer in the log
-		s.log = s.log[len(t.log):]
+	if s.resets == t.resets { // else they are no longer in the log
+		s.log = s.log[t.viewed:]
 	}
 	if len(s.log) == 0 {
 		s.work, s.log, s.blind = s.life.base, nil, false
@@ -171,6 +176,9 @@ func (s *Session) adopt(t *txn, late bool) {
 	}
 	if t.own || t.plan.todo == doEnd {
 		s.looks = looks{}
+	}
+	if t.extra != nil && !s.m.cfg.AllowLostUpdates {
+		s.looks.told(t.extra)
 	}
 	if t.leaves && next.base.id == t.claim.id {
 		t.claim.left.Store(true)

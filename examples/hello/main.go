@@ -20,8 +20,11 @@ func main() {
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s := m.Session(r)
-		visits.Update(s, func(n int) int { return n + 1 })
-		n, _ := visits.Get(s)
+		n, err := visits.Commit(r.Context(), s, func(n int) (int, error) { return n + 1, nil })
+		if err != nil {
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable)
+			return
+		}
 		fmt.Fprintf(w, "Visit number %d.\n", n)
 	})
 	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(http.DefaultServeMux)))

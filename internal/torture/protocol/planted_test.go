@@ -133,6 +133,16 @@ var plants = []planted{
 	{"the cookie that a failing store cannot check goes out", "cookie.go", "open-rotation", staysIn, []string{
 		"err != nil && s.presents(base, replaced)", "false && s.presents(base, replaced)"}},
 
+	// Key.Commit.
+	{"Key.Commit does not ask again about a newer value", "key_commit.go", "commits", keeps, []string{
+		"!k.done || !was.equal(k.was)", "!k.done"}},
+	{"Key.Commit returns what others have made of the value since", "key_commit.go", "commits", single, []string{
+		"k.undecodable(s, bad)\n\t}", "k.undecodable(s, bad)\n\t}\n\tv, _ = k.Get(s)"}},
+	{"a refusal is taken for a success", "commit.go", "commits", single, []string{
+		"return vetoed, veto", "return nothing, nil"}},
+	{"a refusal drops the request's other changes", "settle.go", "commits", keeps, []string{
+		"case vetoed:\n\t\treturn err", "case vetoed:\n\t\ts.mu.Lock()\n\t\ts.forget(t)\n\t\ts.mu.Unlock()\n\t\treturn err"}},
+
 	// Config.MaxPerUser.
 	{"a login takes another one's turn", "user.go", "max-three", limit, []string{
 		"if free {\n\t\t\tprev", "if free || found.Version != 0 {\n\t\t\tprev",

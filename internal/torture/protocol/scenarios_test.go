@@ -47,6 +47,8 @@ var scenarios = []scenario{
 	{name: "crowd", cfg: session2.Config{RenewEvery: renewEvery}, play: crowd},
 
 	{name: "updates", play: updates},
+	{name: "commits", play: commits},
+	{name: "commits-rotation", cfg: session2.Config{RenewEvery: renewEvery}, managers: 2, play: commits},
 	{name: "flashes", play: flashes},
 	{name: "events", play: events},
 	{name: "events-rotation", cfg: session2.Config{RenewEvery: renewEvery}, play: events},

@@ -1,0 +1,74 @@
+package session2
+
+import (
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// StripCookie removes the cookies of m from the Cookie header of r: those of the name that
+// it has now, and of the names in CookieConfig.Former. What is left of the header is byte
+// for byte as it was; where nothing is left, the header is removed. It is for requests that
+// are sent on, as by [net/http/httputil.ReverseProxy], whose backend has no use for the
+// session and must not learn its secret:
+//
+//	proxy := &httputil.ReverseProxy{Rewrite: func(pr *httputil.ProxyRequest) {
+//		pr.SetURL(backend)
+//		m.StripCookie(pr.Out)
+//	}}
+//	http.Handle("/backend/", m.Wrap(proxy))
+//
+// r is the caller's own, such as ProxyRequest.Out, or Request.Clone of the incoming one. A
+// shallow copy that shares its header with the incoming request is given a header of its
+// own, so the session stays. StripCookie panics if r is the very request that Wrap has given
+// its handler: the session still reads it. A backend's own Set-Cookie lines are not changed.
+func (m *Manager) StripCookie(r *http.Request) {
+	m.must()
+	lines := r.Header["Cookie"]
+	kept := make([]string, 0, len(lines))
+	for _, line := range lines {
+		if line, left := m.strip(line); left {
+			kept = append(kept, line)
+		}
+	}
+	if slices.Equal(kept, lines) {
+		return
+	}
+	if s := m.Session(r); s != nil {
+		if s.request == r {
+			panic("session2: StripCookie: this is the handler's own request, by which the session is found: " +
+				"strip a Clone of it, such as ProxyRequest.Out")
+		}
+		if reflect.ValueOf(s.request.Header).Pointer() == reflect.ValueOf(r.Header).Pointer() {
+			r.Header = r.Header.Clone()
+		}
+	}
+	if r.Header["Cookie"] = kept; len(kept) == 0 {
+		delete(r.Header, "Cookie")
+	}
+}
+
+// strip returns a line of a Cookie header without the cookies of m, and whether anything is
+// left. A line without any is returned as it is. Cookies end with semicolons, also within
+// quotes, as net/http and browsers have it (RFC 6265 5.4).
+func (m *Manager) strip(line string) (string, bool) {
+	parts := strings.Split(line, ";")
+	kept := slices.DeleteFunc(slices.Clone(parts), func(part string) bool {
+		name, _, _ := strings.Cut(part, "=")
+		return m.cfg.Cookie.names(strings.Trim(name, " \t"))
+	})
+	if len(kept) == len(parts) {
+		return line, true
+	}
+	rest := strings.Join(kept, ";")
+	if len(kept) > 0 && kept[0] != parts[0] { // the space that was before the second one
+		rest = strings.TrimLeft(rest, " \t")
+	}
+	return rest, strings.Trim(rest, "; \t") != ""
+}
+
+// names reports whether name is one of the cookie's, now or formerly.
+func (c *CookieConfig) names(name string) bool {
+	return name == c.Name || slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
+}

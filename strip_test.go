@@ -1,0 +1,169 @@
+package session2_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
+)
+
+// former is a site whose cookie once had other names.
+var former = session2.Config{Cookie: session2.CookieConfig{
+	Former: []session2.CookieConfig{{Name: "sid"}, {Name: "session", Domain: "example.com"}},
+}}
+
+func TestStripCookie(t *testing.T) {
+	m := testsite.NewSite(t, session2.NewMemoryStore(), former).M
+	const ours = "__Host-session=" + "0123.abc"
+	for _, c := range []struct{ lines, want []string }{
+		{nil, nil},
+		{[]string{}, []string{}},
+		{[]string{ours}, nil},
+		{[]string{ours + ";"}, nil},
+		{[]string{" ; " + ours + " ;;\t"}, nil},
+		{[]string{"a=1; " + ours + "; b=2"}, []string{"a=1; b=2"}},
+		{[]string{"a=1;" + ours + ";b=2"}, []string{"a=1;b=2"}},
+		{[]string{ours + "; a=1"}, []string{"a=1"}},
+		{[]string{ours + ";\t  a=1 "}, []string{"a=1 "}},
+		{[]string{"a=1; " + ours}, []string{"a=1"}},
+		{[]string{ours + "; a=1; " + ours + "; b=2; " + ours}, []string{"a=1; b=2"}},
+		{[]string{"sid=1; session=2; a=3"}, []string{"a=3"}},
+		{[]string{"a=1", ours, "sid=2", "b=3"}, []string{"a=1", "b=3"}},
+		{[]string{"__Host-session"}, nil},
+		{[]string{"__Host-session =1"}, nil},
+		{[]string{"__Host-session=a=b"}, nil},
+		{[]string{`a="1; ` + ours + `"; b=2`}, []string{`a="1; b=2`}},
+		// What is not ours stays as it is, however odd.
+		{[]string{"  a = 1;;  b;=;\x00é=\"; ", ""}, []string{"  a = 1;;  b;=;\x00é=\"; ", ""}},
+		{[]string{"__host-session=1; __Host-session2=2; my__Host-session=3"},
+			[]string{"__host-session=1; __Host-session2=2; my__Host-session=3"}},
+		{[]string{"a=__Host-session; b=x=" + ours}, []string{"a=__Host-session; b=x=" + ours}},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["Cookie"], r.Header["X-Other"] = slices.Clone(c.lines), []string{ours}
+		before := r.Header["Cookie"]
+		m.StripCookie(r)
+		got, there := r.Header["Cookie"]
+		if !slices.Equal(got, c.want) || there != (c.want != nil || c.lines == nil) {
+			t.Errorf("%q became %q, want %q", c.lines, got, c.want)
+		}
+		if !slices.Equal(before, c.lines) || r.Header.Get("X-Other") != ours {
+			t.Errorf("%q: something else was changed", c.lines)
+		}
+		if len(r.CookiesNamed("__Host-session")) > 0 {
+			t.Errorf("%q: the cookie is still there", c.lines)
+		}
+	}
+}
+
+// Whatever the header, nothing of ours is left of it that net/http finds, and nothing else
+// is lost.
+func FuzzStripCookie(f *testing.F) {
+	for _, line := range []string{"", "__Host-session=1", "a=1; __Host-session=2; b=3", `a="1; sid=2"; ;=`} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		m := testsite.NewSite(t, session2.NewMemoryStore(), former).M
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", line)
+		var want []string
+		for _, c := range r.Cookies() {
+			if c.Name != "__Host-session" && c.Name != "sid" && c.Name != "session" {
+				want = append(want, c.Name+"="+c.Value)
+			}
+		}
+		m.StripCookie(r)
+		var got []string
+		for _, c := range r.Cookies() {
+			got = append(got, c.Name+"="+c.Value)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("of %q the cookies %q are left, want %q", line, got, want)
+		}
+	})
+}
+
+// A reverse proxy inside of Wrap: the backend gets its own cookies, and the session works
+// although the proxy looks at it only after the cookie was taken out.
+func TestReverseProxyStripsTheCookie(t *testing.T) {
+	got := make(chan string, 1)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- strings.Join(r.Header["Cookie"], " | ")
+		http.SetCookie(w, &http.Cookie{Name: "theirs", Value: "2"})
+		io.WriteString(w, "from behind")
+	}))
+	defer backend.Close()
+	target, err := url.Parse(backend.URL)
+	testsite.Must(t, err)
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	for name, proxy := range map[string]*httputil.ReverseProxy{
+		"Rewrite": {Rewrite: func(pr *httputil.ProxyRequest) {
+			pr.SetURL(target)
+			st.M.StripCookie(pr.Out)
+			pr.Out.Header.Set("X-User", st.M.Session(pr.In).User())
+			counter.Update(st.M.Session(pr.In), inc)
+		}},
+		"Director": {Director: func(r *http.Request) {
+			r.URL.Scheme, r.URL.Host = target.Scheme, target.Host
+			st.M.StripCookie(r)
+			counter.Update(st.M.Session(r), inc)
+		}},
+	} {
+		b := st.Login("alice")
+		front := testsite.Serve(t, st.M.Wrap(proxy), false)
+		r, err := http.NewRequest("GET", front.URL, nil)
+		testsite.Must(t, err)
+		r.AddCookie(&http.Cookie{Name: "theirs", Value: "1"})
+		b.Send(r)
+		r.AddCookie(&http.Cookie{Name: "other", Value: "a b", Quoted: true})
+		sent := r.Header.Get("Cookie")
+		res, err := front.Client().Do(r)
+		testsite.Must(t, err)
+		page, err := io.ReadAll(res.Body)
+		testsite.Must(t, err)
+		res.Body.Close()
+		token := "; __Host-session=" + b.Token()
+		if cookies := <-got; cookies != strings.Replace(sent, token, "", 1) || strings.Contains(cookies, "session") {
+			t.Errorf("%s: the backend got %q of %q", name, cookies, sent)
+		}
+		if string(page) != "from behind" || st.Stored(b, "counter") != 1 || st.UserOf(b) != "alice" {
+			t.Errorf("%s: page %q, counter %v, user %q", name, page, st.Stored(b, "counter"), st.UserOf(b))
+		}
+	}
+}
+
+// The session is found by the incoming request, which keeps its cookie.
+func TestStripCookieLeavesTheSession(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	for name, out := range map[string]func(r *http.Request) *http.Request{
+		"a clone":        func(r *http.Request) *http.Request { return r.Clone(r.Context()) },
+		"a shallow copy": func(r *http.Request) *http.Request { return r.WithContext(r.Context()) },
+	} {
+		b := st.Login("alice")
+		st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+			o := out(r)
+			st.M.StripCookie(o)
+			if len(o.Header["Cookie"]) > 0 || len(r.Header["Cookie"]) == 0 || s.User() != "alice" {
+				t.Errorf("%s: cookies %q out, %d in; user %q", name, o.Header["Cookie"], len(r.Header["Cookie"]), s.User())
+			}
+		})
+	}
+	st.Visit(st.Login("alice"), func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() == nil || s.User() != "alice" {
+				t.Error("the handler's own request was stripped")
+			}
+		}()
+		st.M.StripCookie(r)
+	})
+	st.Visit(&testsite.Browser{}, func(_ *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		st.M.StripCookie(r) // there is nothing to do
+	})
+}
