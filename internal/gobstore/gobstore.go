@@ -55,15 +55,22 @@ type Store struct {
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
 	batch  *batch.Batcher[*job]
 	slack  int64 // dead bytes that do not matter
+	small  int64 // live bytes that a commit copies itself
 
-	// What follows belongs to whoever leads the batch.
-	spare    *plan // by a pointer: it holds the latest record, which a careless print of the store would show
+	copying *lockfile.Mutex // on path+".compact.lock": who copies beside the changes
+	ctx     context.Context // ends with Close, and a copy under way with it
+	stop    context.CancelFunc
+	copies  sync.WaitGroup
+
+	spare *plan // the leader's; by a pointer: it holds the latest record, which a careless print would show
+
+	mu       sync.RWMutex
+	log      *log
+	next     *log  // that is about to take its place, or has its file already
+	copied   bool  // a goroutine copies the log
 	patience int64 // dead bytes to wait for after a compaction that failed
-
-	mu     sync.RWMutex
-	log    *log
-	closed bool
-	torn   bool // a failed append of our own, which has its error, may have left half a frame
+	closed   bool
+	torn     bool // a failed append of our own, which has its error, may have left half a frame
 }
 
 var _ record.Store = (*Store)(nil)
@@ -78,21 +85,30 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead}
+	s := &Store{
+		noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()),
+		slack: maxDead, small: maxSmall,
+	}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err
 	}
 	lock := s.path + ".lock"
-	s.lock = lockfile.NewKept(
-		func() (lockfile.File, error) { return s.fs.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600) },
-		func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
+	s.lock = lockfile.NewKept(s.opens(lock), func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
+	s.copying = lockfile.New(s.opens(s.path + ".compact.lock"))
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.batch = batch.NewWithin(batchSize, s.lock.Lock, s.commit)
 	if err := s.prepare(); err != nil {
+		s.stop()
 		s.lock.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// opens returns what opens a lock's file.
+func (s *Store) opens(name string) func() (lockfile.File, error) {
+	return func() (lockfile.File, error) { return s.fs.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) }
 }
 
 func (s *Store) prepare() error {
@@ -102,22 +118,24 @@ func (s *Store) prepare() error {
 	}
 	defer unlock()
 	s.fs.Remove(fsys.Temp(s.path)) // that a compaction left which was killed
+	s.removeCopy()
 	s.log = newLog(s.fs, s.path)
 	err = s.log.open()
 	if errors.Is(err, fs.ErrNotExist) {
-		s.log, err = create(s.fs, s.path, !s.noSync, func(func(*op) error) error { return nil })
+		s.log, err = create(s.fs, s.path, !s.noSync)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.tidy(); err != nil {
+	if _, err := s.tidy(); err != nil {
 		s.Close()
 		return err
 	}
 	return nil
 }
 
-// Close closes the file. Calls under way end as if there had been no Close.
+// Close closes the file, and waits for a compaction to give up. Calls under way end as
+// if there had been no Close.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -126,6 +144,8 @@ func (s *Store) Close() error {
 	if closed {
 		return nil
 	}
+	s.stop()
+	s.copies.Wait()
 	s.lock.Close()
 	return s.log.close() // no other log takes its place any more
 }

@@ -1,0 +1,81 @@
+package gobstore_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/gobstore"
+	"github.com/session2/session2/internal/record"
+	"github.com/session2/session2/internal/testsite"
+)
+
+// benchLog writes a log of SESSION2_BENCH_RECORDS records, 10,000 by default, which is
+// as good as due for a compaction.
+func benchLog(b *testing.B) (path string, n int) {
+	b.Helper()
+	n = 10_000
+	if v := os.Getenv("SESSION2_BENCH_RECORDS"); v != "" {
+		var err error
+		n, err = strconv.Atoi(v)
+		testsite.Must(b, err)
+	}
+	dir := b.TempDir()
+	if v := os.Getenv("SESSION2_BENCH_DIR"); v != "" { // where a disk is
+		var err error
+		dir, err = os.MkdirTemp(v, "gob")
+		testsite.Must(b, err)
+		b.Cleanup(func() { os.RemoveAll(dir) })
+	}
+	path = filepath.Join(dir, "log")
+	testsite.Must(b, gobstore.WriteLog(path, n, 200))
+	return path, n
+}
+
+// BenchmarkSaveBesideCompaction saves until the file has been compacted, and reports how
+// long the longest Save took, and the longest of as many before.
+func BenchmarkSaveBesideCompaction(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		path, n := benchLog(b)
+		s, err := gobstore.Open(fsys.OS, path, quiet)
+		testsite.Must(b, err)
+		before, err := os.Stat(path)
+		testsite.Must(b, err)
+		b.StartTimer()
+		var longest atomic.Int64
+		var saves atomic.Int64
+		var done atomic.Bool
+		var wg sync.WaitGroup
+		for w := range 8 {
+			wg.Go(func() {
+				rec := record.Record{ID: gobstore.BenchID(n + w), Data: make([]byte, 200)}
+				for !done.Load() {
+					rec.Version++
+					start := time.Now()
+					testsite.Must(b, s.Save(background, rec, rec.Version-1))
+					took := int64(time.Since(start))
+					saves.Add(1)
+					for old := longest.Load(); took > old && !longest.CompareAndSwap(old, took); old = longest.Load() {
+					}
+					info, err := os.Stat(path)
+					testsite.Must(b, err)
+					if !os.SameFile(info, before) {
+						done.Store(true)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		b.StopTimer()
+		testsite.Must(b, s.Close())
+		b.ReportMetric(float64(longest.Load())/1e6, "longest-ms")
+		b.ReportMetric(float64(saves.Load()), "saves")
+		b.StartTimer()
+	}
+}
