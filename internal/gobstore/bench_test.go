@@ -79,3 +79,42 @@ func BenchmarkSaveBesideCompaction(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkSavesPerSync has 64 callers read, work a little and save, and reports how many
+// saves shared a sync.
+func BenchmarkSavesPerSync(b *testing.B) {
+	dir := b.TempDir()
+	if v := os.Getenv("SESSION2_BENCH_DIR"); v != "" {
+		dir = v
+	}
+	path := filepath.Join(dir, "log-"+strconv.Itoa(os.Getpid()))
+	defer os.Remove(path + ".lock")
+	defer os.Remove(path)
+	d := &syncing{FS: fsys.OS, before: func() {}}
+	s, err := openOn(d, path, false, 1<<40)
+	testsite.Must(b, err)
+	defer s.Close()
+	const callers = 64
+	next := make([]uint64, callers)
+	for w := range callers {
+		testsite.Must(b, s.Save(background, numbered(w, 1), 0))
+	}
+	d.n.Store(0)
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for w := range callers {
+		wg.Go(func() {
+			for i := range uint64(b.N / callers) {
+				rec, err := s.Load(background, idOf(w))
+				testsite.Must(b, err)
+				for range 10_000 {
+					next[w]++
+				}
+				rec.Version = i + 2
+				testsite.Must(b, s.Save(background, rec, i+1))
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/float64(d.n.Load()), "saves/sync")
+}
