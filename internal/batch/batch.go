@@ -169,8 +169,8 @@ func (b *Batcher[T]) lead(c *call[T]) {
 }
 
 const (
-	maxYields = 1000 // where nobody else can run, these take a tenth of a millisecond
-	gathering = 8    // the part of a commit's time that goes by for larger batches, at most
+	maxYields = 10_000 // where nobody else can run, these take a millisecond or two
+	gathering = 4      // the part of a commit's time that goes by for larger batches, at most
 )
 
 // gather lets other goroutines run until as many callers are here as shared the last
