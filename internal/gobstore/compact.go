@@ -62,6 +62,7 @@ func (s *Store) compacted(err error) {
 // has its name nobody changes the index. After an error the file may be the old
 // one or the new.
 func (s *Store) rewrite() error {
+	s.whole(context.Background())
 	c, err := s.newCopier(fsys.Temp(s.path))
 	if err != nil {
 		return err
@@ -70,7 +71,11 @@ func (s *Store) rewrite() error {
 	if err := c.copy(context.Background(), c.all()); err != nil {
 		return err
 	}
-	return c.finish()
+	if err := c.finish(); err != nil {
+		return err
+	}
+	s.fs.Remove(basePath(s.path)) // another log's by now
+	return nil
 }
 
 // create puts an empty log at path, and opens it. The caller holds the lock.

@@ -64,6 +64,9 @@ func (s *Store) rewriteBeside(ctx context.Context) error {
 	if !wasteful { // that process was
 		return nil
 	}
+	if err := s.whole(ctx); err != nil {
+		return err
+	}
 	c, err := s.newCopier(s.copyName())
 	if err != nil {
 		return err
@@ -111,6 +114,7 @@ type copier struct {
 	w       *bufio.Writer
 	b       []byte // a frame
 	dirty   int64  // bytes since the last sync
+	indexed bool   // the new index is in a file, too
 }
 
 // spot is a record, and where it was, or 0.
@@ -127,6 +131,7 @@ func (s *Store) newCopier(temp string) (*copier, error) {
 	if err != nil {
 		return nil, err
 	}
+	old.fillAll() // what is left if another file has taken the place just now
 	c := &copier{
 		s: s, old: old, changed: make(map[[16]byte]bool), win: window{r: old.file},
 		fresh: newLog(s.fs, s.path), temp: temp,
@@ -166,12 +171,18 @@ func (c *copier) close() {
 // is left.
 func (c *copier) copyMost(ctx context.Context) error {
 	spots := c.all()
-	for range copyTries {
+	for round := range copyTries {
 		if err := c.copy(ctx, spots); err != nil {
 			return err
 		}
 		if err := c.sync(); err != nil {
 			return err
+		}
+		if round == 0 && c.fresh.index.Len() >= c.s.few {
+			if err := c.s.writeBase(c.fresh); err != nil {
+				return err
+			}
+			c.indexed = true
 		}
 		if spots = c.changes(); len(spots) < copyRest {
 			break
@@ -344,6 +355,9 @@ func (c *copier) take(named bool) error {
 	defer c.s.mu.Unlock()
 	if c.fresh.named = named && !c.s.noSync; !c.fresh.named {
 		c.fresh.durable, c.fresh.must = 0, c.fresh.end // the next change that must be durable sees to all
+	}
+	if !c.indexed {
+		c.fresh.fresh = c.fresh.index.Len()
 	}
 	return c.s.catchUp(true)
 }

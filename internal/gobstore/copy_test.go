@@ -166,6 +166,7 @@ func besideLife(d fsys.FS, path string) (before, after map[int]uint64, err error
 	}
 	defer s.Close()
 	s.SetSmall(-1)
+	s.SetFew(1)
 	for i := range 24 {
 		n := i % 3
 		after = map[int]uint64{}
@@ -220,6 +221,7 @@ func TestGobStoreSharedCompactionBesideChanges(t *testing.T) {
 		testsite.Must(t, err)
 		defer s.Close()
 		s.SetSmall(-1)
+		s.SetFew(p) // not the first
 		for w := range 2 {
 			wg.Go(func() {
 				ctx, cancel := context.WithCancel(background)

@@ -45,6 +45,12 @@ const HeaderSize = headerSize
 // SetSmall sets how many live bytes a commit copies itself.
 func (s *Store) SetSmall(n int64) { s.small = n }
 
+// SetFew sets how many records are worth no file for the index.
+func (s *Store) SetFew(n int) { s.few = n }
+
+// Whole reports whether all records are in the index.
+func (s *Store) Whole() bool { s.mu.RLock(); defer s.mu.RUnlock(); return s.log.base == nil }
+
 // AwaitCopy waits for a compaction beside changes.
 func (s *Store) AwaitCopy() { s.copies.Wait() }
 

@@ -56,6 +56,7 @@ type Store struct {
 	batch  *batch.Batcher[*job]
 	slack  int64 // dead bytes that do not matter
 	small  int64 // live bytes that a commit copies itself
+	few    int   // records that are worth no file for the index
 
 	copying *lockfile.Mutex // on path+".compact.lock": who copies beside the changes
 	ctx     context.Context // ends with Close, and a copy under way with it
@@ -67,7 +68,8 @@ type Store struct {
 	mu       sync.RWMutex
 	log      *log
 	next     *log  // that is about to take its place, or has its file already
-	copied   bool  // a goroutine copies the log
+	copied   bool  // a goroutine copies the log, or writes its index
+	filling  bool  // a goroutine makes the index whole
 	patience int64 // dead bytes to wait for after a compaction that failed
 	closed   bool
 	torn     bool // a failed append of our own, which has its error, may have left half a frame
@@ -87,7 +89,7 @@ type Options struct {
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
 	s := &Store{
 		noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()),
-		slack: maxDead, small: maxSmall,
+		slack: maxDead, small: maxSmall, few: minRecords,
 	}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
@@ -127,6 +129,7 @@ func (s *Store) prepare() error {
 	if err != nil {
 		return err
 	}
+	s.log.readBase(s.shared)
 	if _, err := s.tidy(); err != nil {
 		s.Close()
 		return err
@@ -146,6 +149,12 @@ func (s *Store) Close() error {
 	}
 	s.stop()
 	s.copies.Wait()
+	s.mu.RLock()
+	worthwhile := s.log.isIndexWorthwhile(s.few, lastTailPart)
+	s.mu.RUnlock()
+	if worthwhile {
+		s.saveBase(s.log)
+	}
 	s.lock.Close()
 	return s.log.close() // no other log takes its place any more
 }
@@ -158,15 +167,11 @@ func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
 	if err := s.refresh(ctx); err != nil {
 		return record.Record{}, err
 	}
-	s.mu.RLock()
-	l, err := s.held()
+	l, e, found, err := s.find(id)
 	if err != nil {
-		s.mu.RUnlock()
 		return record.Record{}, err
 	}
 	defer l.release()
-	e, found := l.index.Get(id)
-	s.mu.RUnlock()
 	if !found {
 		return record.Record{}, record.ErrNotFound
 	}
@@ -178,10 +183,33 @@ func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
 	if err := s.refresh(ctx); err != nil {
 		return false, err
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, found := s.log.index.Get(id)
+	l, _, found, err := s.find(id)
+	if err != nil {
+		return false, err
+	}
+	l.release()
 	return found, nil
+}
+
+// find returns the entry of a record in the present log, which is held.
+func (s *Store) find(id [16]byte) (l *log, e entry, found bool, err error) {
+	s.mu.RLock()
+	if l, err = s.held(); err != nil {
+		s.mu.RUnlock()
+		return nil, e, false, err
+	}
+	whole := l.base == nil
+	if whole {
+		e, found = l.index.Get(id)
+	}
+	s.mu.RUnlock()
+	if !whole {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		l.pull(id)
+		e, found = l.index.Get(id)
+	}
+	return l, e, found, nil
 }
 
 // held returns the present log, held, unless the store is closed. The caller has
@@ -196,10 +224,14 @@ func (s *Store) held() (*log, error) {
 
 // refresh brings the index up to date with what other processes have done.
 func (s *Store) refresh(ctx context.Context) error {
-	if fresh, err := s.isFresh(); fresh || err != nil {
+	fresh, whole, err := s.isFresh()
+	if !whole {
+		s.wholeBeside()
+	}
+	if fresh || err != nil {
 		return err
 	}
-	err := s.follow(false)
+	err = s.follow(false)
 	if !errors.Is(err, errUnsure) {
 		return err
 	}
@@ -211,16 +243,17 @@ func (s *Store) refresh(ctx context.Context) error {
 	return s.follow(true)
 }
 
-// isFresh reports whether everything in the file is in the index.
-func (s *Store) isFresh() (bool, error) {
+// isFresh reports whether the index is up to date with the file, and whether all records
+// are in it.
+func (s *Store) isFresh() (fresh, whole bool, err error) {
 	info, err := s.fs.Lstat(s.path)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return false, fs.ErrClosed
+		return false, true, fs.ErrClosed
 	}
 	if err != nil {
-		return false, err
+		return false, true, err
 	}
-	return s.log.covers(info), nil
+	return s.log.covers(info), s.log.base == nil, nil
 }

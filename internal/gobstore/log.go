@@ -28,6 +28,8 @@ type log struct {
 	suspect error        // why nothing in the file can be relied on to be durable
 
 	index index.Index[place]
+	base  *base // what the index does not have yet; nil if it has all
+	fresh int   // changes that the file of the index does not have
 	live  int64 // bytes of the frames that the index points to
 	must  int64 // the end of the last frame that has to be durable: of all but touches
 
@@ -86,6 +88,7 @@ func (s *Store) catchUp(locked bool) error {
 	}
 	err = s.trust(fresh)
 	if err == nil {
+		fresh.readBase(s.shared)
 		err = s.replay(fresh, locked)
 	}
 	if err != nil {
@@ -174,6 +177,8 @@ func (l *log) append(b []byte, frames []frame) error {
 
 // apply brings the index up to date with a frame.
 func (l *log) apply(f *frame) {
+	l.pull(f.ID)
+	l.fresh++
 	l.note(f.ID)
 	if f.kind != touch {
 		l.must = f.off + f.len

@@ -80,10 +80,11 @@ func (s *Store) do(ctx context.Context, j *job) error {
 // any of them needs it. The caller has the lock on the file.
 func (s *Store) commit(jobs []*job) []error {
 	large, err := s.tidy()
-	var w written
 	if large {
 		s.compactBeside()
 	}
+	s.keepIndex()
+	var w written
 	if err == nil {
 		w, err = s.write(jobs)
 	}
@@ -121,6 +122,19 @@ func (s *Store) tidy() (large bool, err error) {
 	}
 	s.compact()
 	return false, nil
+}
+
+// keepIndex sees that the index gets whole, and that its file gets not too old.
+func (s *Store) keepIndex() {
+	s.mu.RLock()
+	whole, worthwhile := s.log.base == nil, s.log.isIndexWorthwhile(s.few, tailPart) && !s.copied
+	s.mu.RUnlock()
+	if !whole {
+		s.wholeBeside()
+	}
+	if worthwhile {
+		s.indexBeside()
+	}
 }
 
 // written is what a commit has put into the file and has not made durable yet.
@@ -195,6 +209,7 @@ func (p *plan) get(id [16]byte) (entry, bool) {
 	if e, ok := p.next[id]; ok {
 		return e, e != entry{}
 	}
+	p.log.pull(id)
 	return p.log.index.Get(id)
 }
 
