@@ -1,3 +1,5 @@
+//go:build unix
+
 package gobstore_test
 
 import (
@@ -6,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,4 +120,35 @@ func BenchmarkSavesPerSync(b *testing.B) {
 	}
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/float64(d.n.Load()), "saves/sync")
+}
+
+// BenchmarkOpenByIndex opens a store of many records that was closed, and loads one.
+func BenchmarkOpenByIndex(b *testing.B) {
+	path, _ := benchLog(b)
+	start, busy := time.Now(), processorTime()
+	s, err := gobstore.Open(fsys.OS, path, quiet)
+	testsite.Must(b, err)
+	b.Logf("without an index: %v, %v of processor time", time.Since(start), processorTime()-busy)
+	start, busy = time.Now(), processorTime()
+	testsite.Must(b, s.Close())
+	b.Logf("closed, which writes the index: %v, %v of processor time", time.Since(start), processorTime()-busy)
+	for b.Loop() {
+		start, busy = time.Now(), processorTime()
+		s, err := gobstore.Open(fsys.OS, path, quiet)
+		testsite.Must(b, err)
+		_, err = s.Load(background, gobstore.BenchID(7))
+		testsite.Must(b, err)
+		b.StopTimer()
+		b.Logf("by the index, and the first Load: %v, %v of processor time", time.Since(start), processorTime()-busy)
+		s.AwaitCopy()
+		b.Logf("all of the index: %v, %v of processor time", time.Since(start), processorTime()-busy)
+		testsite.Must(b, s.Close())
+		b.StartTimer()
+	}
+}
+
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

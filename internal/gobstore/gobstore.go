@@ -15,7 +15,12 @@
 // only what is provably half a frame is ever cut off, by one who holds the lock: so
 // what was once read as a frame stays one, and readers need no lock. A compaction
 // puts a new file, with another generation, in the place of the old one, which those
-// who have it open can go on reading.
+// who have it open can go on reading. It copies without the lock, notes which records
+// change meanwhile, and takes the lock for the last of these and the new file's name.
+//
+// The index of many records lies in a file of its own, too (base.go). Whoever opens the
+// log reads that and what the log got later, instead of all of it. Nothing depends on
+// that file: without it, or if it is not the log's, the whole log is read.
 //
 // Half of the code would do for a log that trusts its disk and belongs to one
 // process. The other half is for what the store promises beyond that:
@@ -27,7 +32,7 @@
 //   - A failed sync is never taken back by the next one: log.suspect.
 //   - Processes see each other's changes, also through a compaction: Store.refresh,
 //     Store.catchUp, the generation.
-//   - The file stays in proportion to what is alive: compact.go.
+//   - The file stays in proportion to what is alive: compact.go, copy.go.
 package gobstore
 
 import (
