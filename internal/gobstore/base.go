@@ -237,6 +237,9 @@ func (s *Store) writeBase(l *log) error {
 		return err
 	}
 	return fsys.WriteFile(s.fs, basePath(s.path), false, func(f io.Writer) error {
+		if !s.noSync {
+			f = &paced{File: f.(fsys.File)}
+		}
 		w, sum := bufio.NewWriterSize(f, windowSize), crc32.New(castagnoli)
 		to := io.MultiWriter(w, sum)
 		head := append(make([]byte, 0, baseHead), baseMagic...)
@@ -253,6 +256,22 @@ func (s *Store) writeBase(l *log) error {
 		w.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
 		return w.Flush()
 	})
+}
+
+// paced is a file that is synced every now and then while it is written. Else a file
+// system may have the next sync of the log, which a change waits for, write all of it.
+type paced struct {
+	fsys.File
+	dirty int
+}
+
+func (p *paced) Write(b []byte) (n int, err error) {
+	n, err = p.File.Write(b)
+	if p.dirty += n; err == nil && p.dirty > syncSize {
+		p.dirty = 0
+		err = p.File.Sync()
+	}
+	return n, err
 }
 
 // encode returns the records and users of an index. Now and then it lets go of s.mu.
