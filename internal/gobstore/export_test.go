@@ -30,7 +30,10 @@ func WriteLog(path string, n, size int) error {
 		end += int64(len(b))
 		w.Write(b)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Sync() // or the first Save would have to
 }
 
 // BenchID returns the ID of the nth record of WriteLog.
