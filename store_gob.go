@@ -9,7 +9,11 @@ import (
 
 // GobStore is one append-only file of checksummed gob records, with
 // an index in memory that takes some 250 bytes a record; the data stay on disk.
-// Opening it reads the whole file: a few seconds for a million small records.
+// From 20,000 records on, a file beside it has the index as well. Opening the store reads
+// that, some 75 bytes a record, and what came later; the index in memory is made of it
+// behind the first calls. It is written by Close, by a compaction, and when a quarter of
+// the records have changed. Without it, or if it is damaged, opening reads everything: a
+// few seconds for a million small records.
 //
 // It is for one machine, on which several processes may have it open. Each
 // call first asks the system whether the file has grown or was replaced, and
@@ -17,11 +21,11 @@ import (
 // (and perhaps a change just before it is durable).
 //
 // Concurrent changes share one append and one fsync. When what is dead in the
-// file takes more room than what is alive and more than 1 MiB, the next change
-// first writes the live rest to a new file, which takes the old one's place. Until
-// then changes wait, in all processes (some 9 seconds for a million records), and a
-// second index is in memory; readers go on, and those of other processes then read
-// the new file once. A DeleteOld that leaves no record leaves nothing of the file
+// file takes more room than what is alive and more than 1 MiB, the live rest is written to a
+// new file, which takes the old one's place. Up to 1 MiB of it, the next change does
+// that first. More is copied by a goroutine beside the changes, which it holds up for
+// the last few records only; meanwhile a second index is in memory. Close has it give
+// up, and waits for that. A DeleteOld that leaves no record leaves nothing of the file
 // but its header. On Windows, where an open file cannot be replaced, the file is
 // not compacted, and grows.
 //
@@ -29,9 +33,9 @@ import (
 // return [ErrCorrupt]. If it is in a change that may not have been durable
 // before the machine went down, the record's earlier state is what counts.
 //
-// Beside the file lie a lock, with ".lock" added to the name, and, during a
-// compaction, a temporary with ".tmp". The lock must not be removed while
-// the store is in use. Goroutines may share a GobStore.
+// Beside the file lie a lock, with ".lock" added to the name; that of compactions, with
+// ".compact.lock"; the index, with ".index"; and temporaries with ".tmp". The locks must
+// not be removed while the store is in use; the index may be at any time. Goroutines may share a GobStore.
 //
 // Setup has nothing left to do after [OpenGobStore]; it checks that the file is
 // there. Has reports a corrupt record, too. A nil error of Save comes after the

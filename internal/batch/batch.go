@@ -4,7 +4,8 @@
 // wakes the others with their results. What queued meanwhile is the next
 // commit, and one of those who wait for it leads it. So there is no goroutine
 // and no timer in here: a lone caller commits at once, and the larger the
-// crowd, the larger the batches.
+// crowd, the larger the batches. Where commits take long, those of the last one
+// have a moment to come again before the next one begins: see [Batcher.gather].
 package batch
 
 import (
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 )
 
 // ErrAborted is the error of the items of a commit that panicked. It says
@@ -32,9 +34,13 @@ type Batcher[T any] struct {
 
 	calls sync.Pool // of what Do has done with
 
-	crowded bool // the last batch had more than one; belongs to whoever leads
+	yield func() // lets other goroutines run
 
-	// What follows belongs to whoever leads, and is empty in between.
+	// What follows belongs to whoever leads.
+	crowd int           // how many shared the last commit or waited for it to end
+	spent time.Duration // on the last commit
+
+	// And this is empty in between.
 	batch, live []*call[T] // whose commit it is, and those of them who still want it
 	items       []T        // of live
 }
@@ -64,7 +70,7 @@ func New[T any](limit int, commit func(items []T) []error) *Batcher[T] {
 func NewWithin[T any](
 	limit int, enter func(context.Context) (leave func(), err error), commit func(items []T) []error,
 ) *Batcher[T] {
-	b := &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit}
+	b := &Batcher[T]{limit: max(limit, 1), enter: enter, commit: commit, yield: runtime.Gosched}
 	b.calls.New = func() any { return &call[T]{wake: make(chan bool, 1)} }
 	return b
 }
@@ -134,9 +140,7 @@ func (b *Batcher[T]) withdraw(c *call[T]) bool {
 
 // lead commits one batch, c's own item among it, and hands on.
 func (b *Batcher[T]) lead(c *call[T]) {
-	if b.crowded {
-		runtime.Gosched() // those of the last batch can be here at once: fewer and larger commits
-	}
+	b.gather()
 	leave, err := b.enter(c.ctx)
 	if err != nil {
 		c.err = err
@@ -145,8 +149,9 @@ func (b *Batcher[T]) lead(c *call[T]) {
 		return
 	}
 	b.take(b.limit)
-	b.crowded = len(b.batch) > 1
+	start := time.Now()
 	defer b.settle(c) // after a panic, too: nobody is left waiting
+	defer func() { b.spent = time.Since(start) }()
 	defer leave()
 	for _, c := range b.batch {
 		if c.err = c.ctx.Err(); c.err == nil {
@@ -160,6 +165,30 @@ func (b *Batcher[T]) lead(c *call[T]) {
 	errs := b.commit(b.items)
 	for i, c := range b.live {
 		c.err = errs[i]
+	}
+}
+
+const (
+	maxYields = 10_000 // where nobody else can run, these take a millisecond or two
+	gathering = 4      // the part of a commit's time that goes by for larger batches, at most
+)
+
+// gather lets other goroutines run until as many callers are here as shared the last
+// commit or waited for it. Most of them were woken a moment ago, and come again as soon
+// as they have run. Without that, batches would be small and large by turns.
+func (b *Batcher[T]) gather() {
+	if b.crowd <= 1 {
+		return
+	}
+	start := time.Now()
+	for range maxYields {
+		b.yield()
+		b.mu.Lock()
+		here := len(b.queue)
+		b.mu.Unlock()
+		if here >= min(b.crowd, b.limit) || time.Since(start) > b.spent/gathering {
+			return
+		}
 	}
 }
 
@@ -181,12 +210,14 @@ func (b *Batcher[T]) settle(leader *call[T]) {
 			c.wake <- false
 		}
 	}
+	b.crowd = len(b.batch)
 	clear(b.batch)
 	clear(b.live)
 	clear(b.items)
 	b.batch, b.live, b.items = b.batch[:0], b.live[:0], b.items[:0]
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.crowd += len(b.queue)
 	b.led = len(b.queue) > 0
 	if b.led {
 		b.queue[0].leads = true

@@ -300,3 +300,32 @@ func TestEnterFails(t *testing.T) {
 		}
 	})
 }
+
+// Before a commit, who was at the last one gets a moment to come again, and no more.
+func TestLastCrowdComesAgain(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := recorder{hold: make(chan struct{})}
+			b := New(8, r.commit)
+			crowd(t.Context(), b, 0, 2, 4)
+			time.Sleep(time.Second) // what the first commit takes
+			yields := 0
+			b.yield = func() {
+				if yields++; yields == 10 && comes {
+					c := &call[int]{ctx: t.Context(), item: 6, wake: make(chan bool, 1)}
+					b.join(c)
+				}
+			}
+			close(r.hold)
+			synctest.Wait()
+			if comes {
+				wantBatches(t, r.batches, []int{0}, []int{2, 4, 6})
+			} else {
+				wantBatches(t, r.batches, []int{0}, []int{2, 4})
+			}
+			if want := map[bool]int{true: 10, false: maxYields}[comes]; yields != want {
+				t.Errorf("%d yields, want %d", yields, want)
+			}
+		})
+	}
+}

@@ -49,7 +49,8 @@ func checkFile(fsy fsys.FS, path string, o Options) error {
 type pages struct {
 	file io.ReaderAt
 	size int
-	seen []bool // by a page's number
+	seen []bool   // by a page's number
+	bufs [][]byte // to be used again, one for each page on the way to the present one
 }
 
 const (
@@ -71,7 +72,20 @@ func (w *pages) check(number uint64, first, end []byte) error {
 	if err != nil {
 		return err
 	}
-	return w.elements(number, page, first, end)
+	err = w.elements(number, page, first, end)
+	w.bufs = append(w.bufs, page)
+	return err
+}
+
+// buffer returns room for a page.
+func (w *pages) buffer() []byte {
+	n := len(w.bufs) - 1
+	if n < 0 {
+		return make([]byte, w.size)
+	}
+	b := w.bufs[n]
+	w.bufs = w.bufs[:n]
+	return b[:w.size]
 }
 
 // read returns a page with those that belong to it.
@@ -79,7 +93,7 @@ func (w *pages) read(number uint64) ([]byte, error) {
 	if number >= uint64(len(w.seen)) {
 		return nil, w.damaged(number, "does not exist")
 	}
-	head := make([]byte, w.size)
+	head := w.buffer()
 	if _, err := w.file.ReadAt(head, int64(number)*int64(w.size)); err != nil {
 		return nil, fmt.Errorf("page %d: %w", number, err)
 	}
@@ -95,6 +109,9 @@ func (w *pages) read(number uint64) ([]byte, error) {
 			return nil, w.damaged(i, "is in use twice")
 		}
 		w.seen[i] = true
+	}
+	if further == 0 {
+		return head, nil
 	}
 	page := append(head, make([]byte, further*uint64(w.size))...)
 	if _, err := w.file.ReadAt(page[w.size:], int64(number+1)*int64(w.size)); err != nil {

@@ -15,7 +15,12 @@
 // only what is provably half a frame is ever cut off, by one who holds the lock: so
 // what was once read as a frame stays one, and readers need no lock. A compaction
 // puts a new file, with another generation, in the place of the old one, which those
-// who have it open can go on reading.
+// who have it open can go on reading. It copies without the lock, notes which records
+// change meanwhile, and takes the lock for the last of these and the new file's name.
+//
+// The index of many records lies in a file of its own, too (base.go). Whoever opens the
+// log reads that and what the log got later, instead of all of it. Nothing depends on
+// that file: without it, or if it is not the log's, the whole log is read.
 //
 // Half of the code would do for a log that trusts its disk and belongs to one
 // process. The other half is for what the store promises beyond that:
@@ -27,7 +32,7 @@
 //   - A failed sync is never taken back by the next one: log.suspect.
 //   - Processes see each other's changes, also through a compaction: Store.refresh,
 //     Store.catchUp, the generation.
-//   - The file stays in proportion to what is alive: compact.go.
+//   - The file stays in proportion to what is alive: compact.go, copy.go.
 package gobstore
 
 import (
@@ -55,15 +60,24 @@ type Store struct {
 	lock   *lockfile.Mutex // on path+".lock": who writes to the file
 	batch  *batch.Batcher[*job]
 	slack  int64 // dead bytes that do not matter
+	small  int64 // live bytes that a commit copies itself
+	few    int   // records that are worth no file for the index
 
-	// What follows belongs to whoever leads the batch.
-	spare    *plan // by a pointer: it holds the latest record, which a careless print of the store would show
+	copying *lockfile.Mutex // on path+".compact.lock": who copies beside the changes
+	ctx     context.Context // ends with Close, and a copy under way with it
+	stop    context.CancelFunc
+	copies  sync.WaitGroup
+
+	spare *plan // the leader's; by a pointer: it holds the latest record, which a careless print would show
+
+	mu       sync.RWMutex
+	log      *log
+	next     *log  // that is about to take its place, or has its file already
+	copied   bool  // a goroutine copies the log, or writes its index
+	filling  bool  // a goroutine makes the index whole
 	patience int64 // dead bytes to wait for after a compaction that failed
-
-	mu     sync.RWMutex
-	log    *log
-	closed bool
-	torn   bool // a failed append of our own, which has its error, may have left half a frame
+	closed   bool
+	torn     bool // a failed append of our own, which has its error, may have left half a frame
 }
 
 var _ record.Store = (*Store)(nil)
@@ -78,21 +92,30 @@ type Options struct {
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
-	s := &Store{noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()), slack: maxDead}
+	s := &Store{
+		noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()),
+		slack: maxDead, small: maxSmall, few: minRecords,
+	}
 	var err error
 	if s.path, s.fs, err = fsys.Place(fsy, path, o.SharedGroup); err != nil {
 		return nil, err
 	}
 	lock := s.path + ".lock"
-	s.lock = lockfile.NewKept(
-		func() (lockfile.File, error) { return s.fs.OpenFile(lock, os.O_RDWR|os.O_CREATE, 0o600) },
-		func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
+	s.lock = lockfile.NewKept(s.opens(lock), func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
+	s.copying = lockfile.New(s.opens(s.path + ".compact.lock"))
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.batch = batch.NewWithin(batchSize, s.lock.Lock, s.commit)
 	if err := s.prepare(); err != nil {
+		s.stop()
 		s.lock.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// opens returns what opens a lock's file.
+func (s *Store) opens(name string) func() (lockfile.File, error) {
+	return func() (lockfile.File, error) { return s.fs.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600) }
 }
 
 func (s *Store) prepare() error {
@@ -102,22 +125,25 @@ func (s *Store) prepare() error {
 	}
 	defer unlock()
 	s.fs.Remove(fsys.Temp(s.path)) // that a compaction left which was killed
+	s.removeCopy()
 	s.log = newLog(s.fs, s.path)
 	err = s.log.open()
 	if errors.Is(err, fs.ErrNotExist) {
-		s.log, err = create(s.fs, s.path, !s.noSync, func(func(*op) error) error { return nil })
+		s.log, err = create(s.fs, s.path, !s.noSync)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.tidy(); err != nil {
+	s.log.readBase(s.shared)
+	if _, err := s.tidy(); err != nil {
 		s.Close()
 		return err
 	}
 	return nil
 }
 
-// Close closes the file. Calls under way end as if there had been no Close.
+// Close closes the file, and waits for a compaction to give up. Calls under way end as
+// if there had been no Close.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -125,6 +151,14 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	if closed {
 		return nil
+	}
+	s.stop()
+	s.copies.Wait()
+	s.mu.RLock()
+	worthwhile := s.log.isIndexWorthwhile(s.few, lastTailPart)
+	s.mu.RUnlock()
+	if worthwhile {
+		s.saveBase(s.log)
 	}
 	s.lock.Close()
 	return s.log.close() // no other log takes its place any more
@@ -138,15 +172,11 @@ func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
 	if err := s.refresh(ctx); err != nil {
 		return record.Record{}, err
 	}
-	s.mu.RLock()
-	l, err := s.held()
+	l, e, found, err := s.find(id)
 	if err != nil {
-		s.mu.RUnlock()
 		return record.Record{}, err
 	}
 	defer l.release()
-	e, found := l.index.Get(id)
-	s.mu.RUnlock()
 	if !found {
 		return record.Record{}, record.ErrNotFound
 	}
@@ -158,10 +188,33 @@ func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
 	if err := s.refresh(ctx); err != nil {
 		return false, err
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, found := s.log.index.Get(id)
+	l, _, found, err := s.find(id)
+	if err != nil {
+		return false, err
+	}
+	l.release()
 	return found, nil
+}
+
+// find returns the entry of a record in the present log, which is held.
+func (s *Store) find(id [16]byte) (l *log, e entry, found bool, err error) {
+	s.mu.RLock()
+	if l, err = s.held(); err != nil {
+		s.mu.RUnlock()
+		return nil, e, false, err
+	}
+	whole := l.base == nil
+	if whole {
+		e, found = l.index.Get(id)
+	}
+	s.mu.RUnlock()
+	if !whole {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		l.pull(id)
+		e, found = l.index.Get(id)
+	}
+	return l, e, found, nil
 }
 
 // held returns the present log, held, unless the store is closed. The caller has
@@ -176,10 +229,14 @@ func (s *Store) held() (*log, error) {
 
 // refresh brings the index up to date with what other processes have done.
 func (s *Store) refresh(ctx context.Context) error {
-	if fresh, err := s.isFresh(); fresh || err != nil {
+	fresh, whole, err := s.isFresh()
+	if !whole {
+		s.wholeBeside()
+	}
+	if fresh || err != nil {
 		return err
 	}
-	err := s.follow(false)
+	err = s.follow(false)
 	if !errors.Is(err, errUnsure) {
 		return err
 	}
@@ -191,16 +248,17 @@ func (s *Store) refresh(ctx context.Context) error {
 	return s.follow(true)
 }
 
-// isFresh reports whether everything in the file is in the index.
-func (s *Store) isFresh() (bool, error) {
+// isFresh reports whether the index is up to date with the file, and whether all records
+// are in it.
+func (s *Store) isFresh() (fresh, whole bool, err error) {
 	info, err := s.fs.Lstat(s.path)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return false, fs.ErrClosed
+		return false, true, fs.ErrClosed
 	}
 	if err != nil {
-		return false, err
+		return false, true, err
 	}
-	return s.log.covers(info), nil
+	return s.log.covers(info), s.log.base == nil, nil
 }

@@ -36,9 +36,13 @@ func (s *Store) DeleteUser(ctx context.Context, user string, keep ...[16]byte) (
 func (s *Store) deleteAll(ctx context.Context, sweeps bool,
 	some func(*log) [][16]byte, meant func(entry) bool,
 ) (total int, err error) {
+	if err := s.whole(ctx); err != nil {
+		return 0, err
+	}
 	for {
 		more := false
 		j := &job{durable: true, sweeps: sweeps, run: func(p *plan) error {
+			p.log.fillAll() // what is left if another file has taken the place just now
 			ids := some(p.log)
 			more = len(ids) == batchSize
 			for _, id := range ids {
@@ -82,13 +86,18 @@ func (s *Store) each(ctx context.Context,
 	ids func(*log) [][16]byte, meant func(record.Record) bool,
 ) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
-		if err := s.refresh(ctx); err != nil {
+		err := s.refresh(ctx)
+		if err == nil {
+			err = s.whole(ctx)
+		}
+		if err != nil {
 			yield(record.Record{}, err)
 			return
 		}
-		s.mu.RLock()
+		s.mu.Lock()
+		s.log.fillAll()
 		all := ids(s.log)
-		s.mu.RUnlock()
+		s.mu.Unlock()
 		slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 		for _, id := range all {
 			r, err := s.Load(ctx, id)

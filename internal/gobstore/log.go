@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/index"
@@ -21,19 +21,23 @@ type log struct {
 	info    fs.FileInfo
 	file    fsys.File
 	gen     generation
-	users   sync.WaitGroup // who hold the file
-	end     int64          // of what was read or written
-	durable int64          // up to here a sync succeeded
-	named   bool           // the name is durable, too
-	suspect error          // why nothing in the file can be relied on to be durable
+	users   atomic.Int64 // who hold the file; the log itself does until it is closed
+	end     int64        // of what was read or written
+	durable int64        // up to here a sync succeeded
+	named   bool         // the name is durable, too
+	suspect error        // why nothing in the file can be relied on to be durable
 
 	index index.Index[place]
+	base  *base // what the index does not have yet; nil if it has all
+	fresh int   // changes that the file of the index does not have
 	live  int64 // bytes of the frames that the index points to
 	must  int64 // the end of the last frame that has to be durable: of all but touches
 
 	// What an unreadable put replaced, by ID, for as long as nothing newer is
 	// known of the record.
 	replaced map[[16]byte]replaced
+
+	copier *copier // that is to be told what changes
 }
 
 // place is where a record is, or was until it got lost.
@@ -73,12 +77,18 @@ func (s *Store) catchUp(locked bool) error {
 	if s.log.is(info) {
 		return s.replay(s.log, locked)
 	}
+	if s.next != nil && s.next.is(info) {
+		s.replace(s.next)
+		s.next = nil
+		return s.replay(s.log, locked)
+	}
 	fresh := newLog(s.fs, s.path)
 	if err := fresh.open(); err != nil {
 		return err
 	}
 	err = s.trust(fresh)
 	if err == nil {
+		fresh.readBase(s.shared)
 		err = s.replay(fresh, locked)
 	}
 	if err != nil {
@@ -105,7 +115,9 @@ func (s *Store) replace(l *log) {
 }
 
 func newLog(fsy fsys.FS, path string) *log {
-	return &log{fs: fsy, path: path, end: headerSize, replaced: make(map[[16]byte]replaced)}
+	l := &log{fs: fsy, path: path, end: headerSize, replaced: make(map[[16]byte]replaced)}
+	l.hold()
+	return l
 }
 
 // open opens the file.
@@ -165,6 +177,9 @@ func (l *log) append(b []byte, frames []frame) error {
 
 // apply brings the index up to date with a frame.
 func (l *log) apply(f *frame) {
+	l.pull(f.ID)
+	l.fresh++
+	l.note(f.ID)
 	if f.kind != touch {
 		l.must = f.off + f.len
 	}
@@ -177,6 +192,13 @@ func (l *log) apply(f *frame) {
 		l.remove(f.ID)
 	case f.kind == put, f.kind == lost:
 		l.lose(f)
+	}
+}
+
+// note tells a copy under way that a record has changed.
+func (l *log) note(id [16]byte) {
+	if l.copier != nil {
+		l.copier.changed[id] = true
 	}
 }
 
@@ -246,11 +268,15 @@ func (l *log) readOp(off, n int64) (o op, whole bool, err error) {
 
 // hold keeps the file open until release, whatever becomes of the log. The caller
 // sees to it that hold does not run beside close.
-func (l *log) hold()    { l.users.Add(1) }
-func (l *log) release() { l.users.Done() }
+func (l *log) hold() { l.users.Add(1) }
 
-// close closes the file when nobody holds it any more.
-func (l *log) close() error {
-	l.users.Wait()
+// release closes the file if nobody holds it any more.
+func (l *log) release() error {
+	if l.users.Add(-1) > 0 {
+		return nil
+	}
 	return l.file.Close()
 }
+
+// close closes the file as soon as nobody holds it any more.
+func (l *log) close() error { return l.release() }

@@ -79,7 +79,11 @@ func (s *Store) do(ctx context.Context, j *job) error {
 // commit decides and makes the changes of jobs with one append, and one sync if
 // any of them needs it. The caller has the lock on the file.
 func (s *Store) commit(jobs []*job) []error {
-	err := s.tidy()
+	large, err := s.tidy()
+	if large {
+		s.compactBeside()
+	}
+	s.keepIndex()
 	var w written
 	if err == nil {
 		w, err = s.write(jobs)
@@ -98,22 +102,39 @@ func (s *Store) commit(jobs []*job) []error {
 	return errs
 }
 
-// tidy brings the index up to date, and compacts the file if it is time. The
-// caller has the lock on the file.
-func (s *Store) tidy() error {
+// tidy brings the index up to date, and compacts the file if it is time. If that is
+// large, it says so instead. The caller has the lock on the file.
+func (s *Store) tidy() (large bool, err error) {
 	if err := s.follow(true); err != nil {
-		return err
+		return false, err
 	}
 	s.mu.RLock()
-	suspect, wasteful := s.log.suspect != nil, s.log.wasteful(max(s.slack, s.patience))
+	suspect, wasteful := s.log.suspect != nil, s.isWasteful()
+	large, copied := s.log.live > s.small, s.copied
 	s.mu.RUnlock()
-	if suspect {
-		return fsys.Late(s.rewrite()) // a change that failed to become durable may be asked for again
+	switch {
+	case suspect:
+		return false, fsys.Late(s.rewrite()) // a change that failed to become durable may be asked for again
+	case copied || !wasteful:
+		return false, nil
+	case large:
+		return true, nil
 	}
-	if wasteful {
-		s.compact()
+	s.compact()
+	return false, nil
+}
+
+// keepIndex sees that the index gets whole, and that its file gets not too old.
+func (s *Store) keepIndex() {
+	s.mu.RLock()
+	whole, worthwhile := s.log.base == nil, s.log.isIndexWorthwhile(s.few, tailPart) && !s.copied
+	s.mu.RUnlock()
+	if !whole {
+		s.wholeBeside()
 	}
-	return nil
+	if worthwhile {
+		s.indexBeside()
+	}
 }
 
 // written is what a commit has put into the file and has not made durable yet.
@@ -188,6 +209,7 @@ func (p *plan) get(id [16]byte) (entry, bool) {
 	if e, ok := p.next[id]; ok {
 		return e, e != entry{}
 	}
+	p.log.pull(id)
 	return p.log.index.Get(id)
 }
 

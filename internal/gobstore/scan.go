@@ -106,6 +106,7 @@ func (l *log) lose(f *frame) {
 func (l *log) judge() {
 	for id, r := range l.replaced {
 		if r.by >= l.durable {
+			l.note(id)
 			l.put(id, r.entry)
 			l.suspect = errRevived
 		}

@@ -141,11 +141,13 @@ func (x *Index[V]) AppendIDs(ids [][16]byte) [][16]byte {
 func (x *Index[V]) Len() int { return len(x.nodes) }
 
 // All yields all entries, in no particular order. They are not to be changed, nor
-// used when the caller's lock is gone.
+// used when the caller's lock is gone. The loop's body may give that up and take it
+// again: an entry that stays is yielded once, and one that comes or goes meanwhile once
+// or not at all.
 func (x *Index[V]) All() iter.Seq2[[16]byte, *Entry[V]] {
 	return func(yield func([16]byte, *Entry[V]) bool) {
-		for _, n := range x.heaps[byAccessed] {
-			if !yield(n.id, &n.Entry) {
+		for id, n := range x.nodes {
+			if !yield(id, &n.Entry) {
 				return
 			}
 		}

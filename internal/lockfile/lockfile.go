@@ -91,13 +91,36 @@ func (m *Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 		m.leave()
 		return nil, err
 	}
+	return m.locked(f), nil
+}
+
+// TryLock takes the lock if that is possible at once, and reports whether it was.
+func (m *Mutex) TryLock() (unlock func(), ok bool) {
+	select {
+	case m.turn <- struct{}{}:
+	default:
+		return nil, false
+	}
+	f, ok, err := m.try()
+	if !ok {
+		if err == nil {
+			f.Close()
+		}
+		m.leave()
+		return nil, false
+	}
+	return m.locked(f), true
+}
+
+// locked returns what gives the lock up that is on f. The caller has the turn.
+func (m *Mutex) locked(f File) (unlock func()) {
 	m.file = f
 	n := m.taken.Add(1)
 	return func() {
 		if m.taken.CompareAndSwap(n, n+1) {
 			m.release()
 		}
-	}, nil
+	}
 }
 
 // release gives the lock up, and keeps the file if it is to be kept.
