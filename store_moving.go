@@ -120,7 +120,7 @@ func (m *Migrating) finish(ctx context.Context, rec oldRecord) error {
 
 // sameRecord compares all but what a Touch moves.
 func sameRecord(a, b Record) bool {
-	return a.User == b.User && a.Created.Equal(b.Created) && bytes.Equal(a.Data, b.Data)
+	return a.User == b.User && microTime(a.Created) == microTime(b.Created) && bytes.Equal(a.Data, b.Data)
 }
 
 // create has a record begin: in the new store by way of the old one, or where this process

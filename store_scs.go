@@ -45,7 +45,7 @@ type (
 // expired session is told from an unknown one for that long; and no later than in five
 // years, since some of their columns end in 2038. The store's own cleanup
 // removes it; DeleteOld and Iter work where the store has All or AllCtx, which read all
-// of it into memory, and otherwise return an error matching [errors.ErrUnsupported].
+// of it into memory for a moment, and otherwise return an error matching [errors.ErrUnsupported].
 func FromSCS(store SCSStore) Store {
 	s := &scsStore{store: store}
 	if ctx, ok := store.(scsCtxStore); ok {
@@ -126,7 +126,7 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 	if age < 0 {
 		return 0, failed("delete old", errors.New("negative age"))
 	}
-	all, err := s.all(ctx)
+	ids, err := s.ids(ctx)
 	if err != nil {
 		return 0, failed("delete old", err)
 	}
@@ -134,8 +134,8 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 	old := func(r *record.Record) bool {
 		return r.Accessed <= microTime(now.Add(-age)) || r.Expires <= microTime(now)
 	}
-	for id, b := range all {
-		if r, err := record.Decode(b); err != nil || !old(&r) {
+	for _, id := range ids {
+		if r, found, err := s.find(ctx, id); err == nil && (!found || !old(&r)) {
 			continue
 		}
 		err := s.alone(ctx, id, func() error { // it may have been used meanwhile
@@ -155,12 +155,12 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 
 func (s *scsStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		all, err := s.all(ctx)
+		ids, err := s.ids(ctx)
 		if err != nil {
 			yield(Record{}, failed("iter", err))
 			return
 		}
-		for id := range all {
+		for _, id := range ids {
 			rec, err := s.Load(ctx, id)
 			switch {
 			case errors.Is(err, ErrNotFound): // meanwhile
@@ -238,13 +238,13 @@ func (s *scsStore) remove(ctx context.Context, id ID) error {
 	return s.store.Delete(id.String())
 }
 
-// all returns what the store holds of session2's.
-func (s *scsStore) all(ctx context.Context) (map[ID][]byte, error) {
+// ids returns which sessions of session2 the store holds.
+func (s *scsStore) ids(ctx context.Context) (ids []ID, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	var all map[string][]byte
-	err := errors.ErrUnsupported
+	err = errors.ErrUnsupported
 	switch store := s.store.(type) {
 	case scsAllCtx:
 		all, err = store.AllCtx(ctx)
@@ -254,11 +254,10 @@ func (s *scsStore) all(ctx context.Context) (map[ID][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ours := make(map[ID][]byte)
-	for token, b := range all {
+	for token := range all {
 		if id, err := ParseID(token); err == nil {
-			ours[id] = b
+			ids = append(ids, id)
 		}
 	}
-	return ours, nil
+	return ids, nil
 }
