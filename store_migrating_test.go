@@ -1,0 +1,256 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
+	"github.com/session2/session2/storetest"
+)
+
+// A store that moves sessions is a store, in each of its phases, and with processes in
+// different ones.
+func TestMigratingConformance(t *testing.T) {
+	open := func(t testing.TB, dir string, hold bool) *session2.Migrating {
+		m := session2.NewMigrating(openFile(t, filepath.Join(dir, "old"), nil), openFile(t, filepath.Join(dir, "new"), nil))
+		m.Hold(hold)
+		return m
+	}
+	for name, opened := range map[string]func(t testing.TB, dir string) session2.Store{
+		"moves": func(t testing.TB, dir string) session2.Store { return open(t, dir, false) },
+		"holds": func(t testing.TB, dir string) session2.Store { return open(t, dir, true) },
+		"mixed": func(t testing.TB, dir string) session2.Store {
+			return &mixed{open(t, dir, false), open(t, dir, true)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, opened, nil)
+		})
+	}
+}
+
+// mixed makes each Save by one of two stores, of which one holds.
+type mixed struct {
+	*session2.Migrating
+	holding *session2.Migrating
+}
+
+func (m *mixed) Close() error { return errors.Join(m.Migrating.Close(), m.holding.Close()) }
+
+func (m *mixed) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	if rand.IntN(2) == 0 {
+		return m.holding.Save(ctx, rec, prev)
+	}
+	return m.Migrating.Save(ctx, rec, prev)
+}
+
+// An application moves to another store in the steps of the documentation, while it is
+// used: everybody stays signed in, no count is lost, and who logs out is out.
+func TestMigratingAnApplication(t *testing.T) {
+	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+	migrating := func(hold bool) *session2.Migrating {
+		m := session2.NewMigrating(old, next)
+		m.Hold(hold)
+		return m
+	}
+	moves := migrating(false)
+	count := func(s *session2.Session) { migrated.Update(s, func(n int) int { return n + 1 }) }
+	// Of each deployment, the new release beside the one before.
+	steps := [][]session2.Store{
+		{old},
+		{old, migrating(true)},
+		{migrating(true), moves},
+		{moves, next},
+	}
+	idle := testsite.NewSite(t, old, session2.Config{}).Login("erin") // comes back at the end
+	var browsers []*testsite.Browser
+	users := func() []string { return []string{"alice", "bob", "carol", "dave"}[:len(browsers)] }
+	for step, stores := range steps {
+		var sites []*testsite.Site
+		for _, store := range stores {
+			sites = append(sites, testsite.NewSite(t, store, session2.Config{}))
+		}
+		if step == 3 {
+			if n, err := moves.Copy(t.Context(), nil); n == 0 || err != nil {
+				t.Fatalf("Copy: moved %d, %v", n, err)
+			}
+			if n, err := moves.Left(t.Context()); n != 0 || err != nil {
+				t.Fatalf("Left: %d, %v", n, err)
+			}
+		}
+		browsers = append(browsers, sites[0].Login([]string{"alice", "bob", "carol", "dave"}[step]))
+		for i, b := range browsers {
+			for _, site := range sites {
+				site.Do(b, count)
+				if got, want := site.UserOf(b), users()[i]; got != want {
+					t.Errorf("step %d: got user %q, want %q", step, got, want)
+				}
+			}
+		}
+	}
+	last := testsite.NewSite(t, next, session2.Config{})
+	if got := last.UserOf(idle); got != "erin" {
+		t.Errorf("who was away is %q", got)
+	}
+	for i, b := range browsers {
+		want := 0
+		for _, stores := range steps[i:] {
+			want += len(stores)
+		}
+		last.Do(b, func(s *session2.Session) {
+			if n, _ := migrated.Get(s); n != want {
+				t.Errorf("%s: counted %d, want %d", s.User(), n, want)
+			}
+		})
+	}
+}
+
+var migrated = session2.NewKey[int]("count")
+
+// A session that ended stays ended, also for a process that stood still in the middle of
+// moving it.
+func TestMigratingSlowly(t *testing.T) {
+	for name, end := range map[string]func(ctx context.Context, m *session2.Migrating, rec session2.Record) error{
+		"Delete": func(ctx context.Context, m *session2.Migrating, rec session2.Record) error {
+			return m.Delete(ctx, rec.ID)
+		},
+		"DeleteUser": func(ctx context.Context, m *session2.Migrating, rec session2.Record) error {
+			n, err := m.DeleteUser(ctx, rec.User)
+			if n != 1 {
+				err = errors.Join(err, fmt.Errorf("deleted %d, want 1", n))
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+			rec := houseRecord(1, "alice")
+			testsite.Must(t, old.Save(t.Context(), rec, 0))
+			m := session2.NewMigrating(old, next)
+			slow := session2.NewMigrating(old, &pausing{next, func() {
+				testsite.Must(t, end(t.Context(), m, rec))
+			}})
+			if _, err := slow.Copy(t.Context(), nil); err != nil {
+				t.Errorf("Copy: %v", err)
+			}
+			for _, store := range []session2.Store{m, old} {
+				if _, err := store.Load(t.Context(), rec.ID); !errors.Is(err, session2.ErrNotFound) {
+					t.Errorf("%T: Load: got %v, want %v", store, err, session2.ErrNotFound)
+				}
+			}
+			testsite.Must(t, m.Save(t.Context(), rec, 0)) // an ID may be used again
+			if got, err := m.Load(t.Context(), rec.ID); err != nil || got.User != rec.User {
+				t.Errorf("Load of a record that began anew: got %v, %v", got.User, err)
+			}
+		})
+	}
+}
+
+// pausing does something just before its first Save.
+type pausing struct {
+	*session2.MemoryStore
+	first func()
+}
+
+func (s *pausing) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	if first := s.first; first != nil {
+		s.first = nil
+		first()
+	}
+	return s.MemoryStore.Save(ctx, rec, prev)
+}
+
+// Whatever call fails in the middle of a move, the session is as it was, and moves when it
+// is asked for again.
+func TestMigratingBesideFailures(t *testing.T) {
+	for n := range 20 {
+		old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+		rec := houseRecord(1, "alice")
+		testsite.Must(t, old.Save(t.Context(), rec, 0))
+		left := n
+		m := session2.NewMigrating(&failsOnce{old, &left}, &failsOnce{next, &left})
+		later := rec
+		later.Version, later.Data = 77, []byte("later")
+		first := m.Save(t.Context(), later, rec.Version)
+		failed := left < 0
+		left = 1000
+		if err := m.Save(t.Context(), later, rec.Version); err != nil {
+			t.Errorf("call %d: Save again: %v", n, err)
+		}
+		got, err := m.Load(t.Context(), rec.ID)
+		if err != nil || got.Version != later.Version || string(got.Data) != "later" {
+			t.Errorf("call %d: got version %d, %v", n, got.Version, err)
+		}
+		if failed != (first != nil) || n == 0 && !failed {
+			t.Errorf("call %d: failed %v, and Save returned %v", n, failed, first)
+		}
+		if !failed {
+			return
+		}
+	}
+	t.Error("a Save makes more than 20 calls")
+}
+
+// failsOnce fails at one call of those that are counted together, and not after it.
+type failsOnce struct {
+	*session2.MemoryStore
+	left *int
+}
+
+var errPlanned = errors.New("planned")
+
+func (s *failsOnce) fail() error {
+	if *s.left--; *s.left == -1 {
+		return errPlanned
+	}
+	return nil
+}
+
+func (s *failsOnce) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	if err := s.fail(); err != nil {
+		return session2.Record{}, err
+	}
+	return s.MemoryStore.Load(ctx, id)
+}
+
+func (s *failsOnce) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.MemoryStore.Save(ctx, rec, prev)
+}
+
+func (s *failsOnce) Delete(ctx context.Context, id session2.ID) error {
+	if err := s.fail(); err != nil {
+		return err
+	}
+	return s.MemoryStore.Delete(ctx, id)
+}
+
+// What moves is created and read before it is removed.
+func TestMigratingToAStoreThatForgets(t *testing.T) {
+	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+	rec := houseRecord(1, "alice")
+	testsite.Must(t, old.Save(t.Context(), rec, 0))
+	m := session2.NewMigrating(old, cutting{next})
+	if _, err := m.Copy(t.Context(), nil); err == nil || !strings.Contains(err.Error(), rec.ID.String()) {
+		t.Errorf("Copy: got %v, want an error that names %v", err, rec.ID)
+	}
+	if n, err := m.Left(t.Context()); n != 1 || err != nil {
+		t.Errorf("Left: got %d, %v, want the record", n, err)
+	}
+}
+
+type cutting struct{ *session2.MemoryStore }
+
+func (s cutting) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	rec.Data = rec.Data[:len(rec.Data)/2]
+	return s.MemoryStore.Save(ctx, rec, prev)
+}
