@@ -36,14 +36,16 @@ func NewRedis(t testing.TB, conf ...string) *Server {
 // none: one may be alone, and more than two elect.
 func NewRedisCluster(t testing.TB, masters int) []*Server {
 	t.Helper()
-	nodes := make([]*Server, masters)
+	nodes, password := make([]*Server, masters), newPassword()
 	buses := make([]int, masters)
 	for i := range nodes {
 		var err error
 		if buses[i], err = freePort(); err != nil {
 			t.Fatal(err)
 		}
-		nodes[i] = NewRedis(t, "cluster-enabled yes", "cluster-port "+strconv.Itoa(buses[i]))
+		nodes[i] = newRedis([]string{"cluster-enabled yes", "cluster-port " + strconv.Itoa(buses[i])})
+		nodes[i].password = password
+		own(t, nodes[i])
 	}
 	const slots = 16384
 	for i, s := range nodes {

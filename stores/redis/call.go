@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
-	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // errSilent says why a call took too long.
@@ -68,53 +64,6 @@ func (s *Store) check(ctx context.Context) error {
 		return fs.ErrClosed
 	}
 	return ctx.Err()
-}
-
-// attempts is an argument of a script that says how often the command was sent. The client
-// asks again by itself, and tells nobody, when a connection breaks; but it writes each argument
-// anew.
-type attempts struct{ n atomic.Int64 }
-
-// MarshalBinary returns the number of this attempt.
-func (a *attempts) MarshalBinary() ([]byte, error) {
-	return strconv.AppendInt(nil, a.n.Add(1), 10), nil
-}
-
-// outcome is what became of a script.
-type outcome struct {
-	n    int64   // its answer, if that is a number
-	list []int64 // or else
-	err  error   // as explain has it
-	lost bool    // an attempt was sent whose answer is not known
-}
-
-// run runs a script, by its hash where the server has it.
-func (s *Store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) outcome {
-	sent := new(attempts)
-	args = append([]any{sent}, args...)
-	answer, err := call(ctx, s, func(ctx context.Context) (any, error) {
-		v, err := script.EvalSha(ctx, s.client, keys, args...).Result()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			sent.n.Add(-1) // that one was not carried out
-			v, err = script.Eval(ctx, s.client, keys, args...).Result()
-		}
-		return v, err
-	})
-	o := outcome{err: explain(err), lost: sent.n.Load() > 1}
-	var abandoned *gaveUp
-	if errors.As(err, &abandoned) || err != nil && !answered(err) && sent.n.Load() > 0 {
-		o.lost = true
-	}
-	switch v := answer.(type) {
-	case int64:
-		o.n = v
-	case []any:
-		for _, each := range v {
-			n, _ := each.(int64)
-			o.list = append(o.list, n)
-		}
-	}
-	return o
 }
 
 // refused returns the error of a Save. That a later attempt was refused does not say that an

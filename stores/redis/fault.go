@@ -30,6 +30,8 @@ var refusals = []struct {
 	{"ERR unknown command", fs.ErrPermission},
 	{"ERR invalid password", fs.ErrPermission},
 	{"ERR AUTH", fs.ErrPermission},
+	{"ERR Protocol error: unauthenticated", fs.ErrPermission},
+	{"ERR The user executing the script", fs.ErrPermission}, // has no right to a command or a key
 	{"OOM", syscall.ENOSPC},
 	{"ERR string exceeds maximum allowed size", session2.ErrTooLarge},
 	{"ERR Protocol error: invalid bulk length", session2.ErrTooLarge},

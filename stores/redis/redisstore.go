@@ -78,8 +78,9 @@ func (o *Options) fill() (Options, error) {
 // Setup changes nothing. It checks the server's version, that it is no replica, and that it
 // does not evict keys, which would log users out in silence.
 //
-// The client asks again by itself where a connection breaks. The store knows of it: a Save
-// whose answer was lost is recognised by its version, and a create is not carried out twice.
+// Where a connection breaks, or the server is no master any more, the store asks again, as often
+// and with such pauses as the options of the client say. A Save whose answer was lost is
+// recognised by its version, and a create is not carried out twice.
 // Where the context ended while the server had a script, or the answer was lost for good, the
 // error of Delete and Touch matches [session2.ErrUncertain]: it may have been done. So it is
 // with DeleteOld and DeleteUser: their number may then be too small.

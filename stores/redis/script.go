@@ -1,6 +1,17 @@
 package redisstore
 
-import "github.com/redis/go-redis/v9"
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// script is a script of Lua, and the hash by which a server knows it.
+type script struct{ source, hash string }
+
+func newScript(source string) *script {
+	sum := sha1.Sum([]byte(source))
+	return &script{source, hex.EncodeToString(sum[:])}
+}
 
 // The scripts get KEYS: a bucket's indexes by user, by access and by expiry, and then records;
 // and ARGV[1]: which attempt this is. Those about several records have an ID in ARGV at the
@@ -11,11 +22,11 @@ import "github.com/redis/go-redis/v9"
 // Touch moves none, and a Save only where the time moves back. A sweep that meets an early
 // entry files it anew. The index by user has the user, with its length before it, and the ID.
 var (
-	saveScript   = redis.NewScript(common + saveSource)
-	deleteScript = redis.NewScript(common + deleteSource)
-	touchScript  = redis.NewScript(common + touchSource)
-	sweepScript  = redis.NewScript(common + sweepSource)
-	userScript   = redis.NewScript(common + userSource)
+	saveScript   = newScript(common + saveSource)
+	deleteScript = newScript(common + deleteSource)
+	touchScript  = newScript(common + touchSource)
+	sweepScript  = newScript(common + sweepSource)
+	userScript   = newScript(common + userSource)
 )
 
 // common is what scripts share. head returns the beginning of a value with all of its user,
