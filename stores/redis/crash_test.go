@@ -38,6 +38,7 @@ func (w *writer) work(t *testing.T, store *redisstore.Store) {
 // TestKillLosesNothing kills the server under load: every change that it acknowledged is there
 // when it is back, and at most the one that was under way besides.
 func TestKillLosesNothing(t *testing.T) {
+	t.Parallel()
 	server := testdb.NewRedis(t)
 	store := open(t, connect(t, server.DSN()), redisstore.Options{})
 	if !store.Capabilities().Durable {
