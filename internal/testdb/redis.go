@@ -32,8 +32,8 @@ func NewRedis(t testing.TB, conf ...string) *Server {
 	return own(t, newRedis(conf))
 }
 
-// NewRedisCluster starts masters of a Redis Cluster that share the slots evenly. Two are
-// none: one may be alone, and more than two elect.
+// NewRedisCluster starts masters of a Redis Cluster that share the slots evenly. They write
+// to no disk.
 func NewRedisCluster(t testing.TB, masters int) []*Server {
 	t.Helper()
 	nodes, password := make([]*Server, masters), newPassword()
@@ -43,7 +43,9 @@ func NewRedisCluster(t testing.TB, masters int) []*Server {
 		if buses[i], err = freePort(); err != nil {
 			t.Fatal(err)
 		}
-		nodes[i] = newRedis([]string{"cluster-enabled yes", "cluster-port " + strconv.Itoa(buses[i])})
+		nodes[i] = newRedis([]string{
+			"cluster-enabled yes", "cluster-port " + strconv.Itoa(buses[i]), "appendonly no",
+		})
 		nodes[i].password = password
 		own(t, nodes[i])
 	}

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
@@ -42,11 +41,9 @@ func TestCommand(t *testing.T) {
 	store, err := redisstore.Open(t.Context(), url)
 	testsite.Must(t, err)
 	defer session2.Close(store)
-	now := time.Now()
-	for i := range byte(3) {
-		testsite.Must(t, store.Save(t.Context(), session2.Record{
-			ID: session2.ID{i}, Version: 1, User: "alice", Created: now, Accessed: now, Expires: now.Add(time.Hour),
-		}, 0))
+	st := testsite.NewSite(t, store, session2.Config{})
+	for range 3 {
+		st.Login("alice")
 	}
 	run("alice", "list")
 	run("", "check")
