@@ -35,11 +35,12 @@ type Server struct {
 // kind is what differs between the systems.
 type kind struct {
 	name     string
-	driver   string                   // of database/sql
+	driver   string                   // of database/sql; "" with answers
 	prepare  func(s *Server) error    // makes the data directory
 	command  func(s *Server) []string // starts the server in the foreground
 	dsn      func(s *Server) string
 	ready    func(db *sql.DB) error // what an answering server must be beyond that; may be nil
+	answers  func(s *Server) error  // for a server that database/sql does not speak to
 	shutdown os.Signal              // asks for an orderly end
 }
 
@@ -141,19 +142,30 @@ func (s *Server) start() error {
 
 // ready waits until the server answers.
 func (s *Server) ready() error {
+	if s.kind.answers != nil {
+		return s.until(func() error { return s.kind.answers(s) })
+	}
 	db, err := sql.Open(s.kind.driver, s.DSN())
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	return until(startTimeout, func() (bool, error) {
-		if s.proc.ended() {
-			return true, fmt.Errorf("the server ended")
-		}
+	return s.until(func() error {
 		err := db.Ping()
 		if err == nil && s.kind.ready != nil {
 			err = s.kind.ready(db)
 		}
+		return err
+	})
+}
+
+// until calls f until it has no error any more, or the server has ended.
+func (s *Server) until(f func() error) error {
+	return until(startTimeout, func() (bool, error) {
+		if s.proc.ended() {
+			return true, fmt.Errorf("the server ended")
+		}
+		err := f()
 		return err == nil, err
 	})
 }

@@ -88,6 +88,7 @@ func Run(m *testing.M) int {
 	mysql.SetLogger(new(mysql.NopLogger))
 	defer sharedPostgres.end()
 	defer sharedMySQL.end()
+	defer sharedRedis.end()
 	return m.Run()
 }
 
