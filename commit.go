@@ -333,7 +333,8 @@ func (s *Session) txn() *txn {
 }
 
 func (s *Session) attempt() attempt {
-	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun, passive: s.passive, claim: s.claim}
+	return attempt{cfg: &s.m.cfg, life: s.life, cookie: !s.begun && s.way != byOther, way: s.way,
+		passive: s.passive, claim: s.claim}
 }
 
 // stale reports whether a Save by what was loaded might take back an access that
@@ -439,7 +440,7 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 		switch {
 		case err == nil:
 			return stored, nil
-		case errors.Is(err, errBegun):
+		case untold(err):
 			return tooLate, err
 		case t.plan.todo == doTouch: // it is for another time, whatever became of it
 			return pending, err
@@ -610,7 +611,7 @@ func (t *txn) write(ctx context.Context, now instant, n nonce) (err error) {
 		t.plan = t.decideEmpty(t.plan, now, n)
 	}
 	if t.plan.cookie == setCookie && !t.cookie {
-		return errBegun
+		return t.untold()
 	}
 	if t.plan.todo == doTouch {
 		done, err := t.touch(ctx, now)

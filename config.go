@@ -73,6 +73,9 @@ type Config struct {
 	// Cookie describes the cookie.
 	Cookie CookieConfig
 
+	// Transport is how clients carry the token. Default by the cookie alone.
+	Transport Transport
+
 	// Codec encodes values of other than basic kinds. Default [Gob].
 	Codec Codec
 
@@ -161,6 +164,21 @@ type CookieConfig struct {
 	// Path, which browsers do not allow with that prefix.
 	Name string
 
+	// SecureFunc is for an application that serves people both over TLS and over plain
+	// HTTP. It reports whether a request has come over TLS, such as by r.TLS != nil;
+	// behind a proxy, by what nobody but that proxy can have said: a header that clients
+	// can send as well is no such thing. Default: always, or never with Insecure, and no
+	// header is believed. It is called once for each request, when it arrives.
+	//
+	// The two have a cookie each, and so a session each: over plain HTTP it has no Secure
+	// attribute, and its Name is without the prefix, which there must be ("__Host-" by
+	// default, or "__Secure-" with Domain or Path). A request reads only the cookie of
+	// its own kind, so that nobody who can change what goes over plain HTTP plants a
+	// session in the other. What goes over plain HTTP can be read on the way: those
+	// sessions are no more worth than that, and a login belongs over TLS (NIST SP
+	// 800-63B, 5.1).
+	SecureFunc func(r *http.Request) bool
+
 	Domain      string        // default none: this host alone
 	Path        string        // default "/"
 	SameSite    http.SameSite // default Lax
@@ -213,6 +231,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	c.Cookie = c.Cookie.withDefaults()
+	c.Transport.Header = http.CanonicalHeaderKey(c.Transport.Header)
 	return c
 }
 
@@ -221,7 +240,10 @@ func (c CookieConfig) withDefaults() CookieConfig {
 	c.SameSite = cmp.Or(c.SameSite, http.SameSiteLaxMode)
 	if c.Name == "" {
 		c.Name = "__Host-session"
-		if c.Insecure || c.Domain != "" || c.Path != "/" {
+		switch wide := c.Domain != "" || c.Path != "/"; {
+		case wide && c.SecureFunc != nil:
+			c.Name = "__Secure-session"
+		case wide, c.Insecure:
 			c.Name = "session"
 		}
 	}
@@ -305,13 +327,26 @@ func (c *Config) check() error {
 	p.when(c.NotBefore.After(time.Now()), "Config.NotBefore: %v is in the future: no session could begin", c.NotBefore)
 	c.Cookie.check(&p)
 	c.Cookie.checkFormer(&p)
+	c.Cookie.checkSecureFunc(&p)
+	c.Transport.check(&p)
 	return errors.Join(p...)
 }
 
+// cookiePrefix returns the prefix by which browsers hold a cookie to its attributes, in
+// lower case, for they match it in any (RFC 6265bis 5.7); "" if the name has none.
+func cookiePrefix(name string) string {
+	name = strings.ToLower(name)
+	for _, prefix := range []string{"__host-http-", "__host-", "__secure-", "__http-"} {
+		if strings.HasPrefix(name, prefix) {
+			return prefix
+		}
+	}
+	return ""
+}
+
 func (c *CookieConfig) check(p *problems) {
-	name := strings.ToLower(c.Name) // browsers match prefixes so (RFC 6265bis 5.7)
-	host := strings.HasPrefix(name, "__host-")
-	secure := host || strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-")
+	prefix := cookiePrefix(c.Name)
+	host, secure := strings.HasPrefix(prefix, "__host-"), prefix != ""
 	p.when((&http.Cookie{Name: c.Name}).Valid() != nil, "Config.Cookie.Name: %q is no cookie name", c.Name)
 	p.when(c.Insecure && secure, "Config.Cookie.Insecure: browsers refuse %q without the Secure attribute", c.Name)
 	p.when(host && c.Domain != "", "Config.Cookie.Domain: browsers refuse %q with a Domain", c.Name)
@@ -335,13 +370,30 @@ func (c *CookieConfig) check(p *problems) {
 func (c *CookieConfig) checkFormer(p *problems) {
 	for i := range c.Former {
 		f := &c.Former[i]
-		same := f.Name == c.Name && f.Path == c.Path && f.Partitioned == c.Partitioned &&
+		name := f.Name == c.Name || c.SecureFunc != nil && f.Name == c.plain().Name
+		same := name && f.Path == c.Path && f.Partitioned == c.Partitioned &&
 			strings.EqualFold(strings.TrimPrefix(f.Domain, "."), strings.TrimPrefix(c.Domain, "."))
+		p.when(f.SecureFunc != nil, "Config.Cookie.Former[%d].SecureFunc: name the cookies of both kinds", i)
 		p.when(same, "Config.Cookie.Former[%d]: it is the present cookie: "+
 			"its name, domain, path and Partitioned are the same", i)
 		p.when(len(f.Former) > 0, "Config.Cookie.Former[%d].Former: put all of them into one list", i)
 		f.check(p)
 	}
+}
+
+// checkSecureFunc refuses what cannot be a cookie of both kinds.
+func (c *CookieConfig) checkSecureFunc(p *problems) {
+	if c.SecureFunc == nil {
+		return
+	}
+	plain := c.plain()
+	p.when(c.Insecure, "Config.Cookie.Insecure: no cookie is Secure, and there is a SecureFunc")
+	p.when(plain.Name == c.Name || plain.Name == "" || cookiePrefix(plain.Name) != "",
+		"Config.Cookie.Name: with SecureFunc it is a prefix such as __Host-, and a name, and not %q", c.Name)
+	p.when(c.SameSite == http.SameSiteNoneMode,
+		"Config.Cookie.SameSite: browsers refuse None without the Secure attribute, and so over plain HTTP")
+	p.when(c.Partitioned,
+		"Config.Cookie.Partitioned: browsers refuse it without the Secure attribute, and so over plain HTTP")
 }
 
 // missing names the capabilities that are required and not there.
@@ -360,7 +412,7 @@ func statusOf(err error) int {
 	switch {
 	case errors.Is(err, ErrStale), errors.Is(err, ErrLostUpdate), errors.Is(err, ErrTooManySessions):
 		return http.StatusConflict
-	case errors.Is(err, ErrTooLarge), errors.Is(err, errBegun), errors.As(err, new(*changeError)):
+	case errors.Is(err, ErrTooLarge), untold(err), errors.As(err, new(*changeError)):
 		return http.StatusInternalServerError
 	}
 	return http.StatusServiceUnavailable

@@ -12,9 +12,9 @@ import (
 )
 
 // begins notes that the response begins. It returns whether the handler looked
-// at the session, and the Set-Cookie lines for the response. A cookie that was not
+// at the session, and the fields that the response owes. A token that was not
 // committed just now may have been replaced by another request's.
-func (s *Session) begins(committed bool) (looked bool, lines []string) {
+func (s *Session) begins(committed bool) (looked bool, fields []field) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
@@ -24,42 +24,50 @@ func (s *Session) begins(committed bool) (looked bool, lines []string) {
 	if s.cookie == setCookie && !(committed && s.fresh) {
 		s.confirmCookie()
 	}
-	return true, s.setCookies()
+	return true, s.owed()
 }
 
-// setCookies returns the Set-Cookie lines that the response owes. It is called
-// with s.mu held.
-func (s *Session) setCookies() (lines []string) {
-	if s.cookie == keepCookie {
-		return nil
-	}
-	cfg := &s.m.cfg.Cookie
+// setCookies returns the cookies that the response owes. It is called with s.mu held.
+func (s *Session) setCookies() (fields []field) {
+	jar := s.jar()
 	if s.former {
-		for i := range cfg.Former {
-			lines = append(lines, cfg.Former[i].revocation())
+		for i := range jar.Former {
+			fields = append(fields, field{setCookieField, jar.Former[i].revocation()})
 		}
 	}
 	if s.cookie == revokeCookie {
-		return append(lines, cfg.revocation())
+		return append(fields, field{setCookieField, jar.revocation()})
 	}
 	st := s.life.base
-	if st.persistent == persistYes || st.persistent == persistDefault && cfg.Persistent {
-		c := cfg.cookie()
+	if st.persistent == persistYes || st.persistent == persistDefault && jar.Persistent {
+		c := jar.cookie()
 		c.Value = s.life.token.encode()
 		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st).time()))
-		return append(lines, c.String())
+		return append(fields, field{setCookieField, c.String()})
 	}
-	return append(lines, s.m.around.before+s.life.token.encode()+s.m.around.after)
+	return append(fields, field{setCookieField, jar.before + s.life.token.encode() + jar.after})
 }
 
-// cookieText is the Set-Cookie line of a cookie that does not outlive the browser,
-// before and after its value.
-type cookieText struct{ before, after string }
+// jar is the cookie of requests of one kind, and the Set-Cookie line of one that does
+// not outlive the browser, before and after its value.
+type jar struct {
+	CookieConfig
+	before, after string
+}
 
-func (c *CookieConfig) text() cookieText {
-	cookie := c.cookie()
-	before, after, _ := strings.Cut(cookie.String(), "=")
-	return cookieText{before + "=", after}
+func (c CookieConfig) jar() jar {
+	before, after, _ := strings.Cut(c.cookie().String(), "=")
+	return jar{c, before + "=", after}
+}
+
+// jar returns the cookie of a request that goes by one.
+func (s *Session) jar() *jar { return &s.m.jars[s.way] }
+
+// plain returns the cookie of requests that are not Secure by SecureFunc: under another
+// name, so that neither is taken for the other.
+func (c CookieConfig) plain() CookieConfig {
+	c.Name, c.Insecure = c.Name[len(cookiePrefix(c.Name)):], true
+	return c
 }
 
 // confirmCookie looks whether the token of a cookie that an earlier Commit owes is
@@ -111,27 +119,47 @@ func (c *CookieConfig) cookie() *http.Cookie {
 }
 
 // warnPlain says once what browsers do not say: they drop a Secure cookie that
-// comes over plain HTTP, unless from this machine.
-func (m *Manager) warnPlain(r *http.Request) {
-	if m.cfg.Cookie.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) {
+// comes over plain HTTP, unless from this machine. A token in a header is not dropped,
+// and everybody on the way can read it. With SecureFunc, the application knows.
+func (s *Session) warnPlain(r *http.Request) {
+	m, c := s.m, &s.m.cfg.Cookie
+	if c.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) ||
+		c.SecureFunc != nil && s.way.cookie() {
 		return
 	}
+	what := "a Secure cookie was sent over plain HTTP, and browsers drop it"
+	if s.way == byHeader {
+		what = "a token was sent over plain HTTP, for all on the way to read"
+	}
 	if m.warned.CompareAndSwap(false, true) {
-		m.cfg.Logger.WarnContext(r.Context(), "session2: a Secure cookie was sent over plain HTTP, "+
-			"and browsers drop it: use HTTPS, let the proxy in front say so by X-Forwarded-Proto, "+
-			"or set Config.Cookie.Insecure for development",
+		m.cfg.Logger.WarnContext(r.Context(), "session2: "+what+": use HTTPS, "+
+			"let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development",
 			"host", r.Host)
 	}
 }
 
 // warnSameName says once that a manager around this one has a cookie of the same
-// name, so that browsers keep only one of the two.
-func (m *Manager) warnSameName(around *Manager) {
-	a, b := &m.cfg.Cookie, &around.cfg.Cookie
-	if a.Name == b.Name && a.Path == b.Path && a.Domain == b.Domain && m.shared.CompareAndSwap(false, true) {
-		m.cfg.Logger.Warn("session2: two managers, one inside the other, have cookies of one name, "+
-			"and each replaces the other's: give each its own Config.Cookie.Name", "name", a.Name)
+// name, so that browsers keep only one of the two, or tells tokens in the same header.
+func (s *Session) warnSameName(around *Session) {
+	m := s.m
+	if name, same := s.sameName(around); same && m.shared.CompareAndSwap(false, true) {
+		m.cfg.Logger.Warn("session2: two managers, one inside the other, have cookies or headers of one name, "+
+			"and each replaces the other's: give each its own Config.Cookie.Name, or Config.Transport.Header",
+			"name", name)
 	}
+}
+
+// sameName returns under which name both tell their client of its token.
+func (s *Session) sameName(o *Session) (name string, same bool) {
+	switch {
+	case s.way == byHeader && o.way == byHeader:
+		name = s.m.cfg.Transport.reply()
+		return name, name == o.m.cfg.Transport.reply()
+	case s.way.cookie() && o.way.cookie():
+		a, b := s.jar(), o.jar()
+		return a.Name, a.Name == b.Name && a.Path == b.Path && a.Domain == b.Domain
+	}
+	return "", false
 }
 
 // warnLateLook says once what caches do not say: what is written for one session's
@@ -269,21 +297,21 @@ func (s *Session) clearSite(h http.Header, committed bool) {
 	gone, begins := s.loggedOut || committed && s.leaving, s.cookie == setCookie
 	s.mu.Unlock()
 	switch {
-	case gone && begins: // the cookie of the next session must stay
+	case gone && (begins || !s.way.cookie()): // the cookie of the next session must stay, or of another
 		h.Set(field, `"cache", "storage"`)
 	case gone:
 		h.Set(field, `"cache", "cookies", "storage"`)
 	}
 }
 
-// vary tells caches that the response depends on the cookie (RFC 9111 4.1).
-func vary(h http.Header) {
+// vary adds a field's name to Vary, if it is not there.
+func vary(h http.Header, field string) {
 	for _, line := range h["Vary"] {
 		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, "Cookie") {
+			if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, field) {
 				return
 			}
 		}
 	}
-	h.Add("Vary", "Cookie")
+	h.Add("Vary", field)
 }

@@ -11,11 +11,22 @@ import (
 // commit.go does it.
 
 var (
-	errBegun = errors.New("session2: changes lost: the response has begun, and its cookie can no longer be changed")
+	errBegun = errors.New("session2: changes lost: the response has begun, and tells its client no new token any more")
 
 	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; " +
 		"what the cookie opened has ended")
 )
+
+// untold returns why the client cannot be told of a new token.
+func (a *attempt) untold() error {
+	if a.way == byOther {
+		return errReadOnly
+	}
+	return errBegun
+}
+
+// untold reports whether err says so.
+func untold(err error) bool { return errors.Is(err, errBegun) || errors.Is(err, errReadOnly) }
 
 // outcome is what became of a commit.
 type outcome int
@@ -48,7 +59,8 @@ type attempt struct {
 	login   bool   // the log signs somebody in
 	user    string // whom
 	level   int    // and how much that one has proved
-	cookie  bool   // a cookie can be sent
+	cookie  bool   // a cookie can be sent, or the client be told of a token otherwise
+	way     way    // how the client carries its token
 	passive bool   // the request is no use of the session
 	spend   bool   // a form token's own Save: nothing else is done on the occasion
 	join    bool   // a login whose twin was faster: the twin's token is ours, too
@@ -182,7 +194,7 @@ func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	if a.leaves && a.claim.leave(p.next) {
 		p.todo = doSave
 	}
-	if p.next.reissue {
+	if p.next.reissue && a.way.cookie() { // these are attributes of the cookie
 		p.cookie = setCookie
 	}
 	switch {

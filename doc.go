@@ -60,6 +60,9 @@
 // If the store fails, the request fails: a session that cannot be loaded reads
 // as nobody's, and the response is a 503 whatever the handler has written.
 //
+// API clients may carry the token in a header instead of the cookie, by
+// [Config].Transport; the two never mix. See [Transport].
+//
 // Cross-site requests are the application's to refuse: by http.CrossOriginProtection,
 // or by [Session.CSRFToken]. [Session.UseFormToken] keeps a form from being
 // submitted twice. No token and no value shows in an error, an event or the log.

@@ -37,7 +37,8 @@ const (
 	// it is no longer its token.
 	EventUnknown
 
-	// EventMalformed: a cookie is no token, or several contradict one another.
+	// EventMalformed: a cookie, or what a client of Config.Transport sends, is no token, or
+	// several contradict one another.
 	EventMalformed
 
 	// EventDropped: changes were not stored. Err is ErrNotFound if the session had

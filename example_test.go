@@ -219,6 +219,113 @@ func ExampleCookieConfig() {
 	// Output: __Host-session Path=/; HttpOnly; Secure; SameSite=Strict
 }
 
+// An API client beside browsers: it asks for a token by a header without one, keeps what
+// it is told, and forgets it when it is told nothing.
+func ExampleTransport() {
+	m := manager(session2.Config{Transport: session2.Transport{Header: "Authorization"}})
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		m.Session(r).SetUser("alice") // if the password was right
+	})
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { m.Session(r).Destroy() })
+	mux.HandleFunc("GET /me", func(w http.ResponseWriter, r *http.Request) {
+		user := m.Session(r).User()
+		if user == "" {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+		fmt.Fprint(w, user)
+	})
+	server := httptest.NewTLSServer(m.Wrap(mux))
+	defer server.Close()
+
+	token := "" // the client keeps it where other programs do not read it
+	call := func(method, path string) {
+		r, _ := http.NewRequest(method, server.URL+path, nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		res, err := server.Client().Do(r)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer res.Body.Close()
+		if told, ok := res.Header["Session-Token"]; ok { // in any response: a login, a rotation, a logout
+			token = told[0]
+		}
+		body, _ := io.ReadAll(res.Body)
+		fmt.Println(path, res.StatusCode, string(body), len(res.Cookies()), "cookies; a token:", token != "")
+	}
+	call("GET", "/me")
+	call("POST", "/login")
+	call("GET", "/me")
+	call("POST", "/logout")
+	call("GET", "/me")
+	// Output:
+	// /me 401  0 cookies; a token: false
+	// /login 200  0 cookies; a token: true
+	// /me 200 alice 0 cookies; a token: true
+	// /logout 200  0 cookies; a token: false
+	// /me 401  0 cookies; a token: false
+}
+
+// Browsers and API clients on the same routes.
+func ExampleTransport_both() {
+	m := manager(session2.Config{Transport: session2.Transport{Header: "Authorization"}})
+	login := m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Session(r).SetUser("alice") }))
+	for _, header := range []string{"", "Bearer"} {
+		r := httptest.NewRequest("POST", "https://example.com/login", nil)
+		if header != "" {
+			r.Header.Set("Authorization", header)
+		}
+		w := httptest.NewRecorder()
+		login.ServeHTTP(w, r)
+		fmt.Printf("%q: a cookie: %v, a token in a header: %v\n",
+			header, w.Header().Get("Set-Cookie") != "", w.Header().Get("Session-Token") != "")
+	}
+	// Output:
+	// "": a cookie: true, a token in a header: false
+	// "Bearer": a cookie: false, a token in a header: true
+}
+
+// A WebSocket's client in a browser of another origin can set no header but this one.
+func ExampleTransport_readOnly() {
+	m := manager(session2.Config{Transport: session2.Transport{
+		ReadOnly: func(r *http.Request) string {
+			_, token, _ := strings.Cut(r.Header.Get("Sec-WebSocket-Protocol"), "session.")
+			return token
+		},
+	}})
+	ctx := context.Background()
+	s, _ := m.Open(ctx, "")
+	s.SetUser("alice")
+	fmt.Println(s.Commit(ctx))
+
+	r := httptest.NewRequest("GET", "https://example.com/socket", nil)
+	r.Header.Set("Sec-WebSocket-Protocol", "chat, session."+s.Token())
+	m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(m.Session(r).User())
+	})).ServeHTTP(httptest.NewRecorder(), r)
+	// Output:
+	// <nil>
+	// alice
+}
+
+// An application that is served over TLS, and over plain HTTP within a building.
+func ExampleCookieConfig_secureFunc() {
+	m := manager(session2.Config{Cookie: session2.CookieConfig{
+		SecureFunc: func(r *http.Request) bool { return r.TLS != nil },
+	}})
+	h := m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.Session(r).Set("color", "green") }))
+	for _, url := range []string{"https://example.com/", "http://example.com/"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", url, nil))
+		name, _, _ := strings.Cut(w.Header().Get("Set-Cookie"), "=")
+		fmt.Println(url, name, strings.Contains(w.Header().Get("Set-Cookie"), "Secure"))
+	}
+	// Output:
+	// https://example.com/ __Host-session true
+	// http://example.com/ session false
+}
+
 func ExampleSession() {
 	m := manager(session2.Config{})
 	mux := http.NewServeMux()

@@ -142,3 +142,10 @@ func StorePath(rawURL string) (string, error) {
 	}
 	return storePath(u)
 }
+
+// HeaderSays returns what lines of the header of this name say, and whether that is for
+// a manager of such a Transport.
+func HeaderSays(name string, lines ...string) (text string, ours bool) {
+	t := Transport{Header: name}
+	return t.said(http.Header{name: lines})
+}

@@ -222,10 +222,18 @@ func unmask(s string) (m mark, ok bool) {
 // header X-CSRF-Token or else in the form field csrf_token of its body. The body
 // is parsed only if the session has such a token, by r.PostFormValue, and so within
 // the limits that the application has set for it. The URL is not looked at.
+//
+// It also returns true for a request that has the header of [Transport], which no other
+// site's page can have a browser send.
 func (s *Session) ValidCSRFToken(r *http.Request) bool {
 	s.look()
 	list := s.work.csrf
 	s.mu.Unlock()
+	if s.request != nil {
+		if _, by := s.m.cfg.Transport.said(s.request.Header); by {
+			return true
+		}
+	}
 	if len(list) == 0 {
 		return false
 	}

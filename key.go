@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"context"
 	"fmt"
 	"reflect"
 )
@@ -137,4 +138,122 @@ func (s *Session) update(key string, was, e value, do func(*state) error) bool {
 	work.values.put(key, e)
 	s.changes(work, op{do: do})
 	return true
+}
+
+// Commit sets the value to what f makes of it, as [Key.Update] does, commits, and returns
+// the value as it was stored: of requests that increment a number at once, each is told
+// another one. Use it where the response shows or depends on the new value, and Update
+// where it does not. The changes that the request has made before are committed with it,
+// as by [Session.Commit].
+//
+// f is given the zero T if there is no value, or none that can be decoded as a T. If
+// another request commits first, f is called again with that one's value: f must do
+// nothing but compute, and must not change s or commit. If it returns what was there,
+// nothing is written, after a look whether that is still there.
+//
+// f refuses by an error. Commit then returns that error and the value that f has refused,
+// which is the newest one in the store, or what this request has made of it: before f's
+// error counts, the session is loaded again. Nothing is stored by this call, and the
+// other changes of the request are still to come, as if Commit had not been called. It is
+// the same with a value that cannot be encoded, or that makes the session too large
+// ([ErrTooLarge]). If f panics, nothing is stored either, and the panic goes on to the
+// caller; where that was in a later call of f, the session commits nothing any more.
+//
+// With any other error the zero T is returned. These errors are those of Session.Commit,
+// and mean the same for the request: it matches [ErrNotFound] if the session has ended,
+// [ErrStale] if its token was replaced, [ErrUncertain] if nobody can tell whether the
+// value is stored. Once the response has begun, a new session cannot be stored, for want of
+// a cookie. Where ctx had ended, nothing was done. Goroutines may call Commit side by side.
+func (k Key[T]) Commit(ctx context.Context, s *Session, f func(T) (T, error)) (T, error) {
+	var v, zero T
+	var bad error // the old value cannot be decoded
+	c := &keyCommit{name: k.name, make: func(was value) (value, error) {
+		var old T
+		if bad = nil; was.ok() {
+			if old, bad = decodeTyped[T](s.m.cfg.Codec, was.data()); bad != nil {
+				old = zero
+			}
+		}
+		var err error
+		if v, err = f(old); err != nil {
+			return value{}, err
+		}
+		return k.encode(s, v)
+	}}
+	o, err := s.commitKey(ctx, c)
+	switch {
+	case o == vetoed:
+		v, _ = k.decode(s, c.was) // anew, for f may have changed what it was given
+		return v, err
+	case err != nil:
+		return zero, err
+	case bad != nil:
+		k.undecodable(s, bad)
+	}
+	return v, nil
+}
+
+// keyCommit is the change of one Key.Commit. It is in the log of that commit alone, so that
+// nothing is left of it if it comes to nothing, and so that no other commit takes it along
+// with changes made after it.
+type keyCommit struct {
+	name string
+	make func(was value) (value, error)
+
+	done bool
+	was  value // what make was given last
+	made value // and what it has returned
+	err  error
+}
+
+// apply is the change as an op. make is not called twice in a row for one value: a try
+// that seemed lost may land late, and must then have stored what the next one stores.
+func (k *keyCommit) apply(st *state) error {
+	if was := st.values.get(k.name); !k.done || !was.equal(k.was) {
+		k.made, k.err = k.make(was)
+		k.was, k.done = was, true
+	}
+	if k.err != nil {
+		return &vetoError{k.err}
+	}
+	st.values.put(k.name, k.made)
+	return nil
+}
+
+// vetoError is what a change refuses by.
+type vetoError struct{ cause error }
+
+func (e *vetoError) Error() string { return e.cause.Error() }
+
+// vetoOf returns what the function of a Key.Commit has returned, nil if err is another error.
+func vetoOf(err error) error {
+	if v, ok := err.(*vetoError); ok {
+		return v.cause
+	}
+	return nil
+}
+
+// commitKey commits with k as the last change.
+func (s *Session) commitKey(ctx context.Context, k *keyCommit) (o outcome, err error) {
+	s.must()
+	ctx = s.beyond(ctx)
+	if err := ctx.Err(); err != nil {
+		return pending, err
+	}
+	s.look()
+	s.mu.Unlock()
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
+		h, o, err = s.commitNow(ctx, k, s.request == nil)
+		return h, err
+	})
+	h.report(s.eventContext(), s.m)
+	return o, err
+}
+
+// told notes that the request knows what a Key.Commit has stored: to set the key then
+// must not undo what others do in between.
+func (l *looks) told(k *keyCommit) {
+	if row := l.row(k.name); row.changed == 0 {
+		*row = look{at: &state{values: values{base: []value{k.made}}}}
+	}
 }

@@ -72,7 +72,7 @@ func (s *Session) eventContext() context.Context {
 	return s.ctx
 }
 
-// load finds the session that the request's cookies open. It runs once; if it
+// load finds the session that the request's tokens open. It runs once; if it
 // panics, the session cannot be used any more.
 func (s *Session) load(ctx context.Context) {
 	var h hearing
@@ -163,18 +163,12 @@ func (s *Session) tokens(list []token) (_ []token, malformed bool) {
 			list = append(list, t)
 		}
 	}
-	if s.request == nil {
-		if *s.opened != "" {
-			add(*s.opened)
+	if s.opened == nil && s.way.cookie() {
+		if t, ok := onlyToken(s.request.Header["Cookie"], s.jar().Name); ok {
+			return append(list, t), false
 		}
-		return list, malformed
 	}
-	if t, ok := onlyToken(s.request.Header["Cookie"], s.m.cfg.Cookie.Name); ok {
-		return append(list, t), false
-	}
-	for _, c := range s.request.CookiesNamed(s.m.cfg.Cookie.Name) {
-		add(c.Value)
-	}
+	s.presented(add)
 	if n := len(list); n > maxTokens {
 		list = append(list[:maxTokens/2:maxTokens/2], list[n-maxTokens/2:]...)
 		malformed = true
@@ -266,7 +260,7 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 	case superseded:
 		h.hear(Event{Kind: EventUnknown, ID: id, Err: ErrStale})
 	case reused:
-		return life{}, s.m.reuse(ctx, h, st)
+		return life{}, s.m.reuse(ctx, h, st, s.way)
 	default:
 		if err := s.m.unseal(st, best.token.secret); err != nil {
 			h.hear(Event{Kind: EventCorrupt, ID: id, Err: err})
@@ -389,9 +383,13 @@ func (m *Manager) used(ctx context.Context, st *state, secret *verifier) error {
 }
 
 // reuse answers a token whose time is over: two have the cookie, and which one
-// is the thief cannot be told. So the session ends.
-func (m *Manager) reuse(ctx context.Context, h *hearing, st *state) error {
+// is the thief cannot be told. So the session ends, unless it came by a way by which no
+// client is told a new one.
+func (m *Manager) reuse(ctx context.Context, h *hearing, st *state, by way) error {
 	h.hear(Event{Kind: EventReuse, ID: st.id, User: st.user})
+	if by == byOther {
+		return nil
+	}
 	if m.cfg.KeepOnReuse {
 		return nil
 	}

@@ -24,7 +24,7 @@ type Manager struct {
 	open   running
 	watch  watch
 	lines  lines
-	around cookieText
+	jars   [2]jar // the cookie, and that over plain HTTP, by the way of a request
 	counts [len(eventNames)]atomic.Uint64
 	warned atomic.Bool // of a secure cookie over plain HTTP
 	late   atomic.Bool // of a first look after the response had begun, likewise
@@ -46,7 +46,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	if !have.ThreadSafe {
 		store = &serialStore{store: store}
 	}
-	m := &Manager{store: lent(store), cfg: cfg, around: cfg.Cookie.text()}
+	m := &Manager{store: lent(store), cfg: cfg, jars: [2]jar{cfg.Cookie.jar(), cfg.Cookie.plain().jar()}}
 	m.watch.every, m.watch.look = cfg.WatchEvery, m.lookAtDue
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler

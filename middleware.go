@@ -79,6 +79,7 @@ func (m *Manager) serve(next http.Handler, w http.ResponseWriter, r *http.Reques
 	x.session.ctx = x.Context
 	x.session.request = &x.r // and not r, which is written to when the handler has returned
 	x.session.arrived = microNow()
+	x.session.arrives(r)
 	if h := w.Header(); len(h) > 0 {
 		x.outer = h.Clone()
 	}
@@ -100,11 +101,11 @@ type exchange struct {
 	begun           bool         // the first byte has left, or is about to
 	returned        bool         // the handler did
 	refused         bool         // its status was 500 or above
-	cookie          bool         // a Set-Cookie of ours is in the header
+	cookie          bool         // a Set-Cookie of ours, or another way's token, is in the header
 	body            bool         // the first byte of the body, too, has left
 	failed          error        // the commit did: the response is the error handler's
 	answer          http.Header  // the error handler's header
-	within          []string     // Set-Cookie lines of managers inside this one: what they stand for is stored
+	within          []field      // what managers inside this one owe: what it stands for is stored
 }
 
 // Format keeps fmt from the session, whose token and values it would print.
@@ -160,23 +161,23 @@ func (x *exchange) begin(status int) error {
 // header writes what the session has to say into the response's header, after a
 // commit just now or without one.
 func (x *exchange) header(committed bool) {
-	looked, cookies := x.session.begins(committed)
+	looked, owed := x.session.begins(committed)
 	if !looked {
 		return
 	}
 	h := x.w.Header()
-	vary(h)
+	x.session.vary(h)
 	x.session.clearSite(h, committed)
-	for _, line := range cookies {
-		h.Add("Set-Cookie", line)
+	for _, f := range owed {
+		f.put(h)
 	}
-	if len(cookies) > 0 {
+	if len(owed) > 0 {
 		x.cookie = true
 		x.confine()
-		x.session.m.warnPlain(&x.r)
+		x.session.warnPlain(&x.r)
 		for o := x.around(); o != nil; o = o.around() {
-			o.within = append(o.within, cookies...)
-			x.session.m.warnSameName(o.session.m)
+			o.within = append(o.within, owed...)
+			x.session.warnSameName(&o.session)
 		}
 	}
 }
@@ -205,8 +206,8 @@ func (x *exchange) fail(err error) {
 	h := x.w.Header()
 	clear(h)
 	maps.Copy(h, x.outer)
-	for _, line := range x.within {
-		h.Add("Set-Cookie", line)
+	for _, f := range x.within {
+		f.put(h)
 	}
 	x.cookie = len(x.within) > 0
 	x.confine()

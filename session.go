@@ -33,7 +33,7 @@ type Session struct {
 	ctx     context.Context // to load by
 	arrived instant         // tokens are judged by it
 	request *http.Request   // nil for Manager.Open
-	opened  *string         // Manager.Open's token; a pointer, so that no copy prints it
+	opened  *string         // Manager.Open's token, or Transport.ReadOnly's; a pointer, so that no copy prints it
 
 	loading sync.Mutex // held by the load; taken before mu
 	loaded  atomic.Bool
@@ -47,6 +47,7 @@ type Session struct {
 	held     ID     // the session that Manager.open has this request for
 	passive  bool   // the request is no use of the session
 	begun    bool   // the response has begun: no cookie can be sent any more
+	way      way    // how the client carries its token; it does not change
 	left     ID     // the session that the request has ended by a method of the Manager
 	claim    *claim // the request has the session for itself (Manager.Exclusive); nil: it does not
 	*working        // nil before the first look
@@ -641,7 +642,7 @@ func (s *Session) Destroy() {
 		s.ended = append(s.ended, st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
-	s.revoke = s.request != nil && len(s.request.CookiesNamed(s.m.cfg.Cookie.Name)) > 0
+	s.revoke = s.presentsAny()
 	s.ends++
 	s.leaving = true
 	s.reset()

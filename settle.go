@@ -248,7 +248,7 @@ func (s *Session) revoked(t *txn, st *state) {
 	if s.ends == t.ends {
 		s.revoke = false
 	}
-	begun := s.begun
+	begun := s.begun && s.way != byOther // whose client is told nothing anyway
 	if begun {
 		s.note = cmp.Or(s.note, errNotRevoked)
 	}

@@ -1320,6 +1320,27 @@ func TestRFC6265bis_TheHttpPrefixIsOfferedByName(t *testing.T) {
 	}
 }
 
+func TestRFC6750_TheTokenIsTheBearersAlone(t *testing.T) {
+	st := newSite(t, bearer())
+	token := signIn(st, "alice")
+	for line, want := range map[string]string{
+		"Bearer " + token: "alice", "bearer  " + token: "alice", "Basic " + token: "", token: "",
+		"Bearer " + token + ",": "", "Bearer " + token + ", Basic x": "",
+	} {
+		if user := userBy(st, "Authorization: "+line); user != want {
+			t.Errorf("%.10s...: user %q, want %q", line, user, want)
+		}
+	}
+	form := strings.NewReader("access_token=" + token) // RFC 6750, 2.2 and 2.3: neither body nor URL
+	r := httptest.NewRequest("POST", "/?access_token="+token, form)
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	st.Handler(page(func(s *session2.Session) {
+		if s.User() != "" {
+			t.Error("a token in the body or the URL opens the session")
+		}
+	})).ServeHTTP(httptest.NewRecorder(), r)
+}
+
 func TestRFC9111_APageThatDependsOnTheSessionSaysSo(t *testing.T) {
 	st := newSite(t, session2.Config{})
 	b := st.Login("alice")

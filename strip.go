@@ -9,7 +9,8 @@ import (
 
 // StripCookie removes the cookies of m from the Cookie header of r: those of the name that
 // it has now, and of the names in CookieConfig.Former. What is left of the header is byte
-// for byte as it was; where nothing is left, the header is removed. It is for requests that
+// for byte as it was; where nothing is left, the header is removed. With Config.Transport it
+// removes that header, too, if it brings a token of a session. It is for requests that
 // are sent on, as by [net/http/httputil.ReverseProxy], whose backend has no use for the
 // session and must not learn its secret:
 //
@@ -32,7 +33,9 @@ func (m *Manager) StripCookie(r *http.Request) {
 			kept = append(kept, line)
 		}
 	}
-	if slices.Equal(kept, lines) {
+	t := &m.cfg.Transport
+	_, told := t.said(r.Header)
+	if slices.Equal(kept, lines) && !told {
 		return
 	}
 	if s := m.Session(r); s != nil {
@@ -43,6 +46,9 @@ func (m *Manager) StripCookie(r *http.Request) {
 		if reflect.ValueOf(s.request.Header).Pointer() == reflect.ValueOf(r.Header).Pointer() {
 			r.Header = r.Header.Clone()
 		}
+	}
+	if told {
+		delete(r.Header, t.Header)
 	}
 	if r.Header["Cookie"] = kept; len(kept) == 0 {
 		delete(r.Header, "Cookie")
@@ -70,5 +76,5 @@ func (m *Manager) strip(line string) (string, bool) {
 
 // names reports whether name is one of the cookie's, now or formerly.
 func (c *CookieConfig) names(name string) bool {
-	return name == c.Name || slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
+	return name == c.Name || c.SecureFunc != nil && name == c.plain().Name || slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
 }

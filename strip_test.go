@@ -167,3 +167,28 @@ func TestStripCookieLeavesTheSession(t *testing.T) {
 		st.M.StripCookie(r) // there is nothing to do
 	})
 }
+
+// What a request presents is taken out of it, whichever way it goes, and nothing else.
+func TestStripCookieOfOtherTransports(t *testing.T) {
+	token := "0123456789abcdef0123456789abcdef.dGhlIHZlcmlmaWVyIGlzIG9mIG5vIG1hdHRlciBoZXJl"
+	for _, test := range []struct {
+		cfg              session2.Config
+		name, said, left string
+	}{
+		{session2.Config{Transport: session2.Transport{Header: "Authorization"}}, "Authorization", "Bearer " + token, ""},
+		{session2.Config{Transport: session2.Transport{Header: "Authorization"}}, "Authorization", "Basic eA==", "Basic eA=="},
+		{session2.Config{Transport: session2.Transport{Header: "Authorization"}}, "Authorization", "Bearer a.b.c", "Bearer a.b.c"},
+		{session2.Config{Transport: session2.Transport{Header: "X-Session"}}, "X-Session", token, ""},
+		{session2.Config{}, "Authorization", "Bearer " + token, "Bearer " + token},
+		{session2.Config{Cookie: session2.CookieConfig{SecureFunc: func(r *http.Request) bool { return r.TLS != nil }}},
+			"Cookie", "session=x; a=b; __Host-session=y", "a=b"},
+	} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), test.cfg)
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set(test.name, test.said)
+		st.M.StripCookie(r)
+		if got := r.Header.Get(test.name); got != test.left {
+			t.Errorf("%s: %s: got %q, want %q", test.name, test.said, got, test.left)
+		}
+	}
+}

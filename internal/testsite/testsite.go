@@ -40,6 +40,12 @@ type Site struct {
 // SealEnv names the environment variable by which the sessions of all sites are sealed.
 const SealEnv = "SESSION2_TEST_SEALED"
 
+// HeaderEnv names the environment variable by which the browsers of all sites send their
+// token in an Authorization header, as API clients do.
+const HeaderEnv = "SESSION2_TEST_HEADER"
+
+func byHeader() bool { return os.Getenv(HeaderEnv) != "" }
+
 // NewSite returns a site whose events are kept, and whose log is discarded unless
 // cfg names one.
 func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
@@ -47,6 +53,9 @@ func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	log := &EventLog{}
 	cfg.OnEvent = log.Add
 	cfg.Sealed = cfg.Sealed || os.Getenv(SealEnv) != ""
+	if byHeader() && cfg.Transport.Header == "" {
+		cfg.Transport.Header = "Authorization"
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -113,7 +122,12 @@ type Browser struct {
 func (b *Browser) Send(r *http.Request) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.Cookie != nil {
+	if byHeader() {
+		r.Header.Set("Authorization", "Bearer ")
+		if b.Cookie != nil {
+			r.Header.Set("Authorization", "Bearer "+b.Cookie.Value)
+		}
+	} else if b.Cookie != nil {
 		r.AddCookie(&http.Cookie{Name: b.Cookie.Name, Value: b.Cookie.Value})
 	}
 }
@@ -122,6 +136,12 @@ func (b *Browser) Send(r *http.Request) {
 func (b *Browser) Receive(res *http.Response) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for _, text := range res.Header["Session-Token"] {
+		b.Cookie = nil
+		if text != "" {
+			b.Cookie = &http.Cookie{Name: "__Host-session", Value: text}
+		}
+	}
 	for _, c := range res.Cookies() {
 		if c.MaxAge < 0 {
 			b.Cookie = nil
@@ -321,6 +341,10 @@ func (st *Site) Request(cookies []string, f func(*session2.Session)) *http.Respo
 // Cookies serves one request with these cookie values.
 func (st *Site) Cookies(values []string, f func(s *session2.Session)) *http.Response {
 	st.T.Helper()
+	if byHeader() && len(values) == 1 {
+		b := &Browser{Cookie: &http.Cookie{Value: values[0]}}
+		return st.Do(b, f)
+	}
 	lines := slices.Clone(values)
 	for i := range lines {
 		lines[i] = "__Host-session=" + lines[i]

@@ -134,9 +134,9 @@ var plants = []planted{
 		"err != nil && s.presents(base, replaced)", "false && s.presents(base, replaced)"}},
 
 	// Key.Commit.
-	{"Key.Commit does not ask again about a newer value", "key_commit.go", "commits", keeps, []string{
+	{"Key.Commit does not ask again about a newer value", "key.go", "commits", keeps, []string{
 		"!k.done || !was.equal(k.was)", "!k.done"}},
-	{"Key.Commit returns what others have made of the value since", "key_commit.go", "commits", single, []string{
+	{"Key.Commit returns what others have made of the value since", "key.go", "commits", single, []string{
 		"k.undecodable(s, bad)\n\t}", "k.undecodable(s, bad)\n\t}\n\tv, _ = k.Get(s)"}},
 	{"a refusal is taken for a success", "commit.go", "commits", single, []string{
 		"return vetoed, veto", "return nothing, nil"}},
