@@ -1,0 +1,130 @@
+package scstest
+
+import (
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/alexedwards/scs/mysqlstore"
+	"github.com/alexedwards/scs/postgresstore"
+	"github.com/alexedwards/scs/v2"
+	"github.com/alexedwards/scs/v2/memstore"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testdb"
+	"github.com/session2/session2/internal/testsite"
+	"github.com/session2/session2/storetest"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+func TestMemory(t *testing.T) {
+	storetest.Run(t, func(testing.TB, string) session2.Store {
+		return session2.FromSCS(memstore.NewWithCleanupInterval(0))
+	}, nil)
+}
+
+// name is that of a schema for what is kept under dir.
+func name(dir string) string { return fmt.Sprintf("s_%x", sha256.Sum256([]byte(dir)))[:30] }
+
+// open opens a pool with the table that scs's documentation shows.
+func open(t testing.TB, driver, dsn string, setup ...string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	testsite.Must(t, err)
+	t.Cleanup(func() { db.Close() })
+	for _, text := range setup {
+		_, err := db.ExecContext(t.Context(), text)
+		testsite.Must(t, err)
+	}
+	return db
+}
+
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.Postgres(t)
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		sep := "?"
+		if strings.Contains(dsn, "?") {
+			sep = "&"
+		}
+		db := open(t, "postgres", dsn+sep+"search_path="+name(dir), "CREATE SCHEMA IF NOT EXISTS "+name(dir),
+			"CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL)")
+		return session2.FromSCS(postgresstore.NewWithCleanupInterval(db, 0))
+	}, nil)
+}
+
+func TestMySQL(t *testing.T) {
+	t.Parallel()
+	dsn := testdb.MySQL(t)
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		open(t, "mysql", dsn, "CREATE DATABASE IF NOT EXISTS "+name(dir))
+		db := open(t, "mysql", inDatabase(dsn, name(dir)), "CREATE TABLE IF NOT EXISTS sessions "+
+			"(token CHAR(43) PRIMARY KEY, data LONGBLOB NOT NULL, expiry TIMESTAMP(6) NOT NULL)")
+		return session2.FromSCS(mysqlstore.NewWithCleanupInterval(db, 0))
+	}, nil)
+}
+
+// inDatabase returns a DSN for another database, with times as scs needs them.
+func inDatabase(dsn, database string) string {
+	at := strings.LastIndex(dsn, "/")
+	_, params, _ := strings.Cut(dsn[at:], "?")
+	return dsn[:at+1] + database + "?parseTime=true&" + params
+}
+
+// takeOver signs in whom scs's session has signed in, and ends that one.
+func takeOver(m *session2.Manager, old *scs.SessionManager, next http.Handler) http.Handler {
+	return m.Wrap(old.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
+		if id := old.GetInt(r.Context(), "userID"); id != 0 {
+			if s.User() == "" {
+				s.SetUser(strconv.Itoa(id))
+			}
+			old.Destroy(r.Context())
+		}
+		next.ServeHTTP(w, r)
+	})))
+}
+
+// Who was signed in stays signed in, and a logout is one.
+func TestTakeOver(t *testing.T) {
+	old := scs.New()
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Logger: slog.New(slog.DiscardHandler)})
+	testsite.Must(t, err)
+	before := http.NewServeMux()
+	before.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { old.Put(r.Context(), "userID", 7) })
+	now := http.NewServeMux()
+	now.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user "+m.Session(r).User()) })
+	now.HandleFunc("/logout", func(_ http.ResponseWriter, r *http.Request) { m.Session(r).Destroy() })
+	var h http.Handler = old.LoadAndSave(before)
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) }))
+	defer srv.Close()
+	c := srv.Client()
+	c.Jar, _ = cookiejar.New(nil)
+	get := func(path string) string {
+		res, err := c.Get(srv.URL + path)
+		testsite.Must(t, err)
+		defer res.Body.Close()
+		b := make([]byte, 100)
+		n, _ := res.Body.Read(b)
+		return string(b[:n])
+	}
+	get("/login")
+	h = takeOver(m, old, now)
+	for _, want := range []string{"user 7", "user 7"} {
+		if got := get("/"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	get("/logout")
+	if got := get("/"); got != "user " {
+		t.Errorf("after the logout: got %q", got)
+	}
+}
