@@ -234,7 +234,8 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
 	ending := !s.hold(id)
-	st, live, err := s.m.read(ctx, h, id)
+	st, old, err := s.fetchFirst(ctx, id, tokens)
+	live, err := s.m.readable(ctx, h, id, st, err)
 	if st == nil {
 		return life{}, err
 	}
@@ -249,7 +250,7 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		if v.standing > best.standing || best.base == nil {
 			best = life{
 				base: st, token: token{id: id, secret: v.secret}, shown: t.secret, presented: true,
-				standing: v.standing, unseen: v.unseen, ending: ending,
+				standing: v.standing, unseen: v.unseen, ending: ending, old: old,
 			}
 			if v.sameUser {
 				best.sameUser = st
@@ -307,6 +308,11 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	return m.takeApart(rec)
+}
+
+// takeApart is the second half of fetch.
+func (m *Manager) takeApart(rec Record) (*state, error) {
 	st, err := decodeRecord(rec)
 	switch {
 	case err != nil:
@@ -334,13 +340,12 @@ func (m *Manager) fetchAgain(ctx context.Context, id ID) (st *state, err error) 
 // not that the store failed.
 func absent(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) }
 
-// read is fetch for a token presented: that its session is not there, has
-// expired or cannot be read is an event, and no error. With one that has expired there
-// is a state, and it is not live.
-func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live bool, err error) {
-	st, err = m.fetch(ctx, id)
+// readable takes what a fetch for a token presented has returned: that its session is not
+// there, has expired or cannot be read is an event, and no error. With one that has expired
+// there is a state, and it is not live.
+func (m *Manager) readable(ctx context.Context, h *hearing, id ID, st *state, err error) (live bool, _ error) {
 	if err == nil {
-		return st, true, nil
+		return true, nil
 	}
 	e := Event{Kind: EventStoreError, ID: id, Err: err}
 	switch {
@@ -357,7 +362,7 @@ func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live 
 	if absent(err) {
 		err = nil
 	}
-	return st, false, err
+	return false, err
 }
 
 // used notes an access to a session, if one is due. A store without Touch saves
