@@ -93,11 +93,16 @@ type nearStore interface {
 	LoadCached(ctx context.Context, id ID) (rec Record, old bool, err error)
 }
 
+// Load goes to the store, and the cache takes in what it returns.
+func (c *cachedStore) Load(ctx context.Context, id ID) (Record, error) {
+	return c.near.Fresh(ctx, id, func(ctx context.Context) (Record, error) { return c.Store.Load(ctx, id) })
+}
+
 func (c *cachedStore) LoadCached(ctx context.Context, id ID) (rec Record, old bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return Record{}, false, opError("load", id, err)
 	}
-	return c.near.Get(ctx, id, func(ctx context.Context) (Record, error) { return c.Load(ctx, id) })
+	return c.near.Get(ctx, id, func(ctx context.Context) (Record, error) { return c.Store.Load(ctx, id) })
 }
 
 func (c *cachedStore) Save(ctx context.Context, rec Record, prev Version) error {

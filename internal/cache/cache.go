@@ -51,7 +51,7 @@ func New[V any](maxAge time.Duration, maxBytes int, clone func(V) V, size func(V
 // owns the value.
 func (c *Cache[V]) Get(ctx context.Context, id ID, load func(context.Context) (V, error)) (v V, old bool, err error) {
 	for {
-		v, l, own := c.look(id, time.Now())
+		v, l, own := c.look(id, time.Now(), false)
 		switch {
 		case l == nil && own:
 			v, err = load(ctx)
@@ -78,9 +78,19 @@ func (c *Cache[V]) Get(ctx context.Context, id ID, load func(context.Context) (V
 	}
 }
 
+// Fresh returns the value by a load of its own, in place of what the cache has: who has
+// met something old must not meet it again.
+func (c *Cache[V]) Fresh(ctx context.Context, id ID, load func(context.Context) (V, error)) (v V, err error) {
+	if _, l, _ := c.look(id, time.Now(), true); l != nil {
+		return c.lead(ctx, id, l, load)
+	}
+	return load(ctx)
+}
+
 // look returns the value, or a load of it that is under way, or one that the caller is to
-// make. With no load, own says that the caller must do without the cache.
-func (c *Cache[V]) look(id ID, now time.Time) (v V, l *loading[V], own bool) {
+// make, as it is with fresh in any case. With no load, own says that the caller must do
+// without the cache.
+func (c *Cache[V]) look(id ID, now time.Time, fresh bool) (v V, l *loading[V], own bool) {
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,12 +99,12 @@ func (c *Cache[V]) look(id ID, now time.Time) (v V, l *loading[V], own bool) {
 	}
 	if place := s.kept[id]; place != nil {
 		e := place.Value.(*entry[V])
-		if now.Sub(e.sent) < c.maxAge {
+		if !fresh && now.Sub(e.sent) < c.maxAge {
 			return e.v, nil, false
 		}
 		s.remove(place)
 	}
-	if l = s.loads[id]; l != nil && now.Sub(l.sent) < c.maxAge {
+	if l = s.loads[id]; !fresh && l != nil && now.Sub(l.sent) < c.maxAge {
 		return v, l, false
 	}
 	l = &loading[V]{sent: now, done: make(chan struct{})}

@@ -235,6 +235,37 @@ func TestSlowLoadEndsAfterAChange(t *testing.T) {
 	})
 }
 
+// A fresh load takes the place of what is there, and of a load that began before it.
+func TestFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := newCache(plenty), newSource("a")
+		fresh := func(want string) {
+			t.Helper()
+			if v, err := c.Fresh(t.Context(), ID{}, s.load); string(v) != want || err != nil {
+				t.Errorf("got %q, %v, want %q", v, err, want)
+			}
+		}
+		gets(t, c, s, "a", false)
+		s.value.Store("b")
+		fresh("b")
+		gets(t, c, s, "b", true)
+		c.Begin(ID{})
+		fresh("b")
+		c.End(ID{})
+
+		slow := held("b")
+		first := get(t.Context(), c, slow.load)
+		<-slow.begun
+		s.value.Store("c")
+		fresh("c")
+		slow.end <- nil
+		if g := <-first; g.v != "b" {
+			t.Errorf("got %+v", g)
+		}
+		gets(t, c, s, "c", true)
+	})
+}
+
 // Changes of other values leave a value alone.
 func TestOtherValuesStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -455,7 +486,7 @@ func TestTheOldestGoesFirst(t *testing.T) {
 			time.Sleep(1)
 		}
 		for n, want := range []bool{false, true, true, true} {
-			if _, _, ok := c.look(id(byte(n)), time.Now()); ok == want {
+			if _, _, ok := c.look(id(byte(n)), time.Now(), false); ok == want {
 				t.Errorf("value %d: kept %v, want %v", n, !ok, want)
 			}
 		}

@@ -40,6 +40,10 @@ type Site struct {
 // SealEnv names the environment variable by which the sessions of all sites are sealed.
 const SealEnv = "SESSION2_TEST_SEALED"
 
+// CacheEnv names the environment variable by which each site's store has a cache in front
+// of it, which forgets nothing in the time of a test.
+const CacheEnv = "SESSION2_TEST_CACHED"
+
 // NewSite returns a site whose events are kept, and whose log is discarded unless
 // cfg names one.
 func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
@@ -49,6 +53,9 @@ func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	cfg.Sealed = cfg.Sealed || os.Getenv(SealEnv) != ""
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if os.Getenv(CacheEnv) != "" {
+		store = session2.NewCache(store, &session2.CacheOptions{MaxAge: time.Hour})
 	}
 	m, err := session2.NewManager(store, cfg)
 	if err != nil {
