@@ -234,29 +234,12 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
 	ending := !s.hold(id)
-	st, old, err := s.fetchFirst(ctx, id, tokens)
+	st, best, err := s.first(ctx, id, tokens)
 	live, err := s.m.readable(ctx, h, id, st, err)
 	if st == nil {
 		return life{}, err
 	}
-	for _, t := range tokens {
-		if t.id != id {
-			continue
-		}
-		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
-		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) {
-			v.standing = replaced // a handler that is still running has handed it out
-		}
-		if v.standing > best.standing || best.base == nil {
-			best = life{
-				base: st, token: token{id: id, secret: v.secret}, shown: t.secret, presented: true,
-				standing: v.standing, unseen: v.unseen, ending: ending, old: old,
-			}
-			if v.sameUser {
-				best.sameUser = st
-			}
-		}
-	}
+	best.ending = ending
 	if !live {
 		best.barred = true
 		return best, nil
@@ -275,6 +258,29 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		}
 	}
 	return best, nil
+}
+
+// best returns the session by the best of the tokens presented for a record.
+func (s *Session) best(st *state, tokens []token) (best life) {
+	for _, t := range tokens {
+		if t.id != st.id {
+			continue
+		}
+		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
+		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) {
+			v.standing = replaced // a handler that is still running has handed it out
+		}
+		if v.standing > best.standing || best.base == nil {
+			best = life{
+				base: st, token: token{id: st.id, secret: v.secret}, shown: t.secret, presented: true,
+				standing: v.standing, unseen: v.unseen,
+			}
+			if v.sameUser {
+				best.sameUser = st
+			}
+		}
+	}
+	return best
 }
 
 // judge says what the request's token is to a record that it loads again. One that was

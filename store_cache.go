@@ -8,7 +8,6 @@ import (
 	"io"
 	"iter"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/session2/session2/internal/cache"
@@ -165,30 +164,26 @@ func (c *cachedStore) Capabilities() Capabilities {
 	return caps
 }
 
-// fetchFirst is fetch for a request's first look, with the tokens that it presents. A
-// request that only reads may see an old record, if one of them opens it: then that is how
-// the session was. Whatever else an old record says, another process may have changed:
+// first is fetch for a request's first look, with the best of the tokens that it presents.
+// A request that only reads may see an old record, if one of them opens it: then that is
+// how the session was. Whatever else an old record says, another process may have changed:
 // a token that it does not know may be of a login, and a time that is over extended.
-func (s *Session) fetchFirst(ctx context.Context, id ID, tokens []token) (st *state, old bool, err error) {
-	m := s.m
-	if m.near == nil || s.request == nil || s.request.Method != http.MethodGet && s.request.Method != http.MethodHead {
-		st, err = m.fetch(ctx, id)
-		return st, false, err
+func (s *Session) first(ctx context.Context, id ID, tokens []token) (st *state, best life, err error) {
+	if s.m.near != nil && s.request != nil && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
+		rec, old, err := s.m.near.LoadCached(ctx, id)
+		if err == nil {
+			st, err = s.m.takeApart(rec)
+		}
+		if st != nil {
+			best = s.best(st, tokens)
+		}
+		best.old = old
+		if !old || err == nil && best.standing == current {
+			return st, best, err
+		}
 	}
-	rec, old, err := m.near.LoadCached(ctx, id)
-	if err == nil {
-		st, err = m.takeApart(rec)
+	if st, err = s.m.fetch(ctx, id); st != nil {
+		best = s.best(st, tokens)
 	}
-	if old && (err != nil || !s.holdsCurrent(st, tokens)) {
-		st, err = m.fetch(ctx, id)
-		old = false
-	}
-	return st, old, err
-}
-
-// holdsCurrent reports whether one of the tokens is the record's current one.
-func (s *Session) holdsCurrent(st *state, tokens []token) bool {
-	return slices.ContainsFunc(tokens, func(t token) bool {
-		return t.id == st.id && st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace).standing == current
-	})
+	return st, best, err
 }
