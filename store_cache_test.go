@@ -344,6 +344,21 @@ func TestCacheOfASmallStore(t *testing.T) {
 	}
 }
 
+// A Touch is seen at once.
+func TestCacheSeesATouch(t *testing.T) {
+	s := newNearStore(session2.NewMemoryStore())
+	rec := fileRecord(1, "alice")
+	testsite.Must(t, s.Save(t.Context(), rec, 0))
+	for range 3 {
+		got, err := s.Load(t.Context(), rec.ID)
+		if err != nil || !got.Accessed.Equal(rec.Accessed) {
+			t.Fatalf("accessed %v, %v; want %v", got.Accessed, err, rec.Accessed)
+		}
+		rec.Accessed = rec.Accessed.Add(time.Minute)
+		testsite.Must(t, s.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires))
+	}
+}
+
 // When Close has returned, nothing is read any more.
 func TestCacheCloses(t *testing.T) {
 	s := newNearStore(session2.NewMemoryStore())
