@@ -348,6 +348,7 @@ func TestCacheOfASmallStore(t *testing.T) {
 func TestCacheSeesATouch(t *testing.T) {
 	s := newNearStore(session2.NewMemoryStore())
 	rec := fileRecord(1, "alice")
+	rec.Accessed = rec.Accessed.Truncate(time.Microsecond)
 	testsite.Must(t, s.Save(t.Context(), rec, 0))
 	for range 3 {
 		got, err := s.Load(t.Context(), rec.ID)
