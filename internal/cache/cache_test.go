@@ -115,7 +115,7 @@ func TestAgeCountsFromWhenTheLoadBegan(t *testing.T) {
 		s.value.Store("b")
 		time.Sleep(maxAge*4/10 - 1)
 		gets(t, c, s, "a", true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		gets(t, c, s, "b", false)
 		gets(t, c, s, "b", true)
 		s.counts(t, 2)
@@ -163,7 +163,7 @@ func TestSlowLoadIsSharedWhileItIsYoung(t *testing.T) {
 		time.Sleep(maxAge - 1)
 		second := get(t.Context(), c, s.load)
 		synctest.Wait()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.value.Store("b")
 		third := get(t.Context(), c, s.load)
 		<-s.begun // its own
@@ -393,7 +393,7 @@ func TestNothingIsKeptIfToldSo(t *testing.T) {
 // large is a value of the size of a session2.Record.
 type large struct {
 	data []byte
-	rest [112]byte
+	_    [112]byte
 }
 
 // Whatever is loaded and changed, the cache takes no more memory than it may; and the
@@ -483,7 +483,7 @@ func TestTheOldestGoesFirst(t *testing.T) {
 		id := func(n byte) ID { return ID{5: n} }
 		for n := range byte(4) {
 			c.Get(t.Context(), id(n), load)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 		}
 		for n, want := range []bool{false, true, true, true} {
 			if _, _, ok := c.look(id(byte(n)), time.Now(), false); ok == want {
