@@ -32,7 +32,7 @@ func TestSealedSuites(t *testing.T) {
 	binary, err := os.Executable()
 	testsite.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), binary, "-test.short", "-test.v", "-test.run=^Test", "-test.skip="+
-		"^TestSealed|^TestTurnsInARecord$|^TestGolden|"+ // these know what is sealed, or where
+		"^TestSealed|^TestCachedSuites$|^TestTurnsInARecord$|^TestGolden|"+ // these know what is sealed, or where
 		"^TestSessionsOfAUser$|^TestASVS_7_5_2|"+ // want the remote address
 		"^TestStores|^TestFileStore|^TestOpen|^TestSavesBeside|^TestDeletionsCalledOff|^TestPitfallsAre|^TestTexts")
 	cmd.Env = append(os.Environ(), testsite.SealEnv+"=1")
