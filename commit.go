@@ -339,8 +339,8 @@ func (s *Session) attempt() attempt {
 
 // stale reports whether a Save by what was loaded might take back an access that
 // others have noted since by Touch, which leaves the version alone. A request that
-// is a use of the session notes a later one itself.
-func (t *txn) stale() bool { return t.passive && t.life.base.stored() }
+// is a use of the session notes a later one itself. Stale is, too, what a cache had.
+func (t *txn) stale() bool { return t.passive && t.life.base.stored() || t.life.old }
 
 // aged reports whether the request has run for so long, since it has loaded its session,
 // that the record must be looked at before a Touch. That has no version to guard it: if a

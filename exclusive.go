@@ -126,7 +126,10 @@ func shut(err error) bool { return absent(err) || errors.Is(err, errReplaced) }
 func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 	c := &claim{m: s.m, id: base.id, number: uint64(newVersion())}
 	s.mu.Lock()
-	shown := s.life.shown
+	shown, first := s.life.shown, base
+	if s.life.old {
+		first = nil
+	}
 	s.mu.Unlock()
 	c.judge = func(st *state) verdict {
 		v := st.ident.judge(shown, s.arrived, s.m.cfg.RenewGrace)
@@ -145,7 +148,7 @@ func (s *Session) takeTurnOf(ctx context.Context, base *state) error {
 		}
 	}()
 	var st *state
-	if st, err = c.wait(ctx, base); err == nil {
+	if st, err = c.wait(ctx, first); err == nil {
 		err = s.hasTurn(c, base, st, c.judge(st))
 	}
 	return err
@@ -159,7 +162,7 @@ func (s *Session) hasTurn(c *claim, base, st *state, v verdict) error {
 		return errOver
 	}
 	if l := &s.life; l.base == base {
-		l.base, l.token.secret, l.standing, l.unseen = st, v.secret, v.standing, v.unseen
+		l.base, l.token.secret, l.standing, l.unseen, l.old = st, v.secret, v.standing, v.unseen, false
 		if len(s.log) == 0 {
 			s.work = st
 		}
@@ -223,7 +226,7 @@ func (c *claim) leave(st *state) bool {
 }
 
 // wait waits for the turn, first in this process and then in the record, and returns
-// the record as of then. It begins with st, which was loaded by the request.
+// the record as of then. It begins with st, which was loaded by the request, or with nil.
 func (c *claim) wait(ctx context.Context, st *state) (*state, error) {
 	line, first := c.m.lines.join(c.id)
 	c.line = line

@@ -228,28 +228,12 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 // token that opens nothing is none.
 func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
 	ending := !s.hold(id)
-	st, live, err := s.m.read(ctx, h, id)
+	st, best, err := s.first(ctx, id, tokens)
+	live, err := s.m.readable(ctx, h, id, st, err)
 	if st == nil {
 		return life{}, err
 	}
-	for _, t := range tokens {
-		if t.id != id {
-			continue
-		}
-		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
-		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) {
-			v.standing = replaced // a handler that is still running has handed it out
-		}
-		if v.standing > best.standing || best.base == nil {
-			best = life{
-				base: st, token: token{id: id, secret: v.secret}, shown: t.secret, presented: true,
-				standing: v.standing, unseen: v.unseen, ending: ending,
-			}
-			if v.sameUser {
-				best.sameUser = st
-			}
-		}
-	}
+	best.ending = ending
 	if !live {
 		best.barred = true
 		return best, nil
@@ -268,6 +252,29 @@ func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token)
 		}
 	}
 	return best, nil
+}
+
+// best returns the session by the best of the tokens presented for a record.
+func (s *Session) best(st *state, tokens []token) (best life) {
+	for _, t := range tokens {
+		if t.id != st.id {
+			continue
+		}
+		v := st.ident.judge(t.secret, s.arrived, s.m.cfg.RenewGrace)
+		if v.standing == reused && s.request == nil && s.m.handed.has(t.secret.hash()) {
+			v.standing = replaced // a handler that is still running has handed it out
+		}
+		if v.standing > best.standing || best.base == nil {
+			best = life{
+				base: st, token: token{id: st.id, secret: v.secret}, shown: t.secret, presented: true,
+				standing: v.standing, unseen: v.unseen,
+			}
+			if v.sameUser {
+				best.sameUser = st
+			}
+		}
+	}
+	return best
 }
 
 // judge says what the request's token is to a record that it loads again. One that was
@@ -301,6 +308,11 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	return m.takeApart(rec)
+}
+
+// takeApart is the second half of fetch.
+func (m *Manager) takeApart(rec Record) (*state, error) {
 	st, err := decodeRecord(rec)
 	switch {
 	case err != nil:
@@ -328,13 +340,12 @@ func (m *Manager) fetchAgain(ctx context.Context, id ID) (st *state, err error) 
 // not that the store failed.
 func absent(err error) bool { return errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) }
 
-// read is fetch for a token presented: that its session is not there, has
-// expired or cannot be read is an event, and no error. With one that has expired there
-// is a state, and it is not live.
-func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live bool, err error) {
-	st, err = m.fetch(ctx, id)
+// readable takes what a fetch for a token presented has returned: that its session is not
+// there, has expired or cannot be read is an event, and no error. With one that has expired
+// there is a state, and it is not live.
+func (m *Manager) readable(ctx context.Context, h *hearing, id ID, st *state, err error) (live bool, _ error) {
 	if err == nil {
-		return st, true, nil
+		return true, nil
 	}
 	e := Event{Kind: EventStoreError, ID: id, Err: err}
 	switch {
@@ -351,7 +362,7 @@ func (m *Manager) read(ctx context.Context, h *hearing, id ID) (st *state, live 
 	if absent(err) {
 		err = nil
 	}
-	return st, false, err
+	return false, err
 }
 
 // used notes an access to a session, if one is due. A store without Touch saves

@@ -19,6 +19,7 @@ import (
 // and those that keep the lease of [Manager.Exclusive] for handlers that run for long.
 type Manager struct {
 	store  Store
+	near   nearStore // the store, if it is a cache; or nil
 	cfg    Config
 	handed handed
 	open   running
@@ -47,6 +48,7 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 		store = &serialStore{store: store}
 	}
 	m := &Manager{store: lent(store), cfg: cfg, jars: [2]jar{cfg.Cookie.jar(), cfg.Cookie.plain().jar()}}
+	m.near, _ = store.(nearStore)
 	m.watch.every, m.watch.look = cfg.WatchEvery, m.lookAtDue
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler

@@ -45,7 +45,7 @@ func runAgain(t *testing.T, env, skip string, names ...string) {
 	binary, err := os.Executable()
 	testsite.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), binary, "-test.short", "-test.v", "-test.run=^Test", "-test.skip="+skip+
-		"|^TestSealed|^TestHeaderSuites$|"+
+		"|^TestSealed|^TestHeaderSuites$|^TestCachedSuites$|"+
 		"^TestStores|^TestFileStore|^TestOpen|^TestSavesBeside|^TestDeletionsCalledOff|^TestPitfallsAre|^TestTexts")
 	cmd.Env = append(os.Environ(), env+"=1")
 	out, err := cmd.CombinedOutput()

@@ -100,6 +100,7 @@ type life struct {
 	standing  standing
 	ending    bool   // it holds nothing, and another request ends it just now
 	barred    bool   // its time is over, or it is not sealed as configured: all that can be done is to end it
+	old       bool   // base is what a cache had, and another process may have changed it since
 	unseen    bool   // shown is replaced, and its successor is still to be sent
 	sameUser  *state // superseded while its user stayed the same: what Destroy ends all the same
 	gone      bool   // superseded stands for a session that has ended

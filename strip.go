@@ -34,7 +34,8 @@ func (m *Manager) StripCookie(r *http.Request) {
 		}
 	}
 	t := &m.cfg.Transport
-	_, told := t.said(r.Header)
+	token, _ := t.said(r.Header)
+	told := token != ""
 	if slices.Equal(kept, lines) && !told {
 		return
 	}

@@ -31,6 +31,7 @@ func TestHeaderSuites(t *testing.T) {
 		"^TestASuccessorThatCannotBeChecked|^TestStreamsEndThoughOnEvent|^TestLazy$|^TestNestedManagersLose|"+
 		"^TestClearSiteData$|^TestALogoutEndsWhatTheConfiguration|^TestEveryDoor|^TestSwitchingProtocols|"+
 		"^TestSendfile$|^TestResponseController$|^TestInsideOtherWrappers$|"+
+		"^TestStripCookie|^TestReverseProxy|"+
 		"^TestCSRFToken", // whoever comes with the header needs none
 		"LoginClickedTwice", "ThreeLoginsAtOnce", "PeriodicRotation", "RotationsFollowOneAnother", "LostAnswerOfASave",
 		"LostAnswerOfACreate", "LoserOfARaceLeavesTheCookieAlone", "RandomHistories", "StreamEndsWithItsSession",

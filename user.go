@@ -360,6 +360,9 @@ func (t *txn) passTurn(ctx context.Context) {
 // lists refuses a store that cannot list a user's sessions, where it must.
 func (c *Config) lists(store Store) error {
 	var p problems
+	if c, ok := store.(*cachedStore); ok {
+		store = c.given
+	}
 	_, byUser := store.(UserStore)
 	_, all := store.(IterStore)
 	p.when(c.MaxPerUser > 0 && !byUser && !all,

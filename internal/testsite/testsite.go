@@ -46,6 +46,10 @@ const HeaderEnv = "SESSION2_TEST_HEADER"
 
 func byHeader() bool { return os.Getenv(HeaderEnv) != "" }
 
+// CacheEnv names the environment variable by which each site's store has a cache in front
+// of it, which forgets nothing in the time of a test.
+const CacheEnv = "SESSION2_TEST_CACHED"
+
 // NewSite returns a site whose events are kept, and whose log is discarded unless
 // cfg names one.
 func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
@@ -58,6 +62,9 @@ func NewSite(t testing.TB, store session2.Store, cfg session2.Config) *Site {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if os.Getenv(CacheEnv) != "" {
+		store = session2.NewCache(store, &session2.CacheOptions{MaxAge: time.Hour})
 	}
 	m, err := session2.NewManager(store, cfg)
 	if err != nil {

@@ -105,6 +105,7 @@ func TestGoroutines(t *testing.T) {
 		rules  rules
 	}{
 		{"memory", func(*testing.T) string { return "memory:" }, 1, 200, rules{exact: true}},
+		{"cached", func(*testing.T) string { return "memory:" }, 1, 100, rules{exact: true}},
 		{"file", func(t *testing.T) string { return "file:" + t.TempDir() }, 2, 30, rules{exact: true}},
 		{"bolt", func(t *testing.T) string { return "bolt:" + t.TempDir() + "/b" }, 1, 20, rules{exact: true}},
 		{"gob", func(t *testing.T) string { return "gob:" + t.TempDir() + "/g" }, 2, 30, rules{exact: true}},
@@ -114,6 +115,9 @@ func TestGoroutines(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			stores := open(t, test.url(t), test.opened)
+			if test.name == "cached" {
+				stores = []store{cached(stores[0])}
+			}
 			tries(t, test.n, func(seed uint64) counts {
 				p := newPlan(seed)
 				r := test.rules

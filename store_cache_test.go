@@ -1,0 +1,359 @@
+package session2_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
+	"github.com/session2/session2/storetest"
+)
+
+// nearStore is a cache whose Load may be old, as a request's first look is. Other openings
+// of the same data do not see what it saves at once, and it does not say that they would.
+type nearStore struct{ houseStore }
+
+func newNearStore(store session2.Store) nearStore {
+	return nearStore{session2.NewCache(store, nil).(houseStore)}
+}
+
+func (s nearStore) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	rec, _, err := s.houseStore.(interface {
+		LoadCached(ctx context.Context, id session2.ID) (session2.Record, bool, error)
+	}).LoadCached(ctx, id)
+	return rec, err
+}
+
+func (s nearStore) Capabilities() session2.Capabilities {
+	caps := s.houseStore.Capabilities()
+	caps.MultiprocessSafe, caps.MultihostSafe = false, false
+	return caps
+}
+
+// A cache keeps the contract of stores with all that its store promises. Within one
+// process what it has cached keeps it, too.
+func TestCacheConformance(t *testing.T) {
+	t.Run("file", func(t *testing.T) {
+		storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+			return session2.NewCache(openFile(t, dir, nil), nil)
+		}, nil)
+	})
+	t.Run("memory, cached", func(t *testing.T) {
+		storetest.Run(t, func(testing.TB, string) session2.Store { return newNearStore(session2.NewMemoryStore()) }, nil)
+	})
+}
+
+// The manager's own tests pass with a cache that never forgets in front of each manager's
+// store, but for those that count loads, need one to fail, or read by one manager at once
+// what another has written.
+func TestCachedSuites(t *testing.T) {
+	runAgain(t, testsite.CacheEnv, "^TestALateLookAtAFailingStoreCutsTheResponseOff$|^TestPresentedCookies$|"+
+		"^TestEveryCallCanFail$|^TestExclusiveEmptying$|Conformance|^TestMemoryStore$|^TestCache",
+		"LoginClickedTwice", "PeriodicRotation", "LostUpdates", "RandomHistories", "LostAnswerOfASave")
+}
+
+// pair is two processes that share a store, each with a cache in front of it.
+func pair(t *testing.T) (here, there *testsite.Site, store *testsite.Brittle) {
+	store = testsite.NewBrittle()
+	return testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{}),
+		testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{}), store
+}
+
+// reads has the session in the site's cache, and returns what it reads.
+func reads(st *testsite.Site, b *testsite.Browser) any { return st.Stored(b, "color") }
+
+// post is Site.Do with a request that may change something.
+func post(st *testsite.Site, b *testsite.Browser, f func(s *session2.Session)) *http.Response {
+	r := httptest.NewRequest("POST", "/", nil)
+	b.Send(r)
+	w := httptest.NewRecorder()
+	st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { f(s) }).ServeHTTP(w, r)
+	res := w.Result()
+	b.Receive(res)
+	return res
+}
+
+// Requests that only read ask the store once a second.
+func TestCacheSavesLoads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, _, store := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		calls := store.Calls()
+		for range 100 {
+			if got := reads(here, b); got != "green" {
+				t.Fatalf("color = %v", got)
+			}
+		}
+		time.Sleep(time.Second)
+		reads(here, b)
+		if n := store.Calls() - calls; n != 2 {
+			t.Errorf("%d calls, want 2", n)
+		}
+	})
+}
+
+// What this process changes it sees at once.
+func TestCacheIsCoherentInOneProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, _, _ := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		for _, color := range []string{"red", "blue"} {
+			reads(here, b)
+			here.Do(b, func(s *session2.Session) { s.Set("color", color) })
+			if got := reads(here, b); got != color {
+				t.Errorf("color = %v, want %v", got, color)
+			}
+		}
+		old := b.Clone()
+		here.Do(b, func(s *session2.Session) { s.Renew() })
+		if got := reads(here, old); got != nil {
+			t.Errorf("the replaced token reads %v", got)
+		}
+		for name, end := range map[string]func(b *testsite.Browser, id session2.ID) error{
+			"Destroy": func(b *testsite.Browser, _ session2.ID) error {
+				here.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+				return nil
+			},
+			"Revoke": func(_ *testsite.Browser, id session2.ID) error { return here.M.Revoke(t.Context(), id) },
+			"RevokeUser": func(*testsite.Browser, session2.ID) error {
+				_, err := here.M.RevokeUser(t.Context(), "alice")
+				return err
+			},
+			"DeleteOld": func(*testsite.Browser, session2.ID) error {
+				_, err := here.Store.(session2.DeleteOldStore).DeleteOld(t.Context(), 0)
+				return err
+			},
+		} {
+			b := &testsite.Browser{}
+			here.Begin(b)
+			var id session2.ID
+			here.Do(b, func(s *session2.Session) { id = s.ID() })
+			testsite.Must(t, end(b, id))
+			if got := reads(here, b); got != nil {
+				t.Errorf("after %s, color = %v", name, got)
+			}
+		}
+	})
+}
+
+// What another process changes is seen after MaxAge by requests that only read, and at
+// once by all else.
+func TestCacheIsOldForMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, _ := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		reads(here, b)
+		there.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+		time.Sleep(time.Second - 1)
+		here.Do(b, func(s *session2.Session) {
+			if s.Get("color") != "green" {
+				t.Error("the session that has ended is not read: no cache?")
+			}
+			if err := s.Check(t.Context()); !errors.Is(err, session2.ErrNotFound) {
+				t.Errorf("Check: %v, want ErrNotFound", err)
+			}
+		})
+		if got := reads(here, b); got != nil { // Check has met its end
+			t.Errorf("color = %v after Check", got)
+		}
+
+		here.Begin(b)
+		reads(here, b)
+		there.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+		post(here, b.Clone(), func(s *session2.Session) {
+			if got := s.Get("color"); got != nil {
+				t.Errorf("color = %v in a POST", got)
+			}
+		})
+
+		here.Begin(b)
+		reads(here, b)
+		there.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+		time.Sleep(time.Second)
+		if got := reads(here, b); got != nil {
+			t.Errorf("color = %v a second later", got)
+		}
+	})
+}
+
+// A login by another process is good here at once, and what it replaced stays so for
+// MaxAge.
+func TestCacheKnowsALoginElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, _ := pair(t)
+		b := &testsite.Browser{}
+		here.Do(b, func(s *session2.Session) { s.Set("color", "green") })
+		reads(here, b)
+		old := b.Clone()
+		there.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+		if got := reads(here, old); got != "green" {
+			t.Errorf("the replaced token reads %v: no cache?", got)
+		}
+		here.Do(b, func(s *session2.Session) {
+			if s.User() != "alice" || s.Get("color") != "green" {
+				t.Errorf("user %q, color %v", s.User(), s.Get("color"))
+			}
+		})
+		if got := reads(here, old); got != nil { // the new one was loaded
+			t.Errorf("the replaced token reads %v", got)
+		}
+	})
+}
+
+// A session that another process has used is not idle here.
+func TestCacheKnowsAUseElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, store := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		time.Sleep(30*time.Minute - time.Millisecond)
+		here.Do(b, func(s *session2.Session) { s.Passive(); s.Get("color") })
+		reads(there, b)
+		time.Sleep(time.Millisecond)
+		if got := reads(here, b); got != "green" {
+			t.Errorf("color = %v", got)
+		}
+		touches := store.Touches.Load()
+		if reads(here, b); store.Touches.Load() != touches {
+			t.Error("a use is noted that another process has noted")
+		}
+	})
+}
+
+// A change by a request that saw an old record is made to the one that is stored, and is
+// no conflict.
+func TestCacheLosesNoChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, store := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		reads(here, b)
+		there.Do(b, func(s *session2.Session) { s.Set("color", "red"); s.Set("n", 1) })
+		saves := store.Saves.Load()
+		here.Do(b, func(s *session2.Session) { s.Set("color", "green") }) // no change, by what is cached
+		there.Do(b, func(s *session2.Session) {
+			if s.Get("color") != "green" || s.Get("n") != 1 {
+				t.Errorf("color = %v, n = %v", s.Get("color"), s.Get("n"))
+			}
+		})
+		if n := store.Saves.Load() - saves; n != 1 || here.Events.Count(session2.EventConflict) != 0 {
+			t.Errorf("%d saves, and %d conflicts", n, here.Events.Count(session2.EventConflict))
+		}
+
+		reads(here, b)
+		there.Do(b, func(s *session2.Session) { s.Set("n", 2) })
+		naive := func(s *session2.Session) { n, _ := s.Get("n").(int); s.Set("n", n+1) }
+		if res := here.Do(b, naive); res.StatusCode != http.StatusConflict {
+			t.Errorf("a change of what was old: %s", res.Status)
+		}
+		if res := here.Do(b, naive); res.StatusCode >= 400 { // what it met is not old any more
+			t.Errorf("the same again: %s", res.Status)
+		}
+		reads(here, b)
+		there.Do(b, func(s *session2.Session) { s.Set("n", 9) })
+		if res := post(here, b, naive); res.StatusCode >= 400 || there.Stored(b.Clone(), "n") != 10 {
+			t.Errorf("a POST: %s", res.Status)
+		}
+	})
+}
+
+// A form token of another process is known, and Exclusive finds what is stored.
+func TestCacheIsNotAskedForTurnsAndTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, store := pair(t)
+		b := &testsite.Browser{}
+		here.Begin(b)
+		reads(here, b)
+		var token string
+		there.Do(b, func(s *session2.Session) { token = s.FormToken() })
+		here.Do(b, func(s *session2.Session) {
+			if ok, err := s.UseFormToken(t.Context(), token); !ok || err != nil {
+				t.Errorf("UseFormToken: %v, %v", ok, err)
+			}
+		})
+		reads(here, b)
+		there.Do(b, func(s *session2.Session) { s.Set("color", "red") })
+		saves := store.Saves.Load()
+		exclusive(here, b, func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			if got := s.Get("color"); got != "red" {
+				t.Errorf("color = %v in Exclusive", got)
+			}
+			s.Set("color", "blue")
+		})
+		if n := store.Saves.Load() - saves; n != 2 {
+			t.Errorf("%d saves, want 2", n)
+		}
+	})
+}
+
+// A store that is not thread-safe is lent a lock; what a store cannot do the cache cannot.
+func TestCacheOfASmallStore(t *testing.T) {
+	small := struct{ session2.Store }{session2.NewMemoryStore()}
+	c := session2.NewCache(small, nil).(houseStore)
+	if caps := c.Capabilities(); caps != (session2.Capabilities{ThreadSafe: true}) {
+		t.Errorf("capabilities %+v", caps)
+	}
+	ctx := t.Context()
+	_, deleteOld := c.DeleteOld(ctx, 0)
+	_, deleteUser := c.DeleteUser(ctx, "alice")
+	errs := []error{deleteOld, deleteUser, c.Touch(ctx, session2.ID{}, time.Time{}, time.Time{})}
+	for _, err := range c.Iter(ctx) {
+		errs = append(errs, err)
+	}
+	for _, err := range c.IterUser(ctx, "alice") {
+		errs = append(errs, err)
+	}
+	if len(errs) != 5 {
+		t.Errorf("%d errors, want 5", len(errs))
+	}
+	for _, err := range errs {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("got %v, want errors.ErrUnsupported", err)
+		}
+	}
+	testsite.Must(t, session2.Setup(ctx, c))
+	testsite.Must(t, c.Close())
+	if _, err := session2.NewManager(c, session2.Config{MaxPerUser: 1}); err == nil {
+		t.Error("MaxPerUser is not refused")
+	}
+}
+
+// A Touch is seen at once.
+func TestCacheSeesATouch(t *testing.T) {
+	s := newNearStore(session2.NewMemoryStore())
+	rec := fileRecord(1, "alice")
+	rec.Accessed = rec.Accessed.Truncate(time.Microsecond)
+	testsite.Must(t, s.Save(t.Context(), rec, 0))
+	for range 3 {
+		got, err := s.Load(t.Context(), rec.ID)
+		if err != nil || !got.Accessed.Equal(rec.Accessed) {
+			t.Fatalf("accessed %v, %v; want %v", got.Accessed, err, rec.Accessed)
+		}
+		rec.Accessed = rec.Accessed.Add(time.Minute)
+		testsite.Must(t, s.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires))
+	}
+}
+
+// When Close has returned, nothing is read any more.
+func TestCacheCloses(t *testing.T) {
+	s := newNearStore(session2.NewMemoryStore())
+	rec := fileRecord(1, "alice")
+	testsite.Must(t, s.Save(t.Context(), rec, 0))
+	for range 2 {
+		_, err := s.Load(t.Context(), rec.ID)
+		testsite.Must(t, err)
+	}
+	testsite.Must(t, s.Close())
+	if _, err := s.Load(t.Context(), rec.ID); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("got %v, want fs.ErrClosed", err)
+	}
+}
