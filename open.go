@@ -42,14 +42,14 @@ import (
 //
 // A database is not called yet. The store's Setup is the caller's to call, and
 // its Close, if it has one. No error repeats the URL, which may hold a password.
+//
+// [OpenWith] opens other stores as well.
 func Open(ctx context.Context, rawURL string) (Store, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return nil, errors.New("session2: open: not a URL")
-	}
+	return OpenWith(ctx, rawURL, nil)
+}
+
+// openBuiltIn opens a store of this package.
+func openBuiltIn(u *url.URL, schemes map[string]OpenFunc) (Store, error) {
 	switch {
 	case u.Fragment != "":
 		return nil, errors.New("session2: open: a URL of a store has no fragment")
@@ -67,8 +67,7 @@ func Open(ctx context.Context, rawURL string) (Store, error) {
 		return openMySQL(u, o)
 	case "memory", "file", "bolt", "gob":
 	default:
-		return nil, fmt.Errorf("session2: open: no store has the URL scheme %q, as in file:path; "+
-			"there are file, bolt, gob, memory, postgres and mysql", u.Scheme)
+		return nil, unknownScheme(u.Scheme, schemes)
 	}
 	path, err := storePath(u)
 	if err != nil {

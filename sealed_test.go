@@ -104,7 +104,7 @@ func wantFilled(st *testsite.Site, b *testsite.Browser) {
 	})
 }
 
-// What a store does not show (cmd/session2: TestNoSecretIsPrinted), a thief cannot
+// What a store does not show (command: TestNoSecretIsPrinted), a thief cannot
 // compute either: a CSRF token is derived, for
 // sessions that are not sealed from what the record has in the clear.
 func TestSealedCSRFTokenIsNotDerivedFromTheRecord(t *testing.T) {

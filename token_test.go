@@ -68,7 +68,7 @@ func TestSupersededHasNoToken(t *testing.T) {
 }
 
 // The printing of what sessions hold, and of whole tokens, is tested on all stores and by
-// the command line in cmd/session2: TestNoSecretIsPrinted.
+// the command line in command: TestNoSecretIsPrinted.
 func TestTokensDoNotPrint(t *testing.T) {
 	var known testsite.Secrets
 	secret := [32]byte{1, 2, 3, 4, 5, 6, 7, 8, 9}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	_ "embed"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/session2/session2"
 )
 
 // options are the flags' values.
@@ -28,7 +30,8 @@ type options struct {
 	age          time.Duration
 	workers      int
 
-	given []string // the flags that were
+	given   []string // the flags that were
+	schemes map[string]session2.OpenFunc
 }
 
 // parse takes flags and arguments apart, in any order. The first argument is the
@@ -141,12 +144,13 @@ func (c command) takes(name string, o options, args []string) error {
 	return nil
 }
 
-//go:embed main.go
+//go:embed doc.go
 var source string
 
-// usage is the text at the head of main.go.
+// usage is the text in doc.go that is about the program.
 func usage() string {
-	text, _, _ := strings.Cut(source, "package main")
+	_, text, _ := strings.Cut(source, "session2 help prints.\n//\n")
+	text, _, _ = strings.Cut(text, "package command")
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		line = strings.TrimPrefix(strings.TrimPrefix(line, "//"), " ")

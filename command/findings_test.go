@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -364,7 +364,7 @@ func TestInterruptedSaysWhatItWas(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var stderr bytes.Buffer
-	status := run(ctx, []string{"list", "nonsense"}, io.Discard, &stderr)
+	status := run(ctx, []string{"list", "nonsense"}, nil, io.Discard, &stderr)
 	if status != exitInterrupted || !strings.Contains(stderr.String(), "not a URL") {
 		t.Errorf("got status %d, %q, want %d and the error", status, stderr.String(), exitInterrupted)
 	}

@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"context"
@@ -16,14 +16,19 @@ import (
 
 // location is where a store is.
 type location struct {
-	url *url.URL
+	url     *url.URL
+	schemes map[string]session2.OpenFunc // beside the built-in ones
 }
+
+// foreign reports whether the store is none of the library's own.
+func (l location) foreign() bool { return l.schemes[l.url.Scheme] != nil }
 
 // String returns the place without what may be secret. Where a database's URL
 // names no host, what there is may be a password in the wrong place.
 func (l location) String() string {
 	u := url.URL{Scheme: l.url.Scheme, OmitHost: l.url.OmitHost}
-	if l.path() != "" || l.url.Host != "" {
+	plain := l.foreign() && !strings.ContainsAny(l.url.Opaque+l.url.Path, "@%") // a file, most likely
+	if l.path() != "" || l.url.Host != "" || plain {
 		u.Opaque, u.Host, u.Path = l.url.Opaque, l.url.Host, l.url.Path
 	}
 	if name := l.url.User.Username(); name != "" {
@@ -47,8 +52,8 @@ func (o options) locate(text string) (location, error) {
 		// It says no more: the text may hold a password.
 		return location{}, usageError("the store is not a URL such as bolt:sessions.db")
 	}
-	l := location{u}
-	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" {
+	l := location{u, o.schemes}
+	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" || l.foreign() && u.Host == "" {
 		return l, nil
 	}
 	password, err := o.password()
@@ -77,6 +82,12 @@ func (o options) password() (string, error) {
 // storeForm is what no user is likely to be called.
 var storeForm = regexp.MustCompile(`^(@|(memory|file|bolt|gob|mysql|postgres|postgresql):)`)
 
+// named reports whether a text is the name of a store, and not of a user.
+func (o options) named(text string) bool {
+	scheme, _, _ := strings.Cut(text, ":")
+	return storeForm.MatchString(text) || o.schemes[scheme] != nil && scheme != text
+}
+
 // locateStore finds the one store that a command works on, and returns the
 // arguments that are left. The store is the first argument if there is one too
 // many, or if it cannot be anything else, or if there is no other and it looks like
@@ -92,7 +103,7 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 	case text == "":
 		text = os.Getenv("SESSION2_STORE")
 	}
-	if text == "" && len(args) > 0 && storeForm.MatchString(args[0]) {
+	if text == "" && len(args) > 0 && j.named(args[0]) {
 		text, args = args[0], args[1:]
 	}
 	if text == "" {
@@ -161,7 +172,7 @@ func (l location) open(ctx context.Context, create bool) (session2.Store, error)
 	}
 	done := make(chan opened, 1)
 	go func() { // it may wait for a lock, whatever the context says
-		store, err := session2.Open(ctx, l.url.String())
+		store, err := session2.OpenWith(ctx, l.url.String(), l.schemes)
 		done <- opened{store, err}
 	}()
 	select {

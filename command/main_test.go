@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	program = filepath.Join(dir, "session2")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/session2").CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("%v\n%s", err, out))
 	}
 	code := testdb.Run(m)
@@ -441,7 +441,7 @@ func TestInterruptedWhileOpening(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 		var stderr bytes.Buffer
 		start := time.Now()
-		status := run(ctx, []string{"list", store + "?timeout=1m"}, io.Discard, &stderr)
+		status := run(ctx, []string{"list", store + "?timeout=1m"}, nil, io.Discard, &stderr)
 		if status != exitInterrupted || time.Since(start) > 50*time.Second {
 			t.Errorf("got status %d after %v, %s", status, time.Since(start), stderr.String())
 		}
