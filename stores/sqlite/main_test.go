@@ -1,0 +1,89 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"testing"
+	"time"
+
+	_ "github.com/mattn/go-sqlite3"
+	_ "modernc.org/sqlite"
+
+	"github.com/session2/session2"
+	"github.com/session2/session2/stores/sqlite"
+	"github.com/session2/session2/storetest"
+)
+
+// A system is a driver, and how an application names a file to it.
+type system struct {
+	driver string
+	dsn    func(path string) string
+}
+
+var systems = []system{
+	{"sqlite", func(path string) string {
+		return "file:" + path + "?_pragma=busy_timeout(100)&_pragma=journal_mode(wal)&_pragma=synchronous(full)"
+	}},
+	{"sqlite3", func(path string) string {
+		return "file:" + path + "?_busy_timeout=100&_journal_mode=WAL&_synchronous=FULL"
+	}},
+}
+
+// each runs a test with both drivers.
+func each(t *testing.T, test func(t *testing.T, sys system)) {
+	for _, sys := range systems {
+		t.Run(sys.driver, func(t *testing.T) { test(t, sys) })
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open opens a database as an application does, with its settings.
+func (sys system) open(t testing.TB, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(sys.driver, dsn)
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// file opens a file as the documentation of NewStore says.
+func (sys system) file(t testing.TB, path string) *sql.DB { return sys.open(t, sys.dsn(path)) }
+
+// store returns a store that is set up. A busy machine may need more than the default
+// timeout.
+func store(t testing.TB, db *sql.DB) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.NewStore(db, &sqlite.Options{Timeout: time.Minute})
+	must(t, err)
+	must(t, s.Setup(context.WithoutCancel(t.Context())))
+	return s
+}
+
+// record returns a new record.
+func record(b byte) session2.Record {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return session2.Record{
+		ID: session2.ID{b}, Version: session2.Version(b) << 56, User: "alice",
+		Created: now, Accessed: now, Expires: now.Add(time.Hour), Data: []byte("data"),
+	}
+}
+
+func TestStore(t *testing.T) {
+	each(t, func(t *testing.T, sys system) {
+		t.Parallel()
+		path := func(dir string) string { return filepath.Join(dir, "app.db") }
+		storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+			return store(t, sys.file(t, path(dir)))
+		}, &storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {
+			_, err := sys.file(t, path(dir)).Exec("UPDATE session2_sessions SET version = 0 WHERE id = ?", id[:])
+			must(t, err)
+		}})
+	})
+}
