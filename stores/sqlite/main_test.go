@@ -3,6 +3,8 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -11,9 +13,40 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/command"
 	"github.com/session2/session2/stores/sqlite"
 	"github.com/session2/session2/storetest"
 )
+
+// roles are what this binary does as another process, if the variable names one: the
+// arguments are those that follow.
+var roles = map[string]func(args []string) int{
+	"command": func(args []string) int {
+		return command.Main(args, map[string]session2.OpenFunc{"sqlite": sqlite.Open})
+	},
+	"write": write,
+	"serve": serve,
+}
+
+const roleVariable = "SESSION2_SQLITE_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := roles[os.Getenv(roleVariable)]; role != nil {
+		os.Exit(role(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// process returns this binary as another process in a role.
+func process(t testing.TB, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	binary, err := os.Executable()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	return cmd
+}
 
 // A system is a driver, and how an application names a file to it.
 type system struct {
@@ -49,6 +82,7 @@ func (sys system) open(t testing.TB, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open(sys.driver, dsn)
 	must(t, err)
+	db.SetMaxIdleConns(16) // a connection made anew for each call would be most of the work
 	t.Cleanup(func() { db.Close() })
 	return db
 }

@@ -63,7 +63,7 @@ func open(ctx context.Context, rawURL string) (*Store, error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
-	drv, err := registered()
+	drv, err := registered(sql.Drivers())
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +133,9 @@ func options(query url.Values) (opts Options, nosync bool, err error) {
 }
 
 // registered returns the driver that the program's imports have registered.
-func registered() (driver.Driver, error) {
+func registered(names []string) (driver.Driver, error) {
 	for _, name := range []string{"sqlite", "sqlite3"} {
-		if !slices.Contains(sql.Drivers(), name) {
+		if !slices.Contains(names, name) {
 			continue
 		}
 		db, err := sql.Open(name, "")

@@ -1,0 +1,21 @@
+package sqlite
+
+import "context"
+
+// Explain says what an error of a driver means.
+func Explain(err error) error { return (&Store{}).explain(context.Background(), err) }
+
+// Registered finds a driver among names.
+func Registered(names []string) error {
+	_, err := registered(names)
+	return err
+}
+
+// Indexed are the queries, on the default table, that must not read all of it.
+func Indexed() []string {
+	q := queriesOf("session2_sessions")
+	return []string{
+		q.load, q.has, q.version, q.update, q.updateBack, q.remove, q.touch, q.page, q.userPage, q.userIDs,
+		q.refile[0], q.refile[1], q.sweep[0], q.sweep[1],
+	}
+}
