@@ -10,8 +10,9 @@ TORTURE_SECONDS ?= 60
 FUZZSECONDS ?= 600
 SOAK_SECONDS ?= 600
 
-# Modules of their own, for what the library must not depend on.
-MODULES = internal/pgxtest internal/webtest internal/torture internal/bench
+# Modules of their own, for what the library must not depend on. The first build of the two
+# SQLite drivers for stores/sqlite takes minutes, its tests some 30 seconds.
+MODULES = internal/pgxtest internal/webtest internal/torture internal/bench stores/sqlite
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1

@@ -37,8 +37,9 @@ type queries struct {
 
 // queriesOf fills in the table's name. It needs no quotes but where it is a keyword.
 func queriesOf(table string) queries {
-	r := strings.NewReplacer("{set}", set, "{t}", `"`+table+`"`, "{m}", `"`+table+`_meta"`, "{n}", table, "{columns}", columns,
-		"{batch}", strconv.Itoa(batch), "{page}", strconv.Itoa(pageRows), "{schema}", strconv.Itoa(schemaVersion))
+	r := strings.NewReplacer("{t}", `"`+table+`"`, "{m}", `"`+table+`_meta"`, "{n}", table,
+		"{columns}", columns, "{set}", set, "{schema}", strconv.Itoa(schemaVersion),
+		"{batch}", strconv.Itoa(batch), "{page}", strconv.Itoa(pageRows))
 	by := func(query string) (pair [2]string) {
 		for i, col := range []string{"accessed", "expires"} {
 			pair[i] = r.Replace(strings.ReplaceAll(query, "{c}", col))
@@ -66,7 +67,8 @@ WHERE id = ?1 AND (accessed < ?2 OR expires < ?3)`),
 		page: r.Replace(`SELECT {columns} FROM {t} WHERE id > ? ORDER BY id LIMIT {page}`),
 		userPage: r.Replace(`SELECT {columns} FROM {t} WHERE username = ? AND username <> x'' AND id > ?
 ORDER BY id LIMIT {page}`),
-		userIDs:    r.Replace(`SELECT id FROM {t} WHERE username = ? AND username <> x'' AND id > ? ORDER BY id LIMIT {batch}`),
+		userIDs: r.Replace(`SELECT id FROM {t} WHERE username = ? AND username <> x'' AND id > ?
+ORDER BY id LIMIT {batch}`),
 		deleteUser: r.Replace(`DELETE FROM {t} WHERE username = ? AND id IN ({ids})`),
 
 		refile: by(`UPDATE {t} SET by_accessed = accessed, by_expires = expires
