@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,15 +110,32 @@ func record(b byte) session2.Record {
 	}
 }
 
+// damage makes a record of the file one that cannot be read.
+func (sys system) damage(name string) func(t testing.TB, dir string, id session2.ID) {
+	return func(t testing.TB, dir string, id session2.ID) {
+		db := sys.file(t, filepath.Join(dir, name))
+		_, err := db.Exec("UPDATE session2_sessions SET version = 0 WHERE id = ?", id[:])
+		must(t, errors.Join(err, db.Close()))
+	}
+}
+
+// TestStore is the suite over the application's pool, with mattn's driver.
 func TestStore(t *testing.T) {
-	each(t, func(t *testing.T, sys system) {
-		t.Parallel()
-		path := func(dir string) string { return filepath.Join(dir, "app.db") }
-		storetest.Run(t, func(t testing.TB, dir string) session2.Store {
-			return store(t, sys.file(t, path(dir)))
-		}, &storetest.Options{Corrupt: func(t testing.TB, dir string, id session2.ID) {
-			_, err := sys.file(t, path(dir)).Exec("UPDATE session2_sessions SET version = 0 WHERE id = ?", id[:])
-			must(t, err)
-		}})
-	})
+	t.Parallel()
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		return store(t, systems[1].file(t, filepath.Join(dir, "app.db")))
+	}, &storetest.Options{Corrupt: systems[1].damage("app.db")})
+}
+
+// TestOpenedStore is the suite by URL, with modernc's driver, which is the one that Open
+// prefers. It takes most of the time of these tests, as each pass over modernc's does.
+func TestOpenedStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
+		ctx := context.WithoutCancel(t.Context())
+		s, err := sqlite.Open(ctx, "sqlite:"+filepath.Join(dir, "sessions.db")+"?timeout=1m")
+		must(t, err)
+		must(t, session2.Setup(ctx, s))
+		return s
+	}, &storetest.Options{Corrupt: systems[0].damage("sessions.db")})
 }

@@ -2,7 +2,6 @@ package sqlite_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/stores/sqlite"
-	"github.com/session2/session2/storetest"
 )
 
 // TestCapabilities finds that the store promises what the settings of the application's
@@ -241,6 +239,36 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestOpenAtOnce has several processes, as it were, set up one file that is not there. None
+// may take another's file away.
+func TestOpenAtOnce(t *testing.T) {
+	for range 5 {
+		url := "sqlite:" + filepath.Join(t.TempDir(), "sessions.db") + "?timeout=1m"
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				s, err := sqlite.Open(t.Context(), url)
+				if err == nil {
+					defer session2.Close(s)
+					err = errors.Join(session2.Setup(t.Context(), s), s.Save(t.Context(), record(byte(i+1)), 0))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		s, err := sqlite.Open(t.Context(), url)
+		must(t, err)
+		for i := range 4 {
+			if _, err := s.Load(t.Context(), record(byte(i+1)).ID); err != nil {
+				t.Error(err)
+			}
+		}
+		must(t, session2.Close(s))
+	}
+}
+
 func list(t testing.TB, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -287,20 +315,6 @@ func TestOpenRefuses(t *testing.T) {
 		t.Error("nosync: it is durable")
 	}
 	must(t, session2.Close(lax))
-}
-
-// TestOpenedStore is the suite, by URL.
-func TestOpenedStore(t *testing.T) {
-	if testing.Short() {
-		t.Skip("TestStore is the same suite")
-	}
-	t.Parallel()
-	storetest.Run(t, func(t testing.TB, dir string) session2.Store {
-		s, err := sqlite.Open(context.WithoutCancel(t.Context()), "sqlite:"+filepath.Join(dir, "s.db")+"?timeout=1m")
-		must(t, err)
-		must(t, session2.Setup(context.WithoutCancel(t.Context()), s))
-		return s
-	}, nil)
 }
 
 // TestCommand runs the command line that knows SQLite.
