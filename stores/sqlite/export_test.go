@@ -1,6 +1,9 @@
 package sqlite
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Explain says what an error of a driver means.
 func Explain(err error) error { return (&Store{}).explain(context.Background(), err) }
@@ -19,3 +22,6 @@ func Indexed() []string {
 		q.refile[0], q.refile[1], q.sweep[0], q.sweep[1],
 	}
 }
+
+// SetTimeout changes Options.Timeout of a store that was made with another one.
+func (s *Store) SetTimeout(d time.Duration) { s.timeout = d }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/stores/sqlite"
 )
 
 // lock takes the lock of writers, as a transaction of the application does, and returns
@@ -39,8 +38,8 @@ func TestLockedForLong(t *testing.T) {
 			db := sys.open(t, strings.NewReplacer("busy_timeout(100)", "busy_timeout("+wait+")",
 				"_busy_timeout=100", "_busy_timeout="+wait).Replace(sys.dsn(path)))
 			s := store(t, db)
-			hasty, err := sqlite.NewStore(db, &sqlite.Options{Timeout: 30 * time.Millisecond})
-			must(t, err)
+			hasty := store(t, db)
+			hasty.SetTimeout(30 * time.Millisecond)
 			must(t, s.Save(t.Context(), record(1), 0))
 
 			unlock := lock(t, db)
