@@ -2,6 +2,7 @@ package frameworks
 
 import (
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
@@ -50,7 +51,9 @@ type browser struct {
 
 func open(t testing.TB, h http.Handler) *browser {
 	t.Helper()
-	server := httptest.NewTLSServer(h)
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that were given up
+	server.StartTLS()
 	t.Cleanup(server.Close)
 	return (&browser{t: t, Server: server}).another()
 }
