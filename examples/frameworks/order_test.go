@@ -77,7 +77,7 @@ func TestAPanicBesideGzip(t *testing.T) {
 // What CORS says is on the error page, so that the page's script is told the status.
 func TestCORSIsOnTheErrorPage(t *testing.T) {
 	store := sessiontest.NewStore(session2.NewMemoryStore())
-	m := managerOf(t, store, session2.Config{})
+	m := managerOf(t, store, session2.Config{CommitTimeout: time.Millisecond})
 	store.Fail(errors.New("the database is gone"))
 	for outside, h := range map[bool]http.Handler{
 		true: cors(m.Wrap(http.HandlerFunc(login))), false: m.Wrap(cors(http.HandlerFunc(login))),
