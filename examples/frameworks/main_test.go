@@ -42,6 +42,9 @@ func managerOf(t *testing.T, store session2.Store, cfg session2.Config) *session
 	return m
 }
 
+// newLogger logs into w.
+func newLogger(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
 // browser is a client with a cookie jar, at a server with TLS.
 type browser struct {
 	t testing.TB

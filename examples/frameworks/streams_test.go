@@ -2,7 +2,6 @@ package frameworks
 
 import (
 	"bufio"
-	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -88,8 +87,16 @@ func TestAnEventStreamSeesALogout(t *testing.T) {
 	b.send("POST", "/login")
 	b.want(200, "1", "POST", "/count")
 	crowdFrom(b, 1)
-	r, _ := http.NewRequestWithContext(context.Background(), "GET", b.URL+"/events", nil)
-	res, err := b.client.Do(r)
+	if got := stream(t, b, news); got != "data: something new||event: signed-out|data:|" {
+		t.Errorf("%q", got)
+	}
+	b.want(204, "", "GET", "/events")
+}
+
+// stream opens /events, logs out when there was something new, and returns what came.
+func stream(t *testing.T, b *browser, news chan<- string) string {
+	t.Helper()
+	res, err := b.client.Get(b.URL + "/events")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +107,5 @@ func TestAnEventStreamSeesALogout(t *testing.T) {
 	for in := bufio.NewScanner(res.Body); in.Scan(); {
 		lines = append(lines, in.Text())
 	}
-	if got := strings.Join(lines, "|"); got != "data: something new||event: signed-out|data:|" {
-		t.Errorf("%q", got)
-	}
-	b.want(204, "", "GET", "/events")
+	return strings.Join(lines, "|")
 }
