@@ -11,7 +11,7 @@ FUZZSECONDS ?= 600
 SOAK_SECONDS ?= 600
 
 # Modules of their own, for what the library must not depend on.
-MODULES = internal/pgxtest internal/webtest internal/torture internal/bench
+MODULES = examples/frameworks internal/pgxtest internal/webtest internal/torture internal/bench
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1

@@ -1,7 +1,6 @@
 package frameworks
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,27 +10,30 @@ import (
 	"testing"
 )
 
-// texts are the ones whose Go blocks are pieces of files that are compiled and tested.
+// texts are the ones whose blocks are pieces of files that are compiled or run by tests.
 var texts = []string{"README.md", "docs/RECIPES.md", "docs/SECURITY.md"}
 
 const root = "../.."
 
-// Each Go block of the texts is a piece of a Go file of the repository, but for the
+// kinds are the languages of blocks, and the names of the files that they are pieces of.
+var kinds = map[string]string{"go": ".go", "nginx": ".conf"}
+
+// Each block of the texts is a piece of a file of its kind in the repository, but for the
 // indentation, and for lines with … alone, which stand for what is left out.
 func TestSnippetsArePiecesOfFiles(t *testing.T) {
-	files := goFiles(t)
+	files := sources(t)
 	for _, name := range texts {
 		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocks := goBlocks(string(text))
+		blocks := blocksOf(string(text))
 		if len(blocks) == 0 {
-			t.Errorf("%s: no Go block", name)
+			t.Errorf("%s: no block", name)
 		}
 		for _, block := range blocks {
-			if !slices.ContainsFunc(files, func(file []string) bool { return isPiece(block.lines, file) }) {
-				t.Errorf("%s:%d: this is no piece of a Go file:\n%s", name, block.at, strings.Join(block.lines, "\n"))
+			if !slices.ContainsFunc(files[block.kind], func(file []string) bool { return isPiece(block.lines, file) }) {
+				t.Errorf("%s:%d: this is no piece of a %s file:\n%s", name, block.at, block.kind, strings.Join(block.lines, "\n"))
 			}
 		}
 	}
@@ -52,22 +54,23 @@ func TestIsPiece(t *testing.T) {
 
 type block struct {
 	at    int // the line of the text
+	kind  string
 	lines []string
 }
 
 var fence = regexp.MustCompile("^ *```(.*)$")
 
-// goBlocks returns the Go blocks of a Markdown text, also those in lists.
-func goBlocks(text string) (blocks []block) {
-	inside, isGo := false, false
+// blocksOf returns the blocks of those kinds in a Markdown text, also the ones in lists.
+func blocksOf(text string) (blocks []block) {
+	inside, ours := false, false
 	for i, line := range strings.Split(text, "\n") {
 		switch f := fence.FindStringSubmatch(line); {
 		case f != nil:
 			inside = !inside
-			if isGo = inside && f[1] == "go"; isGo {
-				blocks = append(blocks, block{at: i + 1})
+			if ours = inside && kinds[f[1]] != ""; ours {
+				blocks = append(blocks, block{at: i + 1, kind: kinds[f[1]]})
 			}
-		case isGo && strings.TrimSpace(line) != "":
+		case ours && strings.TrimSpace(line) != "":
 			b := &blocks[len(blocks)-1]
 			b.lines = append(b.lines, strings.TrimSpace(line))
 		}
@@ -98,10 +101,12 @@ func indexOf(file, part []string) int {
 	return -1
 }
 
-// goFiles returns the lines of all Go files, without indentation and empty lines.
-func goFiles(t *testing.T) (files [][]string) {
+// sources returns the lines of all files by their kind, without indentation and empty lines.
+func sources(t *testing.T) map[string][][]string {
+	files := make(map[string][][]string)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+		kind := filepath.Ext(path)
+		if err != nil || d.IsDir() || kind != ".go" && kind != ".conf" {
 			return err
 		}
 		text, err := os.ReadFile(path)
@@ -111,11 +116,11 @@ func goFiles(t *testing.T) (files [][]string) {
 				lines = append(lines, line)
 			}
 		}
-		files = append(files, lines)
+		files[kind] = append(files[kind], lines)
 		return err
 	})
-	if err != nil || len(files) < 100 {
-		t.Fatal(fmt.Sprint(len(files), " Go files"), err)
+	if err != nil || len(files[".go"]) < 100 {
+		t.Fatal(len(files[".go"]), " Go files", err)
 	}
 	return files
 }

@@ -59,6 +59,22 @@ func TestAWebSocketsFirstVisit(t *testing.T) {
 	}
 }
 
+// Another site's page opens no WebSocket.
+func TestAWebSocketOfAnotherSite(t *testing.T) {
+	for _, path := range []string{"/coder", "/gorilla"} {
+		b := sockets(t)
+		conn, res, err := coder.Dial(t.Context(), "wss"+strings.TrimPrefix(b.URL, "https")+path, &coder.DialOptions{
+			HTTPClient: b.client, HTTPHeader: http.Header{"Origin": {"https://evil.example"}},
+		})
+		if err == nil {
+			conn.CloseNow()
+		}
+		if err == nil || res == nil || res.StatusCode != 403 {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 // A WebSocket ends when the user logs out, in whichever tab.
 func TestAWebSocketEndsAtALogout(t *testing.T) {
 	for _, path := range []string{"/coder", "/gorilla"} {
