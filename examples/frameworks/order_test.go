@@ -80,7 +80,7 @@ func TestCORSIsOnTheErrorPage(t *testing.T) {
 	m := managerOf(t, store, session2.Config{CommitTimeout: time.Millisecond})
 	store.Fail(errors.New("the database is gone"))
 	for outside, h := range map[bool]http.Handler{
-		true: cors(m.Wrap(http.HandlerFunc(login))), false: m.Wrap(cors(http.HandlerFunc(login))),
+		true: ordered(m, http.HandlerFunc(login)), false: m.Wrap(cors(http.HandlerFunc(login))),
 	} {
 		res, _ := open(t, h).send("POST", "/", "Origin", "https://www.example.com")
 		if got := res.Header.Get("Access-Control-Allow-Origin") != ""; res.StatusCode != 503 || got != outside {
