@@ -8,7 +8,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,11 +17,12 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/testsite"
 )
 
 func TestMain(m *testing.M) {
 	gin.SetMode(gin.ReleaseMode)
-	os.Exit(m.Run())
+	testsite.Exit(m.Run())
 }
 
 func manager(t *testing.T, cfg session2.Config) *session2.Manager {
