@@ -12,7 +12,8 @@ SOAK_SECONDS ?= 600
 
 # Modules of their own, for what the library must not depend on. The first build of the two
 # SQLite drivers for stores/sqlite takes minutes, its tests some 30 seconds.
-MODULES = internal/pgxtest internal/scstest internal/webtest internal/torture internal/bench stores/sqlite stores/redis
+MODULES = examples/frameworks internal/pgxtest internal/scstest internal/webtest internal/torture internal/bench \
+	stores/sqlite stores/redis
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
