@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testsite"
@@ -253,4 +256,30 @@ type cutting struct{ *session2.MemoryStore }
 func (s cutting) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
 	rec.Data = rec.Data[:len(rec.Data)/2]
 	return s.MemoryStore.Save(ctx, rec, prev)
+}
+
+// Sessions move to another store; the application uses the migrating one meanwhile.
+func ExampleNewMigrating() {
+	ctx := context.Background()
+	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+	rec := session2.Record{ID: session2.ID{1}, Version: 1, User: "alice", Expires: time.Now().Add(time.Hour)}
+	if err := old.Save(ctx, rec, 0); err != nil {
+		panic(err)
+	}
+
+	store := session2.NewMigrating(old, next)
+	log.SetFlags(0)
+	log.SetOutput(os.Stdout)
+	defer log.SetOutput(os.Stderr)
+
+	moved, err := store.Copy(ctx, func(moved int) { log.Print(moved, " moved") })
+	if err != nil {
+		panic(err)
+	}
+
+	left, err := store.Left(ctx) // 0: from the next start on, the new store alone is enough
+	fmt.Println(moved, left, err)
+	// Output:
+	// 1 moved
+	// 1 0 <nil>
 }

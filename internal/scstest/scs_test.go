@@ -128,3 +128,15 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("after the logout: got %q", got)
 	}
 }
+
+// The store of a database that scs has used.
+func fromSCS(db *sql.DB) http.Handler {
+	store := session2.FromSCS(postgresstore.New(db))
+	m, err := session2.NewManager(store, session2.Config{})
+	if err != nil {
+		panic(err)
+	}
+	return m.Wrap(http.NotFoundHandler())
+}
+
+var _ = fromSCS
