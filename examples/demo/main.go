@@ -112,6 +112,7 @@ func serve(ctx context.Context, l net.Listener, d *demo) error {
 	wg.Go(func() { d.m.Cleanup(ctx, cleanupEvery) })
 
 	server := &http.Server{Handler: d, ReadHeaderTimeout: 5 * time.Second}
+	server.RegisterOnShutdown(d.close)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
