@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -223,6 +224,12 @@ var checks = []struct {
 	{"a message is shown once", checkFlash},
 	{"a request without a token or from another site is refused", checkForgery},
 	{"nonsense is refused", checkNonsense},
+	{"a failed request shows before and after", checkFailed},
+	{"64 increments at once count", checkAtOnce},
+	{"a slow request does not undo a logout", checkSlowLogout},
+	{"a stolen cookie opens nothing after a rotation", checkStolen},
+	{"a stream ends with its session", checkLive},
+	{"experiments need a session, and their requests an experiment", checkOutside},
 }
 
 func TestDemo(t *testing.T) {
@@ -238,7 +245,10 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-func TestMain(m *testing.M) { testdb.Main(m) }
+func TestMain(m *testing.M) {
+	slog.SetLogLoggerLevel(slog.LevelError) // what the tests do on purpose is no news
+	testdb.Main(m)
+}
 
 // storeURL returns the URL of a fresh store.
 func storeURL(t testing.TB, scheme string) string {

@@ -22,8 +22,11 @@ func (d *demo) slow(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush() // it has begun
 
-	<-r.Context().Done() // the session has ended; a handler that heeds it would stop here
-
+	<-r.Context().Done()
+	if !errors.Is(context.Cause(r.Context()), session2.ErrNotFound) {
+		return // the experiment was broken off
+	}
+	// The session has ended. A handler that heeds its context stops here; this one goes on.
 	ctx := context.WithoutCancel(r.Context())
 	values.Kept = "written too late"
 	d.plain.save(s.ID(), values)
