@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ func (e *events) add(_ context.Context, ev session2.Event) {
 }
 
 func alike(a, b session2.Event) bool {
-	return a.Kind == b.Kind && a.ID == b.ID && a.User == b.User
+	return a.Kind == b.Kind && a.ID == b.ID && a.User == b.User && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 }
 
 // mark returns where the list ends now, for since.

@@ -1,5 +1,5 @@
 // The demo is one page to play with sessions on: log in and out, keep values,
-// let requests fail, send a form twice, end sessions.
+// let requests fail, send 64 of them at once, use a stolen cookie, end sessions.
 //
 //	go run ./examples/demo [-addr host:port] [-store URL]
 //

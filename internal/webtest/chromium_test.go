@@ -19,7 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-const patience = 5 * time.Minute // with a browser on a busy machine
+const patience = 15 * time.Minute // with all tests of a browser, on a busy machine
 
 // chromium starts a headless Chromium, which ends with the test.
 func chromium(t *testing.T) context.Context {
