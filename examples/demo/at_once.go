@@ -108,7 +108,8 @@ func (d *demo) atOnce(ctx context.Context, s *session2.Session, r *http.Request)
 
 // tally sends the requests of one way, and takes down what they are told. counted returns
 // what is stored.
-func (d *demo) tally(ctx context.Context, r *http.Request, token string, t *tally, counted func() (int, error)) (err error) {
+func (d *demo) tally(ctx context.Context, r *http.Request, token string, t *tally,
+	counted func() (int, error)) (err error) {
 	if t.Before, err = counted(); err != nil {
 		return err
 	}
