@@ -20,16 +20,22 @@ import (
 // A store that moves sessions is a store, in each of its phases, and with processes in
 // different ones.
 func TestMigratingConformance(t *testing.T) {
-	open := func(t testing.TB, dir string, hold bool) *session2.Migrating {
-		m := session2.NewMigrating(openFile(t, filepath.Join(dir, "old"), nil), openFile(t, filepath.Join(dir, "new"), nil))
+	over := func(old, next session2.Store, hold bool) *session2.Migrating {
+		m := session2.NewMigrating(old, next)
 		m.Hold(hold)
 		return m
 	}
+	inMemory := func(hold bool) func(testing.TB, string) session2.Store {
+		return func(testing.TB, string) session2.Store {
+			return over(session2.NewMemoryStore(), session2.NewMemoryStore(), hold)
+		}
+	}
 	for name, opened := range map[string]func(t testing.TB, dir string) session2.Store{
-		"moves": func(t testing.TB, dir string) session2.Store { return open(t, dir, false) },
-		"holds": func(t testing.TB, dir string) session2.Store { return open(t, dir, true) },
-		"mixed": func(t testing.TB, dir string) session2.Store {
-			return &mixed{open(t, dir, false), open(t, dir, true)}
+		"moves": inMemory(false),
+		"holds": inMemory(true),
+		"mixed": func(t testing.TB, dir string) session2.Store { // opened again, and by several processes
+			old, next := openFile(t, filepath.Join(dir, "old"), nil), openFile(t, filepath.Join(dir, "new"), nil)
+			return &mixed{over(old, next, false), over(old, next, true)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
