@@ -243,6 +243,26 @@ func (s *failsOnce) Delete(ctx context.Context, id session2.ID) error {
 	return s.MemoryStore.Delete(ctx, id)
 }
 
+// The new store alone takes the marks of what was deleted for nobody's sessions.
+func TestMigratingLeavesNothingCorrupt(t *testing.T) {
+	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+	during := testsite.NewSite(t, session2.NewMigrating(old, next), session2.Config{})
+	b := during.Login("alice")
+	during.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+	if len(testsite.RecordsOf(t, next)) != 1 {
+		t.Fatal("there is no mark")
+	}
+	after := testsite.NewSite(t, next, session2.Config{})
+	if got := after.UserOf(b); got != "" || after.Events.Count(session2.EventCorrupt) != 0 {
+		t.Errorf("got user %q, and %d corrupt records", got, after.Events.Count(session2.EventCorrupt))
+	}
+	for _, rec := range testsite.RecordsOf(t, next) {
+		if _, err := session2.Inspect(rec); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What moves is created and read before it is removed.
 func TestMigratingToAStoreThatForgets(t *testing.T) {
 	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()

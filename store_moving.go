@@ -22,9 +22,12 @@ import (
 
 const (
 	frozenMark = "session2: moving" // before what a frozen record holds
-	tombstone  = "session2: deleted"
 	buriedFor  = 7 * 24 * time.Hour
 )
+
+// tombstone is the data of a tombstone: of a session in a realm of its own, which no manager
+// opens, so that one that is left behind is no corrupt record.
+var tombstone, _ = encodeData(&state{realm: "session2: deleted"})
 
 var (
 	errDeleted   = fmt.Errorf("%w: deleted", ErrNotFound)
@@ -42,7 +45,7 @@ func isFrozen(rec Record) bool {
 	return bytes.HasPrefix(rec.Data, []byte(frozenMark)) && len(rec.Data) >= len(frozenMark)+2*8
 }
 
-func isTombstone(rec Record) bool { return string(rec.Data) == tombstone }
+func isTombstone(rec Record) bool { return bytes.Equal(rec.Data, tombstone) }
 
 // freeze returns the record that holds old.
 func freeze(old oldRecord) Record {
@@ -227,7 +230,7 @@ func (m *Migrating) bury(ctx context.Context, id ID) error {
 
 func newTombstone(id ID) Record {
 	now, ends := time.Now(), time.Now().Add(buriedFor)
-	return Record{ID: id, Version: newVersion(), Created: now, Accessed: ends, Expires: ends, Data: []byte(tombstone)}
+	return Record{ID: id, Version: newVersion(), Created: now, Accessed: ends, Expires: ends, Data: bytes.Clone(tombstone)}
 }
 
 // endOf deletes the record if it is the user's, and reports whether it did.

@@ -43,6 +43,8 @@ import (
 //
 // A session that cannot be stored ends the test; so does one that holds nothing, for that
 // one is not stored and has no cookie: a request of a visitor without a session is r itself.
+// Request, After and Next go by cookies: a client of Config.Transport gets its token by
+// Session.Token of a session of Manager.Open.
 func Request(t testing.TB, m *session2.Manager, r *http.Request, prepare func(s *session2.Session)) *http.Request {
 	t.Helper()
 	var err error
@@ -55,6 +57,9 @@ func Request(t testing.TB, m *session2.Manager, r *http.Request, prepare func(s 
 	switch {
 	case err != nil:
 		t.Fatalf("sessiontest: the session cannot be stored: %v", err)
+	case len(resp.Cookies()) == 0 && holds && len(r.Cookies()) == 0:
+		t.Fatal("sessiontest: the manager has set no cookie, as with Config.Transport for this request: " +
+			"use Manager.Open and Session.Token for a client of its header")
 	case !holds:
 		t.Fatal("sessiontest: the session holds nothing, so it is not stored, and there is no cookie to carry")
 	}

@@ -45,5 +45,6 @@ func main() {
 		m.Session(r).Destroy()
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	})
-	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(http.DefaultServeMux)))
+	h := http.NewCrossOriginProtection().Handler(http.DefaultServeMux) // no login that another site sends
+	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(h)))
 }

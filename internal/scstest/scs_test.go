@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/alexedwards/scs/mysqlstore"
@@ -79,18 +80,37 @@ func inDatabase(dsn, database string) string {
 	return dsn[:at+1] + database + "?parseTime=true&" + params
 }
 
-// takeOver signs in whom scs's session has signed in, and ends that one.
+// takeOver signs in whom scs has signed in, and ends that session when the browser comes back.
 func takeOver(m *session2.Manager, old *scs.SessionManager, next http.Handler) http.Handler {
 	return m.Wrap(old.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := m.Session(r)
-		if id := old.GetInt(r.Context(), "userID"); id != 0 {
-			if s.User() == "" {
-				s.SetUser(strconv.Itoa(id))
-			}
-			old.Destroy(r.Context())
+		s, err := m.Session(r), error(nil)
+		switch id := old.GetInt(r.Context(), "userID"); {
+		case id == 0:
+		case s.User() == "": // the first request, or one beside it
+			s.SetUser(strconv.Itoa(id))
+			err = s.Commit(r.Context())
+		default: // the browser has the new cookie
+			err = old.Destroy(r.Context())
+		}
+		if err != nil {
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})))
+}
+
+// logout ends both.
+func logout(m *session2.Manager, old *scs.SessionManager) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, err := m.RevokeUser(r.Context(), m.Session(r).User()) // also what a request beside it has taken over
+		if err == nil {
+			err = old.Destroy(r.Context())
+		}
+		if err != nil {
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable)
+		}
+	}
 }
 
 // Who was signed in stays signed in, and a logout is one.
@@ -102,7 +122,9 @@ func TestTakeOver(t *testing.T) {
 	before.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { old.Put(r.Context(), "userID", 7) })
 	now := http.NewServeMux()
 	now.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "user "+m.Session(r).User()) })
-	now.HandleFunc("/logout", func(_ http.ResponseWriter, r *http.Request) { m.Session(r).Destroy() })
+	now.HandleFunc("/logout", logout(m, old))
+	inside, finish := make(chan bool), make(chan bool)
+	now.HandleFunc("/slow", func(http.ResponseWriter, *http.Request) { inside <- true; <-finish })
 	var h http.Handler = old.LoadAndSave(before)
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r) }))
 	defer srv.Close()
@@ -126,6 +148,19 @@ func TestTakeOver(t *testing.T) {
 	get("/logout")
 	if got := get("/"); got != "user " {
 		t.Errorf("after the logout: got %q", got)
+	}
+
+	h = old.LoadAndSave(before)
+	get("/login")
+	h = takeOver(m, old, now)
+	var slow sync.WaitGroup
+	slow.Go(func() { get("/slow") }) // its first request, and then it logs out
+	<-inside
+	get("/logout")
+	finish <- true
+	slow.Wait()
+	if got := get("/"); got != "user " {
+		t.Errorf("after a logout beside the first request: got %q", got)
 	}
 }
 
