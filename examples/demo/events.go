@@ -11,40 +11,29 @@ import (
 	"github.com/session2/session2"
 )
 
-const maxEvents = 100 // that are remembered
+const maxEvents = 1000 // that are remembered
 
 // events remembers what happened to sessions. It is Config.OnEvent's.
 type events struct {
 	mu   sync.Mutex
-	seen int
-	list []happened // the latest last
+	seen int        // events since the demo was started
+	list []happened // the last of them, in their order
 }
 
-// happened is an event, or several in a row that are alike. No event holds a secret.
+// happened is an event, or several that are alike. No event holds a secret.
 type happened struct {
-	at    time.Time
 	Event session2.Event
 	Times int
 	When  string
-	last  int // its number, or that of the last of several
+	at    time.Time
 }
 
 func (e *events) add(_ context.Context, ev session2.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.seen++
-	now := happened{at: time.Now(), Event: ev, Times: 1, last: e.seen}
-	if n := len(e.list); n > 0 && alike(e.list[n-1].Event, ev) {
-		now.Times += e.list[n-1].Times
-		e.list = e.list[:n-1]
-	} else if n == maxEvents {
-		e.list = slices.Delete(e.list, 0, 1)
-	}
-	e.list = append(e.list, now)
-}
-
-func alike(a, b session2.Event) bool {
-	return a.Kind == b.Kind && a.ID == b.ID && a.User == b.User && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
+	e.list = append(e.list, happened{Event: ev, at: time.Now()})
+	e.list = e.list[max(0, len(e.list)-maxEvents):]
 }
 
 // mark returns where the list ends now, for since.
@@ -54,17 +43,32 @@ func (e *events) mark() int {
 	return e.seen
 }
 
-// since returns what happened to a session after mark, or to any if id is zero; the latest first.
+// since returns what happened to a session after mark, or to any if id is zero; the latest
+// first. Where events of one kind follow one another, those that are alike become one.
 func (e *events) since(mark int, id session2.ID) (list []happened) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, h := range slices.Backward(e.list) {
-		if h.last > mark && (id == session2.ID{} || h.Event.ID == id) {
-			h.When = when(time.Now(), h.at)
-			list = append(list, h)
+	now, run := time.Now(), 0 // where in list the latest run of one kind begins
+	for _, h := range slices.Backward(e.list[max(0, len(e.list)-(e.seen-mark)):]) {
+		if id != (session2.ID{}) && h.Event.ID != id {
+			continue
 		}
+		if len(list) > 0 && list[run].Event.Kind != h.Event.Kind {
+			run = len(list)
+		}
+		i := slices.IndexFunc(list[run:], h.alike)
+		if i < 0 {
+			i, list = len(list)-run, append(list, h)
+			list[run+i].When = when(now, h.at)
+		}
+		list[run+i].Times++
 	}
-	return list
+	return list[:min(len(list), maxRows)]
+}
+
+func (h happened) alike(other happened) bool {
+	a, b := h.Event, other.Event
+	return a.Kind == b.Kind && a.ID == b.ID && a.User == b.User && fmt.Sprint(a.Err) == fmt.Sprint(b.Err)
 }
 
 // Who returns who is concerned.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"html"
 	"io"
 	"net/http"
@@ -161,6 +162,38 @@ func checkOutside(t *testing.T, st *site, b *browser) {
 	b.want(403, "counter", "1")
 	st.restart()
 	b.want(200, "counter", "1")
+}
+
+func TestEvents(t *testing.T) {
+	a, b := session2.ID{1}, session2.ID{2}
+	var e events
+	add := func(kind session2.EventKind, id session2.ID, err error) {
+		e.add(t.Context(), session2.Event{Kind: kind, ID: id, Err: err})
+	}
+	for range maxEvents {
+		add(session2.EventCreated, a, nil)
+	}
+	add(session2.EventUnknown, a, nil)
+	mark := e.mark()
+	add(session2.EventUnknown, a, nil)
+	add(session2.EventRenewed, b, nil)
+	for range 3 { // the two are mixed when 64 requests count
+		add(session2.EventConflict, a, session2.ErrConflict)
+		add(session2.EventConflict, a, session2.ErrLostUpdate)
+	}
+	show := func(list []happened) (s string) {
+		for _, h := range list {
+			s += fmt.Sprintf("%v %d, ", h.Event.Kind, h.Times)
+		}
+		return s
+	}
+	if got, want := show(e.since(mark, a)), "conflict 3, conflict 3, unknown 1, "; got != want {
+		t.Errorf("since the mark: %s, want %s", got, want)
+	}
+	if got, want := show(e.since(0, session2.ID{})),
+		"conflict 3, conflict 3, renewed 1, unknown 2, created 991, "; got != want {
+		t.Errorf("since the beginning: %s, want %s", got, want)
+	}
 }
 
 // TestTextsAreTrue looks for the lines of Go on the pages in the demo's code, and for what
