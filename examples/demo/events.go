@@ -11,7 +11,7 @@ import (
 	"github.com/session2/session2"
 )
 
-const maxEvents = 1000 // that are remembered
+const maxEvents = 5000 // that are remembered
 
 // events remembers what happened to sessions. It is Config.OnEvent's.
 type events struct {
