@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -164,15 +163,13 @@ func stolen(l library) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, c := range s.browser.Jar.Cookies(at) {
-		secret := c.Value[strings.LastIndex(c.Value, ".")+1:]
-		raw, _ := base64.RawURLEncoding.DecodeString(secret)
-		if bytes.Contains(all, []byte(secret)) || len(raw) > 0 && bytes.Contains(all, raw) {
-			return "yes", nil
-		}
-		return "no", nil
+	cookies := s.browser.Jar.Cookies(at)
+	if len(cookies) != 1 {
+		return "", fmt.Errorf("the browser has %d cookies", len(cookies))
 	}
-	return "", errors.New("the browser has no cookie")
+	secret := cookies[0].Value[strings.LastIndex(cookies[0].Value, ".")+1:]
+	raw, _ := base64.RawURLEncoding.DecodeString(secret)
+	return yes(bytes.Contains(all, []byte(secret)) || len(raw) > 0 && bytes.Contains(all, raw)), nil
 }
 
 func yes(b bool) string {
