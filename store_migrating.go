@@ -19,7 +19,8 @@ import (
 // One process moves by itself. Where several share the stores, deploy in three steps:
 // first, in all of them, a Migrating that holds ([Migrating.Hold]), which creates in the old
 // store and finds what has moved; then one that moves, with Copy in one of them; then, when
-// [Migrating.Left] returns 0, the new store alone. To go back, swap the stores.
+// [Migrating.Left] returns 0, and after longer than any process may stand still, the new store
+// alone, which leaves no marks. To go back, stop all processes, and swap the stores.
 //
 // Each call costs a call to each store while sessions are in both. It is as capable as the
 // less capable of the two, and goroutines may share it if they may share both.
