@@ -28,8 +28,10 @@ type hookStore struct {
 	onTouch func() error
 }
 
-func newHookStore() *hookStore {
-	return &hookStore{MemoryStore: session2.NewMemoryStore(), calls: map[string]int{}}
+func newHookStore() *hookStore { return hooked(session2.NewMemoryStore()) }
+
+func hooked(store *session2.MemoryStore) *hookStore {
+	return &hookStore{MemoryStore: store, calls: map[string]int{}}
 }
 
 func (h *hookStore) called(name string) {

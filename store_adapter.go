@@ -71,10 +71,7 @@ func (a *adapter) Has(ctx context.Context, id ID) (bool, error) {
 // and [ErrCorrupt] if the stored record cannot be read and so not be compared. The
 // store keeps no reference to the Data.
 func (a *adapter) Save(ctx context.Context, rec Record, prev Version) error {
-	r := record.Record{
-		ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Created: microTime(rec.Created), Data: rec.Data,
-		Access: access(rec.Accessed, rec.Expires),
-	}
+	r := recordOf(rec)
 	err := r.Check()
 	if err == nil {
 		err = ctx.Err()
@@ -173,6 +170,14 @@ func list(ctx context.Context, op string, records iter.Seq2[record.Record, error
 		}
 		return yield(Record{ID: r.ID}, opError(op, r.ID, err)) && corrupt
 	})
+}
+
+// recordOf is the inverse of recordFrom. The two share the Data.
+func recordOf(rec Record) record.Record {
+	return record.Record{
+		ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Created: microTime(rec.Created), Data: rec.Data,
+		Access: access(rec.Accessed, rec.Expires),
+	}
 }
 
 func recordFrom(r *record.Record) Record {

@@ -88,10 +88,11 @@ func (m *Migrating) Has(ctx context.Context, id ID) (bool, error) {
 // Save replaces the record where it is, and moves it before that unless this process
 // holds.
 func (m *Migrating) Save(ctx context.Context, rec Record, prev Version) error {
-	switch {
-	case rec.Version == 0:
-		return opError("save", rec.ID, errNoVersion)
-	case prev == 0:
+	r := recordOf(rec)
+	if err := r.Check(); err != nil {
+		return opError("save", rec.ID, err)
+	}
+	if prev == 0 {
 		return m.create(ctx, rec)
 	}
 	for range movingTries {

@@ -143,9 +143,14 @@ func TestMigratingSlowly(t *testing.T) {
 			rec := houseRecord(1, "alice")
 			testsite.Must(t, old.Save(t.Context(), rec, 0))
 			m := session2.NewMigrating(old, next)
-			slow := session2.NewMigrating(old, &pausing{next, func() {
-				testsite.Must(t, end(t.Context(), m, rec))
-			}})
+			paused := hooked(next)
+			paused.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+				if paused.count("save") == 1 {
+					testsite.Must(t, end(t.Context(), m, rec))
+				}
+				return save()
+			}
+			slow := session2.NewMigrating(old, paused)
 			if _, err := slow.Copy(t.Context(), nil); err != nil {
 				t.Errorf("Copy: %v", err)
 			}
@@ -162,20 +167,6 @@ func TestMigratingSlowly(t *testing.T) {
 	}
 }
 
-// pausing does something just before its first Save.
-type pausing struct {
-	*session2.MemoryStore
-	first func()
-}
-
-func (s *pausing) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
-	if first := s.first; first != nil {
-		s.first = nil
-		first()
-	}
-	return s.MemoryStore.Save(ctx, rec, prev)
-}
-
 // Whatever call fails in the middle of a move, the session is as it was, and moves when it
 // is asked for again.
 func TestMigratingBesideFailures(t *testing.T) {
@@ -183,8 +174,14 @@ func TestMigratingBesideFailures(t *testing.T) {
 		old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
 		rec := houseRecord(1, "alice")
 		testsite.Must(t, old.Save(t.Context(), rec, 0))
-		left := n
-		m := session2.NewMigrating(&failsOnce{old, &left}, &failsOnce{next, &left})
+		left := n // calls until one fails
+		fail := func(session2.ID) error {
+			if left--; left == -1 {
+				return testsite.ErrDown
+			}
+			return nil
+		}
+		m := session2.NewMigrating(failingBy(old, fail), failingBy(next, fail))
 		later := rec
 		later.Version, later.Data = 77, []byte("later")
 		first := m.Save(t.Context(), later, rec.Version)
@@ -207,40 +204,17 @@ func TestMigratingBesideFailures(t *testing.T) {
 	t.Error("a Save makes more than 20 calls")
 }
 
-// failsOnce fails at one call of those that are counted together, and not after it.
-type failsOnce struct {
-	*session2.MemoryStore
-	left *int
-}
-
-var errPlanned = errors.New("planned")
-
-func (s *failsOnce) fail() error {
-	if *s.left--; *s.left == -1 {
-		return errPlanned
+// failingBy has fail decide on each Load, Save and Delete before it is made.
+func failingBy(store *session2.MemoryStore, fail func(session2.ID) error) *hookStore {
+	h := hooked(store)
+	h.onLoad, h.onDel = fail, fail
+	h.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+		if err := fail(rec.ID); err != nil {
+			return err
+		}
+		return save()
 	}
-	return nil
-}
-
-func (s *failsOnce) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
-	if err := s.fail(); err != nil {
-		return session2.Record{}, err
-	}
-	return s.MemoryStore.Load(ctx, id)
-}
-
-func (s *failsOnce) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
-	if err := s.fail(); err != nil {
-		return err
-	}
-	return s.MemoryStore.Save(ctx, rec, prev)
-}
-
-func (s *failsOnce) Delete(ctx context.Context, id session2.ID) error {
-	if err := s.fail(); err != nil {
-		return err
-	}
-	return s.MemoryStore.Delete(ctx, id)
+	return h
 }
 
 // The new store alone takes the marks of what was deleted for nobody's sessions.
@@ -268,20 +242,18 @@ func TestMigratingToAStoreThatForgets(t *testing.T) {
 	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
 	rec := houseRecord(1, "alice")
 	testsite.Must(t, old.Save(t.Context(), rec, 0))
-	m := session2.NewMigrating(old, cutting{next})
+	cutting := hooked(next)
+	cutting.onSave = func(rec session2.Record, prev session2.Version, _ func() error) error {
+		rec.Data = rec.Data[:len(rec.Data)/2]
+		return next.Save(t.Context(), rec, prev)
+	}
+	m := session2.NewMigrating(old, cutting)
 	if _, err := m.Copy(t.Context(), nil); err == nil || !strings.Contains(err.Error(), rec.ID.String()) {
 		t.Errorf("Copy: got %v, want an error that names %v", err, rec.ID)
 	}
 	if n, err := m.Left(t.Context()); n != 1 || err != nil {
 		t.Errorf("Left: got %d, %v, want the record", n, err)
 	}
-}
-
-type cutting struct{ *session2.MemoryStore }
-
-func (s cutting) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
-	rec.Data = rec.Data[:len(rec.Data)/2]
-	return s.MemoryStore.Save(ctx, rec, prev)
 }
 
 // Sessions move to another store; the application uses the migrating one meanwhile.

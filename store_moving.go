@@ -29,10 +29,7 @@ const (
 // opens, so that one that is left behind is no corrupt record.
 var tombstone, _ = encodeData(&state{realm: "session2: deleted"})
 
-var (
-	errDeleted   = fmt.Errorf("%w: deleted", ErrNotFound)
-	errNoVersion = errors.New("a stored record's version is never zero")
-)
+var errDeleted = fmt.Errorf("%w: deleted", ErrNotFound)
 
 // oldRecord is a record of the old store, as it is to be in the new one.
 type oldRecord struct {

@@ -100,10 +100,7 @@ func (s *scsStore) Has(ctx context.Context, id ID) (bool, error) {
 
 func (s *scsStore) Save(ctx context.Context, rec Record, prev Version) error {
 	return opError("save", rec.ID, s.alone(ctx, rec.ID, func() error {
-		r := record.Record{
-			ID: rec.ID, Version: uint64(rec.Version), User: rec.User, Created: microTime(rec.Created), Data: rec.Data,
-			Access: access(rec.Accessed, rec.Expires),
-		}
+		r := recordOf(rec)
 		if err := r.Check(); err != nil {
 			return err
 		}
@@ -135,15 +132,12 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 		return r.Accessed <= microTime(now.Add(-age)) || r.Expires <= microTime(now)
 	}
 	for _, id := range ids {
-		if r, found, err := s.find(ctx, id); err == nil && (!found || !old(&r)) {
-			continue
-		}
-		err := s.alone(ctx, id, func() error { // it may have been used meanwhile
+		err := s.alone(ctx, id, func() error {
 			r, found, err := s.find(ctx, id)
 			if err != nil || !found || !old(&r) {
 				return err
 			}
-			n++
+			n++ // also if the answer is lost: it may be gone
 			return s.remove(ctx, id)
 		})
 		if err != nil && !errors.Is(err, ErrCorrupt) {
@@ -154,26 +148,20 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 }
 
 func (s *scsStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
+	return func(yield func(Record, error) bool) { list(ctx, "iter", s.records(ctx), yield) }
+}
+
+func (s *scsStore) records(ctx context.Context) iter.Seq2[record.Record, error] {
+	return func(yield func(record.Record, error) bool) {
 		ids, err := s.ids(ctx)
 		if err != nil {
-			yield(Record{}, failed("iter", err))
+			yield(record.Record{}, err)
 			return
 		}
 		for _, id := range ids {
-			rec, err := s.Load(ctx, id)
-			switch {
-			case errors.Is(err, ErrNotFound): // meanwhile
-			case err == nil:
-				if !yield(rec, nil) {
-					return
-				}
-			case errors.Is(err, ErrCorrupt):
-				if !yield(Record{ID: id}, err) {
-					return
-				}
-			default:
-				yield(Record{}, err)
+			r, found, err := s.find(ctx, id)
+			r.ID = id
+			if (found || err != nil) && !yield(r, err) {
 				return
 			}
 		}

@@ -14,7 +14,7 @@ import (
 // row is one situation, and what happens there.
 type row struct {
 	situation string
-	happens   func(library) (string, error)
+	happens   func(*site) (string, error)
 }
 
 var rows = []row{
@@ -44,7 +44,7 @@ func table(w io.Writer) error {
 	for _, r := range rows {
 		cells := []string{r.situation}
 		for _, l := range all {
-			text, err := r.happens(l)
+			text, err := r.on(l)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", l.name, r.situation, err)
 			}
@@ -53,4 +53,14 @@ func table(w io.Writer) error {
 		print(cells)
 	}
 	return nil
+}
+
+// on tells what happens with a library.
+func (r row) on(l library) (string, error) {
+	s, err := open(l)
+	if err != nil {
+		return "", err
+	}
+	defer s.close()
+	return r.happens(s)
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -63,12 +65,7 @@ func (s *site) after(paths ...string) (page string, err error) {
 }
 
 // increments has all requests inside the handler before the first one adds.
-func increments(l library) (string, error) {
-	s, err := open(l)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
+func increments(s *site) (string, error) {
 	if _, err := s.after("/login"); err != nil {
 		return "", err
 	}
@@ -80,22 +77,15 @@ func increments(l library) (string, error) {
 		all.Go(func() { _, errs[i] = s.after("/add") })
 	}
 	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return "", err
-		}
+	if err := errors.Join(errs...); err != nil {
+		return "", err
 	}
 	return s.after("/count")
 }
 
 // logout has the slow request inside its handler when the browser logs out, and the slow
 // one's response comes last.
-func logout(l library) (string, error) {
-	s, err := open(l)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
+func logout(s *site) (string, error) {
 	if _, err := s.after("/login"); err != nil {
 		return "", err
 	}
@@ -116,42 +106,23 @@ func logout(l library) (string, error) {
 	return yes(user != ""), err
 }
 
-func stream(l library) (string, error) {
-	s, err := open(l)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
+func stream(s *site) (string, error) {
 	value, err := s.after("/stream", "/value")
 	return yes(value == "kept"), err
 }
 
-func reads(l library) (string, error) {
-	s, err := open(l)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
+func reads(s *site) (string, error) {
 	if _, err := s.after("/login"); err != nil {
 		return "", err
 	}
 	before := s.writes()
-	for range 1000 {
-		if _, err := s.after("/user"); err != nil {
-			return "", err
-		}
-	}
-	return fmt.Sprint(s.writes() - before), nil
+	_, err := s.after(slices.Repeat([]string{"/user"}, 1000)...)
+	return fmt.Sprint(s.writes() - before), err
 }
 
 // stolen looks for the cookie's value, its secret part where it has one, as text and as
 // the bytes that it stands for.
-func stolen(l library) (string, error) {
-	s, err := open(l)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
+func stolen(s *site) (string, error) {
 	if _, err := s.after("/login"); err != nil {
 		return "", err
 	}
