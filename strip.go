@@ -63,7 +63,7 @@ func (m *Manager) strip(line string) (string, bool) {
 	parts := strings.Split(line, ";")
 	kept := slices.DeleteFunc(slices.Clone(parts), func(part string) bool {
 		name, _, _ := strings.Cut(part, "=")
-		return m.cfg.Cookie.names(strings.Trim(name, " \t"))
+		return m.cfg.Cookie.names(strings.Trim(name, " \t\r\n")) // as net/http does
 	})
 	if len(kept) == len(parts) {
 		return line, true
@@ -77,5 +77,6 @@ func (m *Manager) strip(line string) (string, bool) {
 
 // names reports whether name is one of the cookie's, now or formerly.
 func (c *CookieConfig) names(name string) bool {
-	return name == c.Name || c.SecureFunc != nil && name == c.plain().Name || slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
+	return name == c.Name || c.SecureFunc != nil && name == c.plain().Name ||
+		slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
 }
