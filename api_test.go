@@ -27,7 +27,8 @@ func TestAPI(t *testing.T) {
 	}
 	mod, err := os.ReadFile("go.mod")
 	testsite.Must(t, err)
-	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\t?(\S+\.\S+/\S+) v(\d+)`).FindAllStringSubmatch(string(mod), -1) {
+	needs := regexp.MustCompile(`(?m)^(?:require )?\t?(\S+\.\S+/\S+) v(\d+)`)
+	for _, m := range needs.FindAllStringSubmatch(string(mod), -1) {
 		now = append(now, "needs "+m[1]+" v"+m[2])
 	}
 	if os.Getenv("KEEP") != "" {

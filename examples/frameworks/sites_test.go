@@ -210,16 +210,21 @@ func provider(_ context.Context, code, verifier string) (string, error) {
 	return code, nil
 }
 
-func oauthApp(t *testing.T, m, state *session2.Manager) http.Handler {
-	o := &oauth{m: m, state: state, provider: "https://id.example/authorize", exchange: provider}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /count", func(w http.ResponseWriter, r *http.Request) {
+// countOf is count for a session of m, whichever managers are inside it.
+func countOf(t *testing.T, m *session2.Manager) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		n, err := visits.Commit(r.Context(), m.Session(r), plusOne)
 		fmt.Fprint(w, n)
 		if err != nil {
 			t.Error(err)
 		}
-	})
+	}
+}
+
+func oauthApp(t *testing.T, m, state *session2.Manager) http.Handler {
+	o := &oauth{m: m, state: state, provider: "https://id.example/authorize", exchange: provider}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /count", countOf(t, m))
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := visits.Get(m.Session(r))
 		fmt.Fprint(w, m.Session(r).User(), n)
