@@ -46,7 +46,7 @@ func runAgain(t *testing.T, env, skip string, names ...string) {
 	testsite.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), binary, "-test.short", "-test.v", "-test.run=^Test", "-test.skip="+skip+
 		"|^TestSealed|^TestHeaderSuites$|^TestCachedSuites$|"+
-		"^TestStores|^TestFileStore|^TestOpen|^TestSavesBeside|^TestDeletionsCalledOff|^TestPitfallsAre|^TestTexts")
+		"^TestStores|Conformance$|^TestFileStore|^TestOpen|^TestSavesBeside|^TestDeletionsCalledOff|^TestPitfallsAre|^TestTexts")
 	cmd.Env = append(os.Environ(), env+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

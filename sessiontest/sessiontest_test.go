@@ -145,34 +145,36 @@ func saidBy(t *testing.T, do func(t testing.TB)) string {
 }
 
 func TestWhatEndsTheTest(t *testing.T) {
-	store := sessiontest.NewStore(session2.NewMemoryStore())
-	m := manager(t, store, session2.Config{CommitTimeout: time.Millisecond})
-	down := errors.New("the store is down")
-	r := sessiontest.Request(t, m, get(), alice)
-	resp := &http.Response{}
-	for want, prepare := range map[string]func(*session2.Session){
-		"holds nothing":     func(*session2.Session) {},
-		"cannot be encoded": func(s *session2.Session) { s.Set("f", func() {}) },
-	} {
-		said := saidBy(t, func(t testing.TB) { sessiontest.Request(t, m, get(), prepare) })
-		if !strings.Contains(said, want) {
-			t.Errorf("it says %q, want %q", said, want)
+	synctest.Test(t, func(t *testing.T) { // where the store is asked within the millisecond, however busy the machine is
+		store := sessiontest.NewStore(session2.NewMemoryStore())
+		m := manager(t, store, session2.Config{CommitTimeout: time.Millisecond})
+		down := errors.New("the store is down")
+		r := sessiontest.Request(t, m, get(), alice)
+		resp := &http.Response{}
+		for want, prepare := range map[string]func(*session2.Session){
+			"holds nothing":     func(*session2.Session) {},
+			"cannot be encoded": func(s *session2.Session) { s.Set("f", func() {}) },
+		} {
+			said := saidBy(t, func(t testing.TB) { sessiontest.Request(t, m, get(), prepare) })
+			if !strings.Contains(said, want) {
+				t.Errorf("it says %q, want %q", said, want)
+			}
 		}
-	}
-	store.Fail(down, "Save")
-	said := saidBy(t, func(t testing.TB) { sessiontest.Request(t, m, get(), alice) })
-	if !strings.Contains(said, down.Error()) {
-		t.Errorf("of a store that is down it says %q", said)
-	}
-	store.Fail(down, "Load")
-	said = saidBy(t, func(t testing.TB) { sessiontest.After(t, m, r, resp) })
-	if !strings.Contains(said, down.Error()) {
-		t.Errorf("of a store that is down After says %q", said)
-	}
-	store.Fail(nil)
-	if got := sessiontest.After(t, m, r, resp).User(); got != "alice" {
-		t.Errorf("user %q once the store is back", got)
-	}
+		store.Fail(down, "Save")
+		said := saidBy(t, func(t testing.TB) { sessiontest.Request(t, m, get(), alice) })
+		if !strings.Contains(said, down.Error()) {
+			t.Errorf("of a store that is down it says %q", said)
+		}
+		store.Fail(down, "Load")
+		said = saidBy(t, func(t testing.TB) { sessiontest.After(t, m, r, resp) })
+		if !strings.Contains(said, down.Error()) {
+			t.Errorf("of a store that is down After says %q", said)
+		}
+		store.Fail(nil)
+		if got := sessiontest.After(t, m, r, resp).User(); got != "alice" {
+			t.Errorf("user %q once the store is back", got)
+		}
+	})
 }
 
 func TestAfter(t *testing.T) {
