@@ -5,25 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/session2/session2/internal/record"
 )
 
 // Migrating is a Store that moves an application's sessions from one store to another
-// while it runs: nobody is logged out, and nothing stops. It looks in both. A new session
-// is created in the new store, a session that is saved moves there first, and [Migrating.Copy]
-// moves the others; a move is a copy that only creates, and then a removal. A session that
-// was deleted stays deleted, whatever a process that stood still in the middle of its move
-// does later: the new store keeps a mark of it for a week.
+// while it runs: nobody is logged out, and nothing stops. It looks in both. A session moves
+// when it is saved, [Migrating.Copy] moves the others, and new ones begin in the new store.
+// No process that stands still in the middle of a move, or is killed there, loses a session
+// or brings one back that has ended: the old store keeps a marker for each session that has
+// moved or ended, until a week after the session's time, and its sweeps remove them.
 //
 // One process moves by itself. Where several share the stores, deploy in three steps:
 // first, in all of them, a Migrating that holds ([Migrating.Hold]), which creates in the old
 // store and finds what has moved; then one that moves, with Copy in one of them; then, when
-// [Migrating.Left] returns 0, and after longer than any process may stand still, the new store
-// alone, which leaves no marks. To go back, stop all processes, and swap the stores.
+// [Migrating.Left] returns 0, the new store alone. To go back, stop all processes, and swap
+// the stores.
 //
-// Each call costs a call to each store while sessions are in both. It is as capable as the
-// less capable of the two, and goroutines may share it if they may share both.
+// A session that has moved costs one call, as in the new store alone; others cost a call to
+// each store, and a move some ten. A sweep may leave a session in the middle of its move to
+// the next one. Migrating is as capable as the less capable of the two stores, and
+// goroutines may share it if they may share both.
 type Migrating struct {
 	old, new Store
 	hold     atomic.Bool
@@ -69,8 +74,15 @@ func (m *Migrating) Close() error { return errors.Join(Close(m.old), Close(m.new
 
 // Load returns the record, from whichever store has it.
 func (m *Migrating) Load(ctx context.Context, id ID) (Record, error) {
-	rec, _, err := m.find(ctx, id)
-	return rec, err
+	p, err := m.look(ctx, id)
+	if err != nil {
+		return Record{}, err
+	}
+	rec, found := p.record()
+	if !found {
+		return rec, opError("load", id, ErrNotFound)
+	}
+	return rec, nil
 }
 
 // Has reports whether one of the stores has the record.
@@ -85,80 +97,84 @@ func (m *Migrating) Has(ctx context.Context, id ID) (bool, error) {
 	}
 }
 
-// Save replaces the record where it is, and moves it before that unless this process
-// holds.
+// Save replaces the record, and moves it by that unless this process holds.
 func (m *Migrating) Save(ctx context.Context, rec Record, prev Version) error {
 	r := recordOf(rec)
 	if err := r.Check(); err != nil {
 		return opError("save", rec.ID, err)
 	}
-	if prev == 0 {
-		return m.create(ctx, rec)
+	if prev != 0 { // most have moved
+		if err := m.new.Save(ctx, rec, prev); !raced(err) {
+			return err
+		}
 	}
 	for range movingTries {
-		err := m.saveNew(ctx, rec, prev)
-		if !errors.Is(err, ErrNotFound) || errors.Is(err, errDeleted) {
+		p, err := m.look(ctx, rec.ID)
+		if err != nil {
 			return err
 		}
-		old, found, err := m.loadOld(ctx, rec.ID)
-		switch {
-		case err != nil:
-			return err
-		case !found: // moved since the first look, or not there
-			return m.saveNew(ctx, rec, prev)
-		case old.frozen:
-			err = m.finish(ctx, old)
-		case old.Version == rec.Version: // it landed before
-			return nil
-		case old.Version != prev:
-			return opError("save", rec.ID, ErrConflict)
-		case m.hold.Load():
-			if err = m.old.Save(ctx, rec, prev); err == nil {
-				return nil
-			}
-		default:
-			err = m.move(ctx, old)
-		}
-		if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+		if done, err := m.save(ctx, p, rec, prev); done || err != nil && !raced(err) {
 			return err
 		}
 	}
 	return opError("save", rec.ID, ErrConflict) // others were faster each time
 }
 
-// movingTries bounds how often a call begins again since the record has moved meanwhile:
-// a record moves once, and may be changed a few times in the old store before.
-const movingTries = 8
-
-// saveNew saves to the new store. Where the record was deleted it returns errDeleted,
-// which is an ErrNotFound.
-func (m *Migrating) saveNew(ctx context.Context, rec Record, prev Version) error {
-	err := m.new.Save(ctx, rec, prev)
-	if !errors.Is(err, ErrConflict) {
-		return err
+// save takes the next step of a Save of what is in the two stores, and reports whether the
+// outcome is known: others may have taken another step meanwhile.
+func (m *Migrating) save(ctx context.Context, p pair, rec Record, prev Version) (done bool, err error) {
+	there, found := p.record()
+	write, err := record.Admit(found, uint64(there.Version), uint64(rec.Version), uint64(prev))
+	switch {
+	case err != nil:
+		return true, opError("save", rec.ID, err)
+	case !write && !p.named(): // it landed before
+		return true, nil
+	case p.named(), p.ready() && !m.hold.Load():
+		return false, m.advance(ctx, p)
+	case p.new.kind == alive, p.old.kind == moved:
+		err = m.new.Save(ctx, rec, p.new.stored)
+	case m.hold.Load():
+		err = m.old.Save(ctx, rec, p.old.stored)
+	default:
+		err = m.replace(ctx, p, rec)
 	}
-	there, loadErr := m.new.Load(ctx, rec.ID)
-	if loadErr == nil && isTombstone(there) {
-		return opError("save", rec.ID, errDeleted)
-	}
-	return err
+	return err == nil, err
 }
 
-// Delete removes the record from both stores. A mark in the new one keeps it from coming
-// back, and is removed by a sweep after a week.
+// Delete removes the record. One that has not moved leaves a marker in the old store, so
+// that no process that moves it brings it back.
 func (m *Migrating) Delete(ctx context.Context, id ID) error {
-	if err := m.bury(ctx, id); err != nil {
-		return err
+	for {
+		p, err := m.look(ctx, id)
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			return errors.Join(m.new.Delete(ctx, id), m.old.Delete(ctx, id))
+		case err != nil:
+			return err
+		case p.new.kind == alive, p.named():
+			return m.new.Delete(ctx, id)
+		case p.old.kind != alive:
+			return nil
+		}
+		if err := m.finish(ctx, p.old.Record, p.old); !raced(err) {
+			return err
+		}
 	}
-	return m.old.Delete(ctx, id)
 }
 
 // Touch notes an access, wherever the record is. One beside its move may be lost.
 func (m *Migrating) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
-	if err := touch(ctx, m.old, id, accessed, expires); err != nil {
+	p, err := m.look(ctx, id)
+	switch {
+	case err != nil:
 		return err
+	case p.new.kind == alive:
+		return touch(ctx, m.new, id, accessed, expires)
+	case p.old.kind == alive:
+		return touch(ctx, m.old, id, accessed, expires)
 	}
-	return touch(ctx, m.new, id, accessed, expires)
+	return nil
 }
 
 // DeleteOld sweeps both stores.
@@ -179,36 +195,14 @@ func (m *Migrating) Iter(ctx context.Context) iter.Seq2[Record, error] {
 
 // IterUser lists the user's records in both stores, if both have an index.
 func (m *Migrating) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
-	a, ok1 := m.old.(UserStore)
-	b, ok2 := m.new.(UserStore)
-	if !ok1 || !ok2 {
-		return func(yield func(Record, error) bool) {
-			yield(Record{}, fmt.Errorf("session2: iter user: %w", errors.ErrUnsupported))
-		}
-	}
-	return m.both(ctx, a.IterUser(ctx, user), b.IterUser(ctx, user))
-}
-
-// both lists the old store's records and then the new one's: a record moves in that
-// direction only.
-func (m *Migrating) both(ctx context.Context, old, new iter.Seq2[Record, error]) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		seen := make(map[ID]bool)
-		for rec, err := range old {
-			if err == nil && isFrozen(rec) { // the new store may have a newer one
-				id := rec.ID
-				if rec, err = m.Load(ctx, id); errors.Is(err, ErrNotFound) {
-					continue
-				}
-				rec.ID = id
-			}
-			seen[rec.ID] = true
-			if !yield(rec, err) || err != nil && !errors.Is(err, ErrCorrupt) {
-				return
-			}
+		old, next, err := m.userStores()
+		if err != nil {
+			yield(Record{}, err)
+			return
 		}
-		for rec, err := range new {
-			if err == nil && (isTombstone(rec) || seen[rec.ID]) {
+		for rec, err := range m.both(ctx, old.IterUser(ctx, user), next.IterUser(ctx, user)) {
+			if err == nil && rec.User != user { // it has changed while it moved
 				continue
 			}
 			if !yield(rec, err) {
@@ -218,21 +212,57 @@ func (m *Migrating) both(ctx context.Context, old, new iter.Seq2[Record, error])
 	}
 }
 
-// DeleteUser removes the user's records from both stores, if both have an index, and
-// returns their number. It deletes one by one, so that none comes back.
-func (m *Migrating) DeleteUser(ctx context.Context, user string, keep ...ID) (n int, err error) {
-	kept := make(map[ID]bool)
-	for _, id := range keep {
-		kept[id] = true
+func (m *Migrating) userStores() (old, next UserStore, err error) {
+	old, ok1 := m.old.(UserStore)
+	next, ok2 := m.new.(UserStore)
+	if !ok1 || !ok2 {
+		err = fmt.Errorf("session2: index of users: %w", errors.ErrUnsupported)
 	}
-	for rec, err := range m.IterUser(ctx, user) {
+	return old, next, err
+}
+
+// both lists the old store's records and then the new one's: a record moves in that
+// direction only.
+func (m *Migrating) both(ctx context.Context, old, next iter.Seq2[Record, error]) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		seen := make(map[ID]bool)
+		for h, err := range halves(old) {
+			rec := h.Record
+			if err == nil && h.kind == moved { // between two steps
+				if rec, err = m.Load(ctx, h.ID); errors.Is(err, ErrNotFound) {
+					continue
+				}
+				rec.ID = h.ID
+			}
+			seen[rec.ID] = true
+			if !yield(rec, err) || err != nil && !errors.Is(err, ErrCorrupt) {
+				return
+			}
+		}
+		for h, err := range halves(next) {
+			if err == nil && (h.kind != alive || seen[h.ID]) {
+				continue
+			}
+			if !yield(h.Record, err) {
+				return
+			}
+		}
+	}
+}
+
+// DeleteUser removes the user's records from both stores, if both have an index, and
+// returns their number.
+func (m *Migrating) DeleteUser(ctx context.Context, user string, keep ...ID) (n int, err error) {
+	old, next, err := m.userStores()
+	if err != nil {
+		return 0, err
+	}
+	for rec, err := range old.IterUser(ctx, user) {
 		switch {
-		case errors.Is(err, ErrCorrupt):
+		case errors.Is(err, ErrCorrupt), err == nil && slices.Contains(keep, rec.ID):
 			continue
 		case err != nil:
 			return n, err
-		case kept[rec.ID]:
-			continue
 		}
 		ended, err := m.endOf(ctx, rec.ID, user)
 		if err != nil {
@@ -242,5 +272,6 @@ func (m *Migrating) DeleteUser(ctx context.Context, user string, keep ...ID) (n 
 			n++
 		}
 	}
-	return n, nil
+	more, err := next.DeleteUser(ctx, user, keep...)
+	return n + more, err
 }

@@ -123,45 +123,53 @@ func TestMigratingAnApplication(t *testing.T) {
 
 var migrated = session2.NewKey[int]("count")
 
-// A session that ended stays ended, also for a process that stood still in the middle of
+// A session that ended stays ended, also for a process that stood still at any step of
 // moving it.
 func TestMigratingSlowly(t *testing.T) {
-	for name, end := range map[string]func(ctx context.Context, m *session2.Migrating, rec session2.Record) error{
-		"Delete": func(ctx context.Context, m *session2.Migrating, rec session2.Record) error {
-			return m.Delete(ctx, rec.ID)
+	for name, end := range map[string]func(ctx context.Context, m *session2.Migrating, rec session2.Record) (int, error){
+		"Delete": func(ctx context.Context, m *session2.Migrating, rec session2.Record) (int, error) {
+			return 1, m.Delete(ctx, rec.ID)
 		},
-		"DeleteUser": func(ctx context.Context, m *session2.Migrating, rec session2.Record) error {
-			n, err := m.DeleteUser(ctx, rec.User)
-			if n != 1 {
-				err = errors.Join(err, fmt.Errorf("deleted %d, want 1", n))
-			}
-			return err
+		"DeleteUser": func(ctx context.Context, m *session2.Migrating, rec session2.Record) (int, error) {
+			return m.DeleteUser(ctx, rec.User)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
-			rec := houseRecord(1, "alice")
-			testsite.Must(t, old.Save(t.Context(), rec, 0))
-			m := session2.NewMigrating(old, next)
-			paused := hooked(next)
-			paused.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
-				if paused.count("save") == 1 {
-					testsite.Must(t, end(t.Context(), m, rec))
+			const saves = 4
+			for pause := range saves {
+				old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+				rec := houseRecord(1, "alice")
+				testsite.Must(t, old.Save(t.Context(), rec, 0))
+				m := session2.NewMigrating(old, next)
+				made := 0
+				pausing := func(store *session2.MemoryStore) session2.Store {
+					h := hooked(store)
+					h.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+						if made++; made == pause+1 {
+							if n, err := end(t.Context(), m, rec); n != 1 || err != nil {
+								t.Errorf("pause %d: deleted %d, %v", pause, n, err)
+							}
+						}
+						return save()
+					}
+					return h
 				}
-				return save()
-			}
-			slow := session2.NewMigrating(old, paused)
-			if _, err := slow.Copy(t.Context(), nil); err != nil {
-				t.Errorf("Copy: %v", err)
-			}
-			for _, store := range []session2.Store{m, old} {
-				if _, err := store.Load(t.Context(), rec.ID); !errors.Is(err, session2.ErrNotFound) {
-					t.Errorf("%T: Load: got %v, want %v", store, err, session2.ErrNotFound)
+				if _, err := session2.NewMigrating(pausing(old), pausing(next)).Copy(t.Context(), nil); err != nil {
+					t.Errorf("pause %d: Copy: %v", pause, err)
 				}
-			}
-			testsite.Must(t, m.Save(t.Context(), rec, 0)) // an ID may be used again
-			if got, err := m.Load(t.Context(), rec.ID); err != nil || got.User != rec.User {
-				t.Errorf("Load of a record that began anew: got %v, %v", got.User, err)
+				if made <= pause {
+					t.Errorf("a move makes %d saves", made)
+				}
+				if _, err := m.Load(t.Context(), rec.ID); !errors.Is(err, session2.ErrNotFound) {
+					t.Errorf("pause %d: Load: got %v, want %v", pause, err, session2.ErrNotFound)
+				}
+				if n, err := m.Left(t.Context()); n != 0 || err != nil {
+					t.Errorf("pause %d: Left: %d, %v", pause, n, err)
+				}
+				testsite.Must(t, m.Save(t.Context(), rec, 0)) // an ID may be used again
+				if got, err := m.Load(t.Context(), rec.ID); err != nil || got.User != rec.User {
+					t.Errorf("pause %d: Load of a record that began anew: got %v, %v", pause, got.User, err)
+				}
 			}
 		})
 	}
@@ -204,6 +212,33 @@ func TestMigratingBesideFailures(t *testing.T) {
 	t.Error("a Save makes more than 20 calls")
 }
 
+// Wherever a Delete is broken off, what is listed is what is there.
+func TestMigratingDeleteIsBrokenOff(t *testing.T) {
+	for n := range 20 {
+		old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+		rec := houseRecord(1, "alice")
+		testsite.Must(t, old.Save(t.Context(), rec, 0))
+		left := n // calls until all fail
+		fail := func(session2.ID) error {
+			if left--; left < 0 {
+				return testsite.ErrDown
+			}
+			return nil
+		}
+		err := session2.NewMigrating(failingBy(old, fail), failingBy(next, fail)).Delete(t.Context(), rec.ID)
+		after := session2.NewMigrating(old, next)
+		listed := len(testsite.RecordsOf(t, after))
+		there, _ := after.Has(t.Context(), rec.ID)
+		if there != (listed == 1) || err == nil && there {
+			t.Errorf("after %d calls, and %v: %d records are listed, and it is there: %v", n, err, listed, there)
+		}
+		if err == nil {
+			return
+		}
+	}
+	t.Error("a Delete makes more than 20 calls")
+}
+
 // failingBy has fail decide on each Load, Save and Delete before it is made.
 func failingBy(store *session2.MemoryStore, fail func(session2.ID) error) *hookStore {
 	h := hooked(store)
@@ -217,22 +252,37 @@ func failingBy(store *session2.MemoryStore, fail func(session2.ID) error) *hookS
 	return h
 }
 
-// The new store alone takes the marks of what was deleted for nobody's sessions.
+// Whoever uses one of the stores alone takes the markers in it for nobody's sessions.
 func TestMigratingLeavesNothingCorrupt(t *testing.T) {
 	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
-	during := testsite.NewSite(t, session2.NewMigrating(old, next), session2.Config{})
-	b := during.Login("alice")
+	m := session2.NewMigrating(old, next)
+	before := testsite.NewSite(t, old, session2.Config{})
+	b, torn := before.Login("alice"), before.Login("bob")
+	during := testsite.NewSite(t, m, session2.Config{})
 	during.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
-	if len(testsite.RecordsOf(t, next)) != 1 {
-		t.Fatal("there is no mark")
+	failing := hooked(old)
+	failing.onSave = func(session2.Record, session2.Version, func() error) error { return testsite.ErrDown }
+	if _, err := session2.NewMigrating(failing, next).Copy(t.Context(), nil); !errors.Is(err, testsite.ErrDown) {
+		t.Fatalf("Copy: got %v, want %v", err, testsite.ErrDown)
 	}
-	after := testsite.NewSite(t, next, session2.Config{})
-	if got := after.UserOf(b); got != "" || after.Events.Count(session2.EventCorrupt) != 0 {
-		t.Errorf("got user %q, and %d corrupt records", got, after.Events.Count(session2.EventCorrupt))
-	}
-	for _, rec := range testsite.RecordsOf(t, next) {
-		if _, err := session2.Inspect(rec); err != nil {
-			t.Error(err)
+	for name, store := range map[string]*session2.MemoryStore{"old": old, "new": next} {
+		after := testsite.NewSite(t, store, session2.Config{})
+		for user, b := range map[string]*testsite.Browser{"alice": b.Clone(), "bob": torn.Clone()} {
+			got, corrupt := after.UserOf(b), after.Events.Count(session2.EventCorrupt)
+			if got != "" && (name != "old" || user != "bob") || corrupt != 0 {
+				t.Errorf("%s store: %s is %q, and %d records are corrupt", name, user, got, corrupt)
+			}
+		}
+		marked := 0
+		for _, rec := range testsite.RecordsOf(t, store) {
+			c, err := session2.Inspect(rec)
+			testsite.Must(t, err)
+			if strings.HasPrefix(c.Realm, "session2: ") {
+				marked++
+			}
+		}
+		if marked == 0 {
+			t.Errorf("%s store: there is no marker", name)
 		}
 	}
 }

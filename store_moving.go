@@ -6,262 +6,285 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
+
+	"github.com/session2/session2/internal/record"
 )
 
-// A session moves in three steps: its record in the old store is frozen, by a conditional
-// Save of one that holds it; it is created in the new store; and it is removed from the
-// old one. Whoever meets a frozen record can take the other steps, and all who do come to
-// the same end: only one of them creates.
+// A session moves in three steps. Its record is prepared in the new store: it is written
+// there inside a marker, which counts for nothing yet. A conditional Save in the old store
+// then puts a marker in the record's place that names the prepared one: in that moment it
+// has moved. At last the prepared record becomes one like any other, and the old store's
+// marker says that the move is done. A session is created in the same steps, from nothing,
+// and one that has not moved ends by a marker that names nothing.
 //
-// A session is created likewise, in the old store first, where processes that hold create.
-//
-// A process may stand still before its second step for so long that the session is
-// deleted meanwhile. A tombstone in the new store has it fail then. Nothing has it fail if
-// a sweep has removed the record: it comes back as it was, and so is swept again.
+// So each step is one conditional Save, and whoever finds a session between two steps can
+// take the next. A process that stood still and goes on fails at its next step, or prepares
+// what is never named, for the old store's marker outlives the session.
+
+// A marker is a record of nobody's session, in a realm that no manager opens, so that one
+// that is left behind is no corrupt record. It holds the version of what it names, and then
+// the whole record that is prepared, or that the move is done.
+const (
+	preparedRealm = "session2: prepared"
+	movedRealm    = "session2: moved"
+	done          = "done"
+)
+
+var (
+	preparedMark, _ = encodeData(&state{realm: preparedRealm})
+	movedMark, _    = encodeData(&state{realm: movedRealm})
+)
+
+// markedFor is for how long a marker stays after its session's end.
+const markedFor = 7 * 24 * time.Hour
+
+// kind is what a store has of a session.
+type kind int
 
 const (
-	frozenMark = "session2: moving" // before what a frozen record holds
-	buriedFor  = 7 * 24 * time.Hour
+	none     kind = iota // or a marker that means nothing in this store
+	alive                // the record
+	prepared             // new store: what it holds takes the place of what the old one has
+	moved                // old store: the new one decides, by what is prepared as it names
 )
 
-// tombstone is the data of a tombstone: of a session in a realm of its own, which no manager
-// opens, so that one that is left behind is no corrupt record.
-var tombstone, _ = encodeData(&state{realm: "session2: deleted"})
-
-var errDeleted = fmt.Errorf("%w: deleted", ErrNotFound)
-
-// oldRecord is a record of the old store, as it is to be in the new one.
-type oldRecord struct {
-	Record
-	frozen   bool
-	replaces Version // of the tombstone that it is to replace in the new store, if any
+// half is what one of the stores has of a session.
+type half struct {
+	kind
+	stored Version // 0: no record at all
+	Record         // if it is alive or prepared
+	names  Version // prepared: what it replaces in the old store; moved: what was prepared
+	done   bool    // moved: by all steps
 }
 
-func isFrozen(rec Record) bool {
-	return bytes.HasPrefix(rec.Data, []byte(frozenMark)) && len(rec.Data) >= len(frozenMark)+2*8
+// pair is what both stores have of a session. What is alive in the new store decides: the
+// old one was not asked then.
+type pair struct{ old, new half }
+
+// ready reports whether the prepared record can take the place of what the old store has.
+func (p *pair) ready() bool {
+	return p.new.kind == prepared && p.old.kind != moved && p.new.names == p.old.stored
 }
 
-func isTombstone(rec Record) bool { return bytes.Equal(rec.Data, tombstone) }
-
-// freeze returns the record that holds old.
-func freeze(old oldRecord) Record {
-	data := binary.BigEndian.AppendUint64([]byte(frozenMark), uint64(old.Version))
-	data = binary.BigEndian.AppendUint64(data, uint64(old.replaces))
-	rec := old.Record
-	rec.Data = append(data, rec.Data...)
-	rec.Version = newVersion()
-	return rec
+// named reports whether the prepared record has done so.
+func (p *pair) named() bool {
+	return p.new.kind == prepared && p.old.kind == moved && p.old.names == p.new.stored
 }
 
-// thaw is the inverse of freeze, and returns any other record as it is.
-func thaw(rec Record) oldRecord {
-	if !isFrozen(rec) {
-		return oldRecord{Record: rec}
+// record returns the session's record, if there is one.
+func (p *pair) record() (rec Record, found bool) {
+	switch {
+	case p.new.kind == alive || p.named():
+		return p.new.Record, true
+	case p.old.kind == alive:
+		return p.old.Record, true
 	}
-	held := rec.Data[len(frozenMark):]
-	rec.Version, rec.Data = Version(binary.BigEndian.Uint64(held)), held[2*8:]
-	return oldRecord{Record: rec, frozen: true, replaces: Version(binary.BigEndian.Uint64(held[8:]))}
+	return Record{}, false
 }
 
-// loadOld loads from the old store.
-func (m *Migrating) loadOld(ctx context.Context, id ID) (rec oldRecord, found bool, err error) {
-	stored, err := m.old.Load(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		return rec, false, nil
+// look finds out what both stores have.
+func (m *Migrating) look(ctx context.Context, id ID) (p pair, err error) {
+	if p.new, err = halfOf(ctx, m.new, id, prepared); err != nil || p.new.kind == alive {
+		return p, err
 	}
-	return thaw(stored), err == nil, err
+	p.old, err = halfOf(ctx, m.old, id, moved)
+	if err == nil && p.old.kind == moved && !p.named() { // it may have moved since the first look
+		p.new, err = halfOf(ctx, m.new, id, prepared)
+	}
+	return p, err
 }
 
-// find returns the record, and whether it is in the old store. It looks in the new store
-// once more at the end: a record that was in neither may have moved in between.
-func (m *Migrating) find(ctx context.Context, id ID) (rec Record, inOld bool, err error) {
-	for last := range 2 {
-		rec, err = m.new.Load(ctx, id)
-		if err == nil && isTombstone(rec) {
-			return Record{}, false, opError("load", id, errDeleted)
+// halfOf loads what a store has, in which markers are of one kind.
+func halfOf(ctx context.Context, store Store, id ID, markers kind) (half, error) {
+	rec, err := store.Load(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return half{}, nil
+	case err != nil:
+		return half{}, err
+	}
+	h, err := halfFrom(rec)
+	if err == nil && h.kind != alive && h.kind != markers { // of a move in the other direction, before
+		h.kind = none
+	}
+	return h, err
+}
+
+// halfFrom reads a record that may be a marker.
+func halfFrom(rec Record) (half, error) {
+	h := half{kind: alive, stored: rec.Version, Record: rec}
+	switch {
+	case bytes.HasPrefix(rec.Data, preparedMark):
+		h.kind = prepared
+	case bytes.HasPrefix(rec.Data, movedMark):
+		h.kind = moved
+	default:
+		return h, nil
+	}
+	var st state
+	if err := decodeData(&st, rec.Data); err != nil || len(st.agent) < 8 {
+		return h, opError("load", rec.ID, ErrCorrupt)
+	}
+	content := []byte(st.agent)
+	h.names, h.done = Version(binary.BigEndian.Uint64(content)), string(content[8:]) == done
+	if h.kind == prepared {
+		whole, err := record.Decode(content[8:])
+		if err != nil {
+			return h, opError("load", rec.ID, fmt.Errorf("%w: %w", ErrCorrupt, err))
 		}
-		if !errors.Is(err, ErrNotFound) || last == 1 {
-			break
-		}
-		old, found, err := m.loadOld(ctx, id)
-		if found || err != nil {
-			return old.Record, true, err
+		h.Record = recordFrom(&whole)
+	}
+	return h, nil
+}
+
+// newMarker returns a marker for the session of rec that outlives it.
+func newMarker(rec Record, realm string, names Version, held string) Record {
+	content := append(binary.BigEndian.AppendUint64(nil, uint64(names)), held...)
+	data, _ := encodeData(&state{realm: realm, agent: string(content)})
+	ends := time.Now()
+	for _, t := range []time.Time{rec.Accessed, rec.Expires} {
+		if t.After(ends) {
+			ends = t
 		}
 	}
-	return rec, false, err
+	ends = ends.Add(markedFor)
+	return Record{ID: rec.ID, Version: newVersion(), Created: rec.Created, Accessed: ends, Expires: ends, Data: data}
 }
 
-// move moves a record that is not frozen. ErrConflict or ErrNotFound says that it has
-// changed meanwhile.
-func (m *Migrating) move(ctx context.Context, rec oldRecord) error {
-	if err := m.old.Save(ctx, freeze(rec), rec.Version); err != nil {
+// raced reports whether others were faster.
+func raced(err error) bool { return errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) }
+
+// movingTries bounds how often a call begins again since others were faster. A record moves
+// once, and may be changed a few times before.
+const movingTries = 8
+
+// replace has next take the place of what the old store has, in the new one.
+func (m *Migrating) replace(ctx context.Context, p pair, next Record) error {
+	r := recordOf(next)
+	held, err := record.Append(nil, &r)
+	if err != nil {
+		return opError("save", next.ID, err)
+	}
+	ready := newMarker(next, preparedRealm, p.old.stored, string(held))
+	if err := m.new.Save(ctx, ready, p.new.stored); err != nil {
 		return err
 	}
-	return m.finish(ctx, rec)
-}
-
-// finish takes the second and the third step. It removes nothing before it has read what
-// it created.
-func (m *Migrating) finish(ctx context.Context, rec oldRecord) error {
-	err := m.new.Save(ctx, rec.Record, rec.replaces)
-	if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-		return err
-	} // else it has moved already, or was deleted
-	there, err := m.new.Load(ctx, rec.ID)
-	if err != nil && !errors.Is(err, ErrNotFound) { // deleted or swept since
-		return err
-	}
-	if err == nil && there.Version == rec.Version && !sameRecord(there, rec.Record) {
-		return opError("move", rec.ID, errors.New("the new store has not kept what it was given"))
-	}
-	return m.old.Delete(ctx, rec.ID)
-}
-
-// sameRecord compares all but what a Touch moves.
-func sameRecord(a, b Record) bool {
-	return a.User == b.User && microTime(a.Created) == microTime(b.Created) && bytes.Equal(a.Data, b.Data)
-}
-
-// create has a record begin: in the new store by way of the old one, or where this process
-// holds in the old one alone.
-func (m *Migrating) create(ctx context.Context, rec Record) error {
-	for range movingTries {
-		there, err := m.new.Load(ctx, rec.ID)
-		switch {
-		case err == nil && isTombstone(there), errors.Is(err, ErrNotFound):
-		case err != nil:
-			return err
-		default:
-			return begun(there, rec)
-		}
-		next := oldRecord{Record: rec, frozen: there.Version != 0 || !m.hold.Load(), replaces: there.Version}
-		if err := m.begin(ctx, next); !errors.Is(err, errMoving) {
-			return err
+	err = m.checked(ctx, p, ready)
+	if raced(err) && p.old.stored == 0 {
+		// Once the old store has nothing again, it would be ready again.
+		void := newMarker(next, preparedRealm, ready.Version, string(held))
+		if m.new.Save(ctx, void, ready.Version) != nil {
+			return opError("save", next.ID, ErrUncertain)
 		}
 	}
-	return opError("save", rec.ID, ErrConflict)
+	if err != nil && !raced(err) { // somebody else may take the next step
+		err = opError("save", next.ID, record.Uncertain(err))
+	}
+	return err
 }
 
-// errMoving says that something is in the way that is on its way to the new store.
-var errMoving = errors.New("record moves")
-
-func (m *Migrating) begin(ctx context.Context, next oldRecord) error {
-	stored := next.Record
-	if next.frozen {
-		stored = freeze(next)
-	}
-	err := m.old.Save(ctx, stored, 0)
-	if errors.Is(err, ErrConflict) {
-		old, found, err := m.loadOld(ctx, next.ID)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			return errMoving
-		case old.frozen:
-			if err := m.finish(ctx, old); err != nil {
-				return err
-			}
-			return errMoving
-		}
-		return begun(old.Record, next.Record)
-	}
+// checked takes the other steps once it has read what is prepared.
+func (m *Migrating) checked(ctx context.Context, p pair, ready Record) error {
+	h, err := halfFrom(ready)
 	if err != nil {
 		return err
 	}
-	return m.confirm(ctx, next)
+	if p.new, err = halfOf(ctx, m.new, ready.ID, prepared); err != nil {
+		return err
+	}
+	if p.new.stored != ready.Version {
+		return m.outcome(ctx, h, opError("save", ready.ID, ErrConflict))
+	}
+	return m.advance(ctx, p)
 }
 
-// confirm looks whether another record was created in the new store just before this one
-// was in the old one, and was first.
-func (m *Migrating) confirm(ctx context.Context, next oldRecord) error {
-	there, err := m.new.Load(ctx, next.ID)
-	free := errors.Is(err, ErrNotFound) || err == nil && isTombstone(there)
+// advance takes the steps that are left once a record is prepared.
+func (m *Migrating) advance(ctx context.Context, p pair) error {
+	if !p.named() {
+		named := newMarker(p.new.Record, movedRealm, p.new.stored, "")
+		named.User = p.new.User // for DeleteUser to find what is between two steps
+		err := m.old.Save(ctx, named, p.old.stored)
+		if raced(err) {
+			return m.outcome(ctx, p.new, err)
+		} else if err != nil {
+			return err
+		}
+		p.old = half{kind: moved, stored: named.Version, names: p.new.stored}
+	}
+	if err := m.new.Save(ctx, p.new.Record, p.new.stored); err != nil && !raced(err) {
+		return err
+	}
+	return m.finish(ctx, p.new.Record, p.old)
+}
+
+// outcome returns err, unless somebody else has taken the steps that are left of what was
+// prepared.
+func (m *Migrating) outcome(ctx context.Context, ready half, err error) error {
+	old, loadErr := halfOf(ctx, m.old, ready.ID, moved)
 	switch {
-	case err != nil && !free:
+	case loadErr != nil:
+		return loadErr
+	case old.kind != moved || old.names != ready.stored:
 		return err
-	case next.frozen && free && there.Version == next.replaces:
-		return m.finish(ctx, next)
-	case free && !next.frozen, there.Version == next.Version:
-		return nil
-	case !next.frozen:
-		if old, found, err := m.loadOld(ctx, next.ID); err != nil || !found || old.frozen {
-			return opError("save", next.ID, ErrUncertain) // it may have moved, and been changed since
-		}
+	case !old.done:
+		return m.advance(ctx, pair{old: old, new: ready})
 	}
-	if err := m.old.Delete(ctx, next.ID); err != nil {
-		return err
-	}
-	return errMoving
+	return nil
 }
 
-// begun is the outcome of creating what is there.
-func begun(there, rec Record) error {
-	if there.Version == rec.Version {
+// finish has the marker in the old store say that the move is done, or that what it is put in
+// the place of is deleted.
+func (m *Migrating) finish(ctx context.Context, rec Record, old half) error {
+	err := m.old.Save(ctx, newMarker(rec, movedRealm, old.names, done), old.stored)
+	if old.kind == moved && raced(err) {
 		return nil
 	}
-	return opError("save", rec.ID, ErrConflict)
+	return err
 }
 
-// bury puts a tombstone in the place of what the new store has, if anything.
-func (m *Migrating) bury(ctx context.Context, id ID) error {
-	for try := 1; ; try++ {
-		there, err := m.new.Load(ctx, id)
-		if err == nil && isTombstone(there) {
-			return nil
-		}
-		if errors.Is(err, ErrCorrupt) || err == nil && try > movingTries {
-			// It cannot be compared with, or others save it all the time.
-			there, err = Record{}, m.new.Delete(ctx, id)
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+// settle moves what the old store has.
+func (m *Migrating) settle(ctx context.Context, id ID) error {
+	for range movingTries {
+		p, err := m.look(ctx, id)
+		switch {
+		case err != nil:
 			return err
+		case p.named(), p.ready() && p.old.kind == alive:
+			err = m.advance(ctx, p)
+		case p.old.kind == alive:
+			err = m.replace(ctx, p, p.old.Record)
 		}
-		err = m.new.Save(ctx, newTombstone(id), there.Version)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+		if !raced(err) {
 			return err
 		}
 	}
+	return opError("move", id, ErrConflict)
 }
 
-func newTombstone(id ID) Record {
-	now, ends := time.Now(), time.Now().Add(buriedFor)
-	return Record{ID: id, Version: newVersion(), Created: now, Accessed: ends, Expires: ends, Data: bytes.Clone(tombstone)}
-}
-
-// endOf deletes the record if it is the user's, and reports whether it did.
+// endOf deletes the record if it is the user's and in the old store, and reports whether it
+// did. One that moves has moved when it returns.
 func (m *Migrating) endOf(ctx context.Context, id ID, user string) (bool, error) {
 	for range movingTries {
-		rec, inOld, err := m.find(ctx, id)
-		if errors.Is(err, ErrNotFound) || err == nil && rec.User != user {
+		p, err := m.look(ctx, id)
+		switch {
+		case err != nil:
+			return false, err
+		case p.named():
+			err = m.advance(ctx, p)
+		case p.old.kind != alive || p.old.User != user:
 			return false, nil
-		}
-		if err == nil && inOld {
-			err = m.settle(ctx, id)
-		} else if err == nil {
-			if err = m.new.Save(ctx, newTombstone(id), rec.Version); err == nil {
+		default:
+			if err = m.finish(ctx, p.old.Record, p.old); err == nil {
 				return true, nil
 			}
 		}
-		if err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
+		if err != nil && !raced(err) {
 			return false, err
 		}
 	}
 	return false, opError("delete user", id, ErrUncertain)
-}
-
-// settle moves a record of the old store, so that it can be ended in the new one by its
-// version.
-func (m *Migrating) settle(ctx context.Context, id ID) error {
-	rec, found, err := m.loadOld(ctx, id)
-	switch {
-	case err != nil || !found:
-		return err
-	case rec.frozen:
-		return m.finish(ctx, rec)
-	}
-	return m.move(ctx, rec)
 }
 
 // Copy moves all that is left in the old store, and returns how many records it moved. It
@@ -271,9 +294,9 @@ func (m *Migrating) settle(ctx context.Context, id ID) error {
 // its records. Several processes may run it, and it may be run again.
 func (m *Migrating) Copy(ctx context.Context, progress func(moved int)) (moved int, err error) {
 	var failures []error
-	for rec, err := range iterAll(ctx, m.old) {
+	for h, err := range m.left(ctx) {
 		if err == nil {
-			err = m.copyOne(ctx, rec.ID)
+			err = m.copyOne(ctx, h)
 		}
 		switch {
 		case errors.Is(err, ErrCorrupt) && len(failures) < maxFailures:
@@ -292,24 +315,44 @@ func (m *Migrating) Copy(ctx context.Context, progress func(moved int)) (moved i
 
 const maxFailures = 100
 
-func (m *Migrating) copyOne(ctx context.Context, id ID) error {
-	for range movingTries {
-		err := m.settle(ctx, id)
-		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrNotFound) {
-			return err
-		}
+func (m *Migrating) copyOne(ctx context.Context, h half) error {
+	if err := m.settle(ctx, h.ID); err != nil || h.kind == alive {
+		return err
 	}
-	return opError("move", id, ErrConflict)
+	return m.finish(ctx, h.Record, h)
 }
 
-// Left returns how many records the old store has, those that cannot be read included.
-// When it is 0 and no process holds any more, the new store is enough.
+// Left returns how many records the old store has that have not moved, those that cannot be
+// read included. When it is 0 and no process holds any more, the new store is enough.
 func (m *Migrating) Left(ctx context.Context) (n int, err error) {
-	for _, err := range iterAll(ctx, m.old) {
+	for _, err := range m.left(ctx) {
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return n, err
 		}
 		n++
 	}
 	return n, nil
+}
+
+// left lists what the old store has that has not moved, or not by all steps.
+func (m *Migrating) left(ctx context.Context) iter.Seq2[half, error] {
+	return halves(iterAll(ctx, m.old))
+}
+
+// halves leaves out the markers of what is done, and of what is prepared.
+func halves(records iter.Seq2[Record, error]) iter.Seq2[half, error] {
+	return func(yield func(half, error) bool) {
+		for rec, err := range records {
+			h := half{Record: rec}
+			if err == nil {
+				h, err = halfFrom(rec)
+			}
+			if err == nil && (h.kind == prepared || h.done) {
+				continue
+			}
+			if !yield(h, err) {
+				return
+			}
+		}
+	}
 }
