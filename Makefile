@@ -10,14 +10,16 @@ TORTURE_SECONDS ?= 60
 FUZZSECONDS ?= 600
 SOAK_SECONDS ?= 600
 
-# Modules of their own, for what the library must not depend on. The first build of the two
-# SQLite drivers for stores/sqlite takes minutes, its tests some 30 seconds.
-MODULES = examples/frameworks internal/pgxtest internal/scstest internal/webtest internal/torture internal/bench \
-	stores/sqlite stores/redis
+# Modules of their own, for what the library must not depend on. Those in PLAIN run without
+# the race detector, for which others' packages would be built a second time, SQLite as Go
+# code for minutes: what they add to session2 is hardly concurrent, and make torture races
+# them, too.
+RACED = internal/pgxtest internal/scstest internal/torture stores/redis
+PLAIN = examples/frameworks internal/webtest internal/bench stores/sqlite
+MODULES = $(RACED) $(PLAIN)
 
-# SQLite as Go code takes minutes to build for the race detector, and is slow with it. What
-# is ours there has no state but a store's lock and settings; make torture races it, too.
-SLOW = stores/sqlite
+# lint vets everything, and so no test need be vetted first.
+TEST = go test -vet=off -shuffle=on -parallel 4 -timeout 30m
 
 # A database server that cannot be had is a failure, not a skipped test.
 export SESSION2_REQUIRE_DB = 1
@@ -47,20 +49,21 @@ format:
 lint: format
 	go mod tidy -diff
 	go vet ./... && go vet -tags cluster ./internal/sqltest
-	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; GOOS=$$os CGO_ENABLED=0 go vet ./... || exit 1; done
+	@for os in windows darwin freebsd; do echo "GOOS=$$os go vet ./..."; \
+		GOOS=$$os CGO_ENABLED=0 go vet -gcflags='all=-N -l' ./... || exit 1; done # of what is built, only types matter
 	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags cluster ./internal/sqltest
 	@for dir in $(MODULES); do echo "$$dir"; (cd $$dir && go mod tidy -diff && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 unit:
-	.ci/ram go test -race -shuffle=on -parallel 4 -timeout 30m ./...
+	.ci/ram $(TEST) -race ./...
 
 modules:
-	@for dir in $(filter-out $(SLOW),$(MODULES)); do (cd $$dir && go test -race -shuffle=on -parallel 4 -timeout 20m ./...) || exit 1; done
-	@for dir in $(SLOW); do (cd $$dir && go test -shuffle=on -parallel 4 -timeout 20m ./...) || exit 1; done
+	@for dir in $(RACED); do (cd $$dir && $(TEST) -race ./...) || exit 1; done
+	@for dir in $(PLAIN); do (cd $$dir && $(TEST) ./...) || exit 1; done
 
 # Clusters of database servers, which die in the middle of load.
 test-cluster: tools
-	go test -race -tags cluster -run Cluster -timeout 30m ./internal/sqltest
+	$(TEST) -race -tags cluster -run Cluster ./internal/sqltest
 
 # Each fuzz target for a short while: the seeds and a little more. A number of
 # runs, for with a time `go test` can fail as the time runs out.
@@ -69,8 +72,8 @@ fuzz:
 
 # Each benchmark once, so that none can rot.
 bench-once:
-	.ci/ram go test -run='^$$' -bench=. -benchtime=1x -timeout 30m ./...
-	cd internal/bench && ../../.ci/ram go test -run '^TestKept$$' .
+	.ci/ram $(TEST) -run='^$$' -bench=. -benchtime=1x ./...
+	cd internal/bench && ../../.ci/ram $(TEST) -run '^TestKept$$' .
 
 # session2 beside other libraries and beside the same work by hand. It rewrites
 # docs/BENCHMARKS.md, and takes some hours on a machine that does nothing else. A quick
@@ -85,7 +88,7 @@ torture: tools
 	cd internal/torture && TORTURE_SECONDS=$(TORTURE_SECONDS) TORTURE_PLANT=1 SOAK_SECONDS=$(SOAK_SECONDS) \
 		go test -race -v -count=1 -timeout $$((100 * $(TORTURE_SECONDS) + 7 * $(SOAK_SECONDS) + 10800))s ./...
 	.ci/ram .ci/fuzz $(FUZZSECONDS)s
-	@for dir in $(SLOW); do (cd $$dir && go test -race -timeout 20m ./...) || exit 1; done
+	@for dir in $(PLAIN); do (cd $$dir && $(TEST) -race ./...) || exit 1; done
 
 cover:
 	go test -coverprofile=cover.out . && go tool cover -func=cover.out | tail -n 1
