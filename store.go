@@ -121,10 +121,10 @@ type Record struct {
 // to a Record's Data that it was given and hands out none that it keeps.
 // Expires matters to DeleteOld alone: Load and Has show an expired record.
 // A store that must be closed is an [io.Closer]; it may be closed twice, and later
-// calls return an error matching [fs.ErrClosed].
+// calls return an error matching [io/fs.ErrClosed].
 //
-// A definite refusal matches ErrTooLarge, ErrNotSetUp, [fs.ErrClosed],
-// [fs.ErrPermission] (no right, a constraint, a read-only server),
+// A definite refusal matches ErrTooLarge, ErrNotSetUp, [io/fs.ErrClosed],
+// [io/fs.ErrPermission] (no right, a constraint, a read-only server),
 // [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
 // [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
 // again. Where DeleteOld or DeleteUser returns a number with it, so many records
