@@ -251,7 +251,7 @@ func (s *Session) spend(ctx context.Context, do func(*state) error) error {
 	s.look()
 	s.mu.Unlock()
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, op{do: do}) })
-	h.report(s.ctx, s.m)
+	h.report(s.eventContext(), s.m)
 	return err
 }
 
