@@ -628,10 +628,10 @@ func (s *Session) Passive() {
 // belongs to a new session.
 //
 // A token that was replaced within RenewGrace ends its session, too, if Renew, SetLevel
-// or a login of the same user has replaced it. One from before the login of somebody
-// else ends nothing, or whoever knew it then could sign others out: only the cookie
-// goes, and Err matches [ErrStale]. But a request that was under way at that login, and
-// had looked at its session before, does end it.
+// or another login of the same user has replaced it. One from before a login that
+// changed whose session it is ends nothing, or whoever knew it then could sign others
+// out: only the cookie goes, and Err matches [ErrStale]. But a request that was under
+// way at that login, and had looked at its session before, does end it.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
