@@ -126,6 +126,29 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 	})
 }
 
+// To set what is there already is no change if that is all, and a change like any other
+// beside one.
+func TestSetOfWhatIsThere(t *testing.T) {
+	for _, c := range []struct {
+		beside bool
+		want   string
+	}{{false, "theirs"}, {true, "ours"}} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("k", "ours") })
+		st.Do(b, func(s *session2.Session) {
+			s.Set("k", "ours")
+			if c.beside {
+				s.Set("another", 1)
+			}
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", "theirs") })
+		})
+		if got := st.Stored(b, "k"); got != c.want {
+			t.Errorf("beside another change %t: k = %v, want %v", c.beside, got, c.want)
+		}
+	}
+}
+
 // The events of UseFormToken, which saves by itself, come with the handler's context, too.
 func TestOnEventOfAFormTokenFindsTheSession(t *testing.T) {
 	var current *session2.Session

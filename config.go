@@ -189,7 +189,7 @@ type CookieConfig struct {
 	SameSite    http.SameSite // default Lax
 	Insecure    bool          // no Secure attribute: development over plain HTTP
 	Partitioned bool          // a jar for each embedding site (CHIPS)
-	Persistent  bool          // outlives the browser: Max-Age is what is left of Lifetime
+	Persistent  bool          // outlives the browser: Max-Age is what is left of Lifetime, 400 days at most
 
 	// Former are the cookies that earlier releases of the application have set,
 	// with other attributes: whoever logs in or out is rid of those too. They open

@@ -118,8 +118,8 @@ var errSpent = errors.New("session2: no such form token")
 // UseFormToken uses the token up, by a Save of its own, before it returns true: of two
 // submits at once, one is told true. The rest of the request's changes wait for its
 // commit as ever; if the request fails, the token stays used. For an unknown token it
-// returns false and no error. [ErrUncertain] says that the token is used up now, and
-// that nobody can tell whether by this call.
+// returns false and no error. With an error that matches [ErrUncertain] nobody can tell
+// whether the token is used up.
 func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) {
 	s.must()
 	m, ok := parseMark(token)

@@ -23,7 +23,7 @@ const maxAgent = 256
 // Session is one request's handle on its session. The first use of its data loads the
 // record, once; changes are seen at once by this request and stored by the commit, just
 // before the response's first byte. Goroutines of the request may share it. The methods
-// of a nil Session panic, but for String and its like.
+// of a nil Session panic, but for String, Format and LogValue.
 //
 // Accessors return no error. What went wrong is in [Session.Err]; if the record could
 // not be loaded, the session reads as empty and the request is answered by the error
@@ -273,10 +273,10 @@ func (s *Session) User() string {
 // SetUser signs user in, or, with "", signs out. user is what the application knows the
 // user by, at most 1024 bytes, those of Config.Realm included; a longer one is a
 // mistake: it is in Err, and fails the request. The token is replaced: the old one is
-// dead at once, for requests under way too (ASVS 7.2.4). What the session holds stays,
-// but for form tokens and CSRF tokens; another user's session is cleared first. Signing
-// in begins the session's Lifetime anew (NIST SP 800-63B-4, 5.2). Call it only when the
-// user has proved who they are.
+// dead at once, for requests under way too (ASVS 7.2.4). If nobody or the same user was
+// signed in before, what the session holds stays, but for form tokens and CSRF tokens;
+// else it is cleared first. Signing in begins the session's Lifetime anew (NIST SP
+// 800-63B-4, 5.2). Call it only when the user has proved who they are.
 //
 // If the request presents cookies of two different sessions, SetUser ends both and
 // begins one of its own.
@@ -394,8 +394,8 @@ func (s *Session) undecodable(where, what string, err error) {
 // Set sets key to v, which is encoded at once: changing v afterwards changes nothing.
 // Basic kinds (string, bool, integers, floats, []byte, time.Time, time.Duration, nil)
 // come back as what they were; for others see [Codec] and [Key]. A value that cannot be
-// encoded is in Err, and fails the request. Setting what key holds already writes
-// nothing; if another request has changed key meanwhile, its value stays.
+// encoded is in Err, and fails the request. If all that a request changes is what was
+// there already, nothing is written, and what others have set meanwhile stays.
 func (s *Session) Set(key string, v any) {
 	s.must()
 	e, err := encodeAny(s.m.cfg.Codec, key, v)
@@ -529,8 +529,8 @@ func (s *Session) Created() time.Time {
 	return s.work.created.time()
 }
 
-// Accessed returns when the session was last used, to Config.AccessResolution: before
-// this request, until that has committed.
+// Accessed returns when the session was last used, to Config.AccessResolution. Until
+// this request has committed, that is the use before it.
 func (s *Session) Accessed() time.Time {
 	s.look()
 	defer s.mu.Unlock()
@@ -794,7 +794,7 @@ func (s *Session) Commit(ctx context.Context) error {
 // an error matching [ErrNotFound] if the session has ended or expired, or somebody else
 // has signed in. Any other error is the store's. It is a use of the session, as a
 // request is, unless the request is [Session.Passive]. What the session shows stays as
-// it was loaded. For a session that is not stored Check returns nil.
+// it was loaded. For a new session, which nobody can have ended, Check returns nil.
 func (s *Session) Check(ctx context.Context) error {
 	s.look()
 	base, shown, standing, passive := s.life.base, s.life.shown, s.life.standing, s.passive
