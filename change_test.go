@@ -126,6 +126,59 @@ func TestOnEventMayUseTheSession(t *testing.T) {
 	})
 }
 
+// To set what is there already is no change if that is all, and a change like any other
+// beside one.
+func TestSetOfWhatIsThere(t *testing.T) {
+	for _, c := range []struct {
+		beside bool
+		want   string
+	}{{false, "theirs"}, {true, "ours"}} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Set("k", "ours") })
+		st.Do(b, func(s *session2.Session) {
+			s.Set("k", "ours")
+			if c.beside {
+				s.Set("another", 1)
+			}
+			st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", "theirs") })
+		})
+		if got := st.Stored(b, "k"); got != c.want {
+			t.Errorf("beside another change %t: k = %v, want %v", c.beside, got, c.want)
+		}
+	}
+}
+
+// The events of UseFormToken, which saves by itself, come with the handler's context, too.
+func TestOnEventOfAFormTokenFindsTheSession(t *testing.T) {
+	var current *session2.Session
+	kinds := map[session2.EventKind]int{}
+	m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{
+		OnEvent: func(ctx context.Context, e session2.Event) {
+			if kinds[e.Kind]++; current != nil && session2.FromContext(ctx) != current {
+				t.Errorf("%v: its context has another session than the handler's", e.Kind)
+			}
+		},
+	})
+	testsite.Must(t, err)
+	st := &testsite.Site{T: t, M: m, Events: &testsite.EventLog{}}
+	b := st.Login("alice")
+	var form string
+	st.Do(b, func(s *session2.Session) { form = s.FormToken() })
+	st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		s.User()
+		st.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
+		current = s
+		if ok, err := s.UseFormToken(r.Context(), form); !ok || err != nil {
+			t.Errorf("UseFormToken = %t, %v", ok, err)
+		}
+		current = nil
+	})
+	if kinds[session2.EventConflict] == 0 {
+		t.Error("no conflict: it was not tested")
+	}
+}
+
 func TestTheLastCommitOfAStreamFailsAloud(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(st *testsite.Site, store *hookStore, s *session2.Session)

@@ -15,8 +15,8 @@ import (
 
 // Config configures a [Manager]. Its zero value is the secure default.
 type Config struct {
-	// Lifetime is the absolute limit of a session, counted from its creation or
-	// from its latest login, and extended by nothing else but SetLifetime (ASVS
+	// Lifetime is the absolute limit of a session, counted from its creation or from
+	// its latest login, and extended by nothing else but SetLifetime and Remember (ASVS
 	// 7.3.2). Default 24 h.
 	Lifetime time.Duration
 
@@ -24,30 +24,34 @@ type Config struct {
 	// Default 30 min, or Lifetime if that is shorter; negative: none.
 	IdleTimeout time.Duration
 
-	// AccessResolution is how often at most an access is written. A session may
-	// end by so much earlier than IdleTimeout after its last use. Default 1
-	// min, or a tenth of IdleTimeout if that is shorter.
+	// AccessResolution is how often at most an access is written. So a session may end
+	// that much earlier than IdleTimeout after its last use. Default 1 min, or a tenth
+	// of IdleTimeout if that is shorter.
 	AccessResolution time.Duration
 
-	// RenewEvery replaces the token of a session in use so often. 0: never,
-	// but at each login. The latest 32 are remembered, to notice their reuse, so
-	// that it is RenewGrace/32 at least.
+	// RenewEvery is how often the token of a session in use is replaced. Default 0:
+	// only by SetUser, SetLevel and Renew. A session remembers the latest 32 tokens, to
+	// notice their reuse, so RenewEvery must be RenewGrace/32 at least; and at most
+	// Lifetime.
 	RenewEvery time.Duration
 
-	// RenewGrace is how long a replaced token is still recognised, for the
-	// requests that were under way. Default 30 s.
+	// RenewGrace is how long a token is still recognised after SetUser, SetLevel or
+	// Renew has replaced it, or, of one that RenewEvery has replaced, after a client
+	// has come with the new one. It is for the requests that were under way. Default 30
+	// s.
 	RenewGrace time.Duration
 
-	// CommitTimeout bounds all store calls of one commit together. Default 5 s.
+	// CommitTimeout bounds the store calls of one commit together, but for those that
+	// take back what a commit that failed may have stored. Default 5 s.
 	CommitTimeout time.Duration
 
-	// WatchEvery is how often the session of a running request is looked at, if the
-	// request has looked at its session, waits for the end of its context, and has done
-	// so for this long already: a stream. That is one Load for each session, however
-	// many requests it has, and no use of the session. So the context ends within
-	// WatchEvery and the time of a Load after the session was ended by another process,
-	// or by its limits. While the store fails, it does not. Default 5 s; negative:
-	// never, so that only what this manager does, or meets, ends a context.
+	// WatchEvery is how often the session of a stream is looked at: of a request that
+	// has looked at its session, and has waited for the end of its context for this
+	// long. That is one Load for each session, however many requests it has, and no use
+	// of the session. So the context ends within WatchEvery and the time of a Load
+	// after the session was ended by another process, or by its limits; while the store
+	// fails, it does not. Default 5 s, or 32 times RenewEvery if that is shorter;
+	// negative: never, so that only what this manager does or meets ends a context.
 	WatchEvery time.Duration
 
 	// MaxBytes bounds what the application keeps in one session: keys, encoded
@@ -56,10 +60,10 @@ type Config struct {
 	MaxBytes int
 
 	// Realm is whose sessions these are, where several managers share a store: a
-	// manager opens, lists and revokes those of its own realm only. At most 64
-	// bytes without control characters. Default "", a realm like any other. In any
-	// other the store knows a user under a name that holds the realm, too: ask the
-	// manager, and not the store, for a user's sessions.
+	// manager opens, lists and revokes those of its own realm only. At most 64 bytes
+	// without control characters. Default "", a realm like any other. In any other
+	// realm the store has a user under a name that includes the realm: ask the manager
+	// for a user's sessions, not the store.
 	Realm string
 
 	// AllowLostUpdates lets a request set or delete a key that it has read,
@@ -67,7 +71,8 @@ type Config struct {
 	// request with ErrLostUpdate.
 	AllowLostUpdates bool
 
-	// Require is what the deployment needs of its store.
+	// Require is what the deployment needs of its store: [NewManager] refuses one
+	// without it.
 	Require Capabilities
 
 	// Cookie describes the cookie.
@@ -82,46 +87,46 @@ type Config struct {
 	// Logger gets events and failures. Default slog.Default.
 	Logger *slog.Logger
 
-	// OnEvent is called for each event, by the goroutine that met it, possibly
-	// by several at once, when the store call or the commit that it is about is
-	// over. ctx is the handler's, from which [FromContext] has the session, which
-	// OnEvent may use; for a method of the Manager it is that method's. If it
-	// panics, the request does, and what was committed stays.
+	// OnEvent is called for each event, by the goroutine that met it, possibly by
+	// several at once, when the store call or the commit that it is about is over. ctx
+	// is the handler's, from which [FromContext] has the session, which OnEvent may
+	// use; for a method of the Manager it is that method's, and for a look of
+	// WatchEvery neither. If OnEvent panics, the request does, and what was committed
+	// stays.
 	OnEvent func(ctx context.Context, e Event)
 
-	// ErrorHandler answers a request whose session failed, instead of the
-	// handler; nothing is left of the handler's response. The default logs, and
-	// answers 409 for ErrStale, ErrLostUpdate and ErrTooManySessions, 500 for
-	// ErrTooLarge and for mistakes in the program, such as a value that cannot be
-	// encoded, and 503 for all else, which is the store's. One that writes nothing answers with that
-	// status, too. What was to be stored was not, unless err matches ErrUncertain:
-	// then the answer of the store was lost, and there was no finding out within
-	// CommitTimeout.
+	// ErrorHandler answers a request whose session failed, instead of the handler;
+	// nothing is left of the handler's response. What was to be stored was not, unless
+	// err matches [ErrUncertain]: then the answer of the store was lost, and there was
+	// no finding out within CommitTimeout. The status of an ErrorHandler that writes
+	// nothing, and of the default, which logs err as well, is 409 for [ErrStale],
+	// [ErrLostUpdate] and [ErrTooManySessions], 500 for [ErrTooLarge] and for mistakes
+	// in the program, such as a value that cannot be encoded, and 503 for all else,
+	// which is the store's.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// MaxPerUser is how many live sessions one user may have in this realm; 0: any
 	// number (ASVS 7.1.2). A login beyond it ends the user's oldest sessions, by their
 	// latest login, which is an EventRevoked of each. Logins of one user wait for one
-	// another within CommitTimeout, so that the number is exact in each store through
-	// all processes; it is only as exact as their clocks agree to within CommitTimeout.
-	// A process that dies in the midst of a login delays that user's next one by twice
-	// CommitTimeout, within which logins wait for CommitTimeout and then fail (503).
-	// The store must be a [UserStore] or an [IterStore]; with the latter alone, each
-	// login reads all records.
+	// another, so that the number is exact on every store and across processes, as long
+	// as their clocks agree to within CommitTimeout. If a process dies in the middle of
+	// a login, that user's logins fail, each after CommitTimeout (503), until twice
+	// CommitTimeout is over. The store must be a [UserStore] or an [IterStore]; with
+	// the latter alone, each login reads all records.
 	MaxPerUser int
 
-	// RejectLogin refuses a login beyond MaxPerUser with ErrTooManySessions, and ends
-	// no session. Nothing of the request is stored. A handler that wants to say so on
-	// a page of its own calls [Session.Commit] after SetUser, looks for the error, and
-	// calls [Session.Discard].
+	// RejectLogin refuses a login beyond MaxPerUser with [ErrTooManySessions], and ends
+	// no session. Nothing of the request is stored. A handler that wants to say so on a
+	// page of its own calls [Session.Commit] after SetUser and, with this error,
+	// [Session.Discard].
 	RejectLogin bool
 
-	// NotBefore shuts all sessions that began before it, by their creation or their
+	// NotBefore refuses all sessions that began before it, by their creation or their
 	// latest login: set it to the present time and restart each process to end all
 	// sessions at once, such as after a theft (ASVS 7.4.5). It must not be in the
 	// future. Leave it set until the last of them has run out, which takes the longest
-	// of Lifetime, SetLifetime and Remember: taken out sooner, what is left of them opens
-	// again. [Manager.RevokeAll] deletes them.
+	// of Lifetime, SetLifetime and Remember: taken out sooner, what is left of them
+	// opens again. [Manager.RevokeAll] deletes them.
 	NotBefore time.Time
 
 	// ClearSiteData has a logout's response, that of [Session.Destroy], clear what the
@@ -137,22 +142,22 @@ type Config struct {
 	// presented. The event is raised all the same.
 	KeepOnReuse bool
 
-	// Sealed encrypts what a session holds: values, flash messages, form tokens, CSRF
-	// tokens, the remote address and the user agent (AES-256-GCM). The key is derived
-	// from the client's token, of which the store has a hash only, so that whoever
-	// steals the database can read none of it, and there is no key to manage. In the
-	// clear are the user, the times and limits, the versions and the size. They are
-	// bound to the rest: a session whose record was changed by others, or put together
-	// from several, is ErrCorrupt, and never opens. Who may write into the database can
-	// still end sessions, put back an earlier state of a record, move its last access,
-	// and add a session of their own making.
+	// Sealed encrypts what a session holds: keys, values, flash messages, form tokens,
+	// CSRF tokens, the remote address and the user agent (AES-256-GCM). The key is
+	// derived from the client's token, of which the store has a hash only, so that
+	// whoever steals the database can read none of it, and there is no key to manage.
+	// In the clear are the user, the realm, the level, the times and limits, the
+	// versions and the size. They are bound to the rest: a session whose record was
+	// changed by others, or put together from several, is ErrCorrupt, and never opens.
+	// Who may write into the database can still end sessions, put back an earlier state
+	// of a record, move its last access, and add a session of their own making.
 	//
 	// [Manager.Sessions], [Inspect] and the command line see what is in the clear. A
 	// manager with Sealed refuses records that are not sealed, and one without it those
-	// that are, both as ErrCorrupt: to set it, or to unset it, shuts all sessions of
-	// before. They open nothing until it is set back, and go by their limits, or by
-	// [Manager.RevokeAll]. Set it in all processes at one time. A request with a session
-	// costs about twice the processor time, some 10 µs more.
+	// that are, both as ErrCorrupt: when it is set, or unset, no earlier session opens
+	// until it is set back. Those sessions go by their limits, or by
+	// [Manager.RevokeAll]. Set it in all processes at one time. A request with a
+	// session costs about twice the processor time, some 10 µs more.
 	Sealed bool
 }
 
@@ -166,17 +171,17 @@ type CookieConfig struct {
 
 	// SecureFunc is for an application that serves people both over TLS and over plain
 	// HTTP. It reports whether a request has come over TLS, such as by r.TLS != nil;
-	// behind a proxy, by what nobody but that proxy can have said: a header that clients
-	// can send as well is no such thing. Default: always, or never with Insecure, and no
-	// header is believed. It is called once for each request, when it arrives.
+	// behind a proxy, by what nobody but that proxy can have said: a header that
+	// clients can send as well is no such thing. Default: always, or never with
+	// Insecure, and no header is believed. It is called once for each request, when it
+	// arrives.
 	//
-	// The two have a cookie each, and so a session each: over plain HTTP it has no Secure
-	// attribute, and its Name is without the prefix, which there must be ("__Host-" by
-	// default, or "__Secure-" with Domain or Path). A request reads only the cookie of
-	// its own kind, so that nobody who can change what goes over plain HTTP plants a
-	// session in the other. What goes over plain HTTP can be read on the way: those
-	// sessions are no more worth than that, and a login belongs over TLS (NIST SP
-	// 800-63B, 5.1).
+	// The two have a cookie each, and so a session each. Over plain HTTP the cookie has
+	// no Secure attribute, and its Name is without the prefix, so Name must have one
+	// ("__Host-" by default, or "__Secure-" with Domain or Path). A request reads only
+	// the cookie of its own kind, so that nobody who can change what goes over plain
+	// HTTP plants a session in the other. What goes over plain HTTP can be read on the
+	// way: a login belongs over TLS (NIST SP 800-63B-4, 5.1).
 	SecureFunc func(r *http.Request) bool
 
 	Domain      string        // default none: this host alone
@@ -184,7 +189,7 @@ type CookieConfig struct {
 	SameSite    http.SameSite // default Lax
 	Insecure    bool          // no Secure attribute: development over plain HTTP
 	Partitioned bool          // a jar for each embedding site (CHIPS)
-	Persistent  bool          // outlives the browser: Max-Age is what is left of Lifetime
+	Persistent  bool          // outlives the browser: Max-Age is what is left of Lifetime, 400 days at most
 
 	// Former are the cookies that earlier releases of the application have set,
 	// with other attributes: whoever logs in or out is rid of those too. They open

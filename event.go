@@ -18,7 +18,9 @@ const (
 	// SetUser("")), by SetLevel, by Renew or by RenewEvery.
 	EventRenewed
 
-	// EventDestroyed: it was ended by Destroy, or because it came to hold nothing.
+	// EventDestroyed: it was ended by Destroy, by a login of a request that presented
+	// other sessions as well, by the reuse of a token, or because it came to hold
+	// nothing.
 	EventDestroyed
 
 	// EventExpired: a token was presented whose session's time is over.
@@ -29,20 +31,20 @@ const (
 	// There is no ID if it began while RevokeUser ran.
 	EventRevoked
 
-	// EventConflict: a commit met a concurrent one. Err is ErrConflict if it was
-	// replayed, ErrStale or ErrLostUpdate if the request was refused.
+	// EventConflict: a commit met a concurrent one. Err matches ErrConflict if the
+	// changes were applied again, ErrStale or ErrLostUpdate if the request was refused.
 	EventConflict
 
-	// EventUnknown: a well-formed token opens nothing. There is no such session, or
-	// it is no longer its token.
+	// EventUnknown: a well-formed token opens nothing. There is no such session, or the
+	// token is not, or no longer, that session's.
 	EventUnknown
 
-	// EventMalformed: a cookie, or what a client of Config.Transport sends, is no token, or
-	// several contradict one another.
+	// EventMalformed: a cookie, or what a client of Config.Transport sends, is no
+	// token, or several contradict one another.
 	EventMalformed
 
-	// EventDropped: changes were not stored. Err is ErrNotFound if the session had
-	// ended, ErrStale if its token had been replaced, and else tells what happened.
+	// EventDropped: changes were not stored. Err matches ErrNotFound if the session had
+	// ended, ErrStale if its token had been replaced, and else says why.
 	EventDropped
 
 	// EventReuse: a token was presented that RenewEvery had replaced and whose time is
@@ -133,8 +135,8 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 	}
 }
 
-// Count returns how many events of a kind this manager has raised since it was made,
-// such as EventUnknown, of which many in a short time are somebody's guesses.
+// Count returns how many events of a kind this manager has raised since it was made.
+// Many of EventUnknown in a short time, for example, may be somebody's guesses.
 func (m *Manager) Count(kind EventKind) uint64 {
 	m.must()
 	if kind <= 0 || int(kind) >= len(m.counts) {

@@ -21,15 +21,15 @@ var errTurnLost = fmt.Errorf("its lease (Manager.Exclusive) had run out, and was
 	"another request has had the session since: %w", ErrConflict)
 
 // Exclusive is [Manager.Wrap] for handlers that must not run at the same time for one
-// session, in whatever process: a request waits for its turn, in the order of coming,
-// and finds all that those before it have stored. It may also be used inside of Wrap,
-// for some handlers of many; Exclusive inside of Exclusive does nothing more. A request
-// that opens no stored session runs at once. Requests that are not in Exclusive are not
-// kept out, and what they change is merged as ever: if one of them changes a key that the
-// handler has read and then changes, it is the handler that is refused, whatever it has
-// done elsewhere by then. So put all handlers that change such a key into Exclusive, too;
-// and what must not be done twice elsewhere, such as a payment, begin with a
-// [Session.Commit] of what is about to be done.
+// session, in whatever process: a request waits for its turn, in the order in which
+// they came, and finds all that those before it have stored. It may also be used inside
+// of Wrap, for some handlers of many; Exclusive inside of Exclusive does nothing more.
+// A request that opens no stored session runs at once. Requests that are not in
+// Exclusive are not kept out, and what they change is merged as ever: if one of them
+// changes a key that the handler has read and then changes, it is the handler that is
+// refused, whatever it has done elsewhere by then. So put all handlers that change such
+// a key into Exclusive, too; and what must not be done twice elsewhere, such as a
+// payment, begin with a [Session.Commit] of what is about to be done.
 //
 // A handler must not wait for another request that is in Exclusive with the same session.
 //

@@ -15,8 +15,8 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// Flash leaves a message for the next page that asks for [Session.Flashes]. It
-// is encoded as Set does.
+// Flash leaves a message for the next page that asks for [Session.Flashes]. It is
+// encoded as by [Session.Set].
 func (s *Session) Flash(v any) {
 	s.must()
 	e, err := encodeAny(s.m.cfg.Codec, "", v)
@@ -32,8 +32,8 @@ func (s *Session) Flash(v any) {
 	})
 }
 
-// Flashes returns the messages left by Flash, oldest first, and removes them. Two
-// requests at once may both return one; none is lost.
+// Flashes returns the messages left by [Session.Flash], oldest first, and removes them.
+// Two requests at once may both return one; none is lost.
 func (s *Session) Flashes() []any {
 	taken := s.takeFlashes()
 	list := make([]any, 0, len(taken))
@@ -103,8 +103,8 @@ func (s *Session) FormToken() string {
 	return m.encode()
 }
 
-// HasFormToken reports whether the token is there and not used yet. To act on
-// it, ask UseFormToken: of two requests at once, both may be told true here.
+// HasFormToken reports whether the token is there and not used yet. To act on it, call
+// [Session.UseFormToken]: of two requests at once, both may be told true here.
 func (s *Session) HasFormToken(token string) bool {
 	s.look()
 	defer s.mu.Unlock()
@@ -115,11 +115,11 @@ func (s *Session) HasFormToken(token string) bool {
 // errSpent ends a transaction whose form token is not there.
 var errSpent = errors.New("session2: no such form token")
 
-// UseFormToken uses the token up, by a Save of its own, before it returns true:
-// of two submits at once, one is told true. The rest of the request's changes
-// wait for its commit as ever; if the request fails, the token stays used. An
-// unknown token is false and no error. [ErrUncertain] says that it is used up
-// now, and that nobody can tell whether by this call.
+// UseFormToken uses the token up, by a Save of its own, before it returns true: of two
+// submits at once, one is told true. The rest of the request's changes wait for its
+// commit as ever; if the request fails, the token stays used. For an unknown token it
+// returns false and no error. With an error that matches [ErrUncertain] nobody can tell
+// whether the token is used up.
 func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) {
 	s.must()
 	m, ok := parseMark(token)
@@ -160,11 +160,11 @@ func (s *Session) useDrawn(m *mark, use func(*state) error) bool {
 	return drawn
 }
 
-// CSRFToken returns the session's token against cross-site requests, for a form
-// field csrf_token or a header X-CSRF-Token. It is valid until a login or Renew,
-// and is spelled anew by each call, so that the compression of a page does not
-// give it away. The first call stores it, and with it the session; of several
-// first calls at once, all tokens are valid.
+// CSRFToken returns the session's token against cross-site requests, for a form field
+// csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel, Renew or
+// Clear, and is spelled anew by each call, so that the compression of a page does not
+// give it away. The first call stores it, and with it the session; of several first
+// calls at once, all tokens are valid.
 func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()
@@ -218,13 +218,13 @@ func unmask(s string) (m mark, ok bool) {
 	return m, err == nil && n == len(b)
 }
 
-// ValidCSRFToken reports whether r carries the session's CSRF token, in the
-// header X-CSRF-Token or else in the form field csrf_token of its body. The body
-// is parsed only if the session has such a token, by r.PostFormValue, and so within
-// the limits that the application has set for it. The URL is not looked at.
+// ValidCSRFToken reports whether r carries the session's CSRF token, in the header
+// X-CSRF-Token or else in the form field csrf_token of its body. The body is parsed
+// only if the session has such a token, by r.PostFormValue, and so within the limits
+// that the application has set for it. The URL is not looked at.
 //
-// It also returns true for a request that has the header of [Transport], which no other
-// site's page can have a browser send.
+// It also returns true if the session's request has the header of [Transport], which no
+// other site's page can have a browser send.
 func (s *Session) ValidCSRFToken(r *http.Request) bool {
 	s.look()
 	list := s.work.csrf
@@ -250,8 +250,10 @@ func (s *Session) ValidCSRFToken(r *http.Request) bool {
 func (s *Session) spend(ctx context.Context, do func(*state) error) error {
 	s.look()
 	s.mu.Unlock()
-	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) { return s.spendNow(ctx, op{do: do}) })
-	h.report(s.ctx, s.m)
+	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
+		return s.spendNow(ctx, op{do: do})
+	})
+	h.report(s.eventContext(), s.m)
 	return err
 }
 

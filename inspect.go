@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// Contents is what a record's Data hold, for tools that look into a store. There
-// is no token in it and no part of one: it opens no session.
+// Contents is what a record's Data hold, for tools that look into a store. There is no
+// token in it and no part of one: it opens no session.
 type Contents struct {
-	Realm      string
-	User       string // as the application knows it, without the realm
-	RemoteAddr string
-	UserAgent  string
+	Realm      string        // whose manager's it is: [Config.Realm]
+	User       string        // as the application knows it, without the realm
+	RemoteAddr string        // of the request that began the session
+	UserAgent  string        // likewise
 	Lifetime   time.Duration // of [Session.SetLifetime]; 0: the manager's
 	Idle       time.Duration // of [Session.SetIdleTimeout]; 0: the manager's; negative: none
 	FormTokens int           // their number
 	Flashes    []Item        // without keys, the oldest first
 	Values     []Item        // ordered by key
-	Sealed     bool          // by [Config.Sealed]: addresses, agents, tokens, flashes and values are not known
+	Sealed     bool          // by [Config.Sealed]: addresses, agents, form tokens, flashes and values are left out
 	Versions   []Version     // the latest few of the record, its present one last
 }
 
-// Item is one encoded value. Printing it shows its size, never the value.
+// Item is one encoded value. Printing it shows its key and its size, never the value.
 type Item struct {
-	Key  string
-	Size int // bytes
+	Key  string // "" for a flash message
+	Size int    // bytes
 	data []byte
 }
 
-// Inspect takes a record apart as a manager would. It fails with an error
-// matching [ErrCorrupt], which shows nothing of the data. The contents share the
-// record's Data.
+// Inspect takes a record apart as a manager would. If it cannot, the error matches
+// [ErrCorrupt], and shows nothing of the data. The contents share the record's Data,
+// which must not be changed.
 func Inspect(rec Record) (Contents, error) {
 	st, err := decodeRecord(rec)
 	if err != nil {
@@ -51,9 +51,10 @@ func Inspect(rec Record) (Contents, error) {
 	return c, nil
 }
 
-// Value decodes the value. What JSON wrote comes back in JSON's own types. What
-// Gob or a codec of the application's wrote of a type that this program does not
-// know is an error.
+// Value decodes the value. What JSON wrote comes back in JSON's own types. It is an
+// error if Gob wrote the value for a [Key], or for a type that this program has not
+// registered, or if a codec of the application wrote it; but values of basic kinds are
+// always decoded.
 func (i Item) Value() (any, error) {
 	v, err := decodeAny(i.codec(), i.data)
 	if err != nil {

@@ -6,9 +6,8 @@ import (
 	"reflect"
 )
 
-// Key is a key with a type. It gives Set and Get their
-// type back, and spares gob the registration of it. Make it once, for a name
-// that nothing else uses:
+// Key is the name of a value together with its type: Get and Set need no type
+// assertion, and gob no registration. Make it once, for a name that nothing else uses:
 //
 //	var cart = session2.NewKey[[]Item]("cart")
 //
@@ -18,11 +17,11 @@ type Key[T any] struct{ name string }
 // NewKey returns the key with that name.
 func NewKey[T any](name string) Key[T] { return Key[T]{name} }
 
-// Get returns a copy of the value, and whether there is one. A value that
-// cannot be decoded as a T counts as absent; it is an EventCorrupt, and in
-// [Session.Err]. T may be renamed, and fields may be added to it or removed: gob
-// and JSON go by the fields' names. Where the type of a field or T itself becomes
-// another, take another name for the key and Delete the old one.
+// Get returns a copy of the value, and whether there is one. A value that cannot be
+// decoded as a T counts as absent; this is in [Session.Err], and an EventCorrupt. T may
+// be renamed, and fields may be added to it or removed: gob and JSON go by the fields'
+// names. Where the type of a field or T itself becomes another, take another name for
+// the key and Delete the old one.
 func (k Key[T]) Get(s *Session) (T, bool) {
 	return k.decode(s, s.raw(k.name))
 }
@@ -55,24 +54,26 @@ func (k Key[T]) Set(s *Session, v T) {
 // Has reports whether there is a value, of whatever type.
 func (k Key[T]) Has(s *Session) bool { return s.Has(k.name) }
 
-// Pop returns the value and removes it. A value that cannot be decoded is removed,
-// and is none.
+// Pop returns the value and removes it, and whether there was one. A value that cannot
+// be decoded is removed, and counts as absent.
 func (k Key[T]) Pop(s *Session) (T, bool) {
 	return k.decode(s, s.pop(k.name))
 }
 
-// Delete removes the value.
+// Delete removes the value, as [Session.Delete] does.
 func (k Key[T]) Delete(s *Session) { s.Delete(k.name) }
 
-// Update sets the value to what f makes of it, the zero T if there is none or if
-// it cannot be decoded as a T. If another request commits first, f is called again
-// with that one's value: of any number of increments at once, none is lost. So f
-// may run several times, and must do nothing but compute; it must not change s.
+// Update sets the value to what f makes of it. f is given the zero T if there is no
+// value, or none that can be decoded as a T. If another request commits first, f is
+// called again with that one's value: of any number of increments at once, none is
+// lost. So f may run several times, and must do nothing but compute; it must not change
+// s.
 //
 // What Update and Get then return is what this request made of the value that it knew.
 // Another request may change that before the commit, so do not answer with it: of 16
 // increments at once, all may return 1. [Key.Commit] returns the value as it is stored.
-// A value that cannot be encoded is in Session.Err, and the zero T is returned.
+// If the value cannot be encoded, Update returns the zero T, and the error is in
+// [Session.Err] and fails the request.
 func (k Key[T]) Update(s *Session, f func(T) T) T {
 	var zero T
 	for range maxReplays {
@@ -140,30 +141,32 @@ func (s *Session) update(key string, was, e value, do func(*state) error) bool {
 	return true
 }
 
-// Commit sets the value to what f makes of it, as [Key.Update] does, commits, and returns
-// the value as it was stored: of requests that increment a number at once, each is told
-// another one. Use it where the response shows or depends on the new value, and Update
-// where it does not. The changes that the request has made before are committed with it,
-// as by [Session.Commit].
+// Commit sets the value to what f makes of it, as [Key.Update] does, commits, and
+// returns the value as it was stored: of requests that increment a number at once, each
+// is told another one. Use it where the response shows or depends on the new value, and
+// Update where it does not. The changes that the request has made before are committed
+// with it, as by [Session.Commit].
 //
 // f is given the zero T if there is no value, or none that can be decoded as a T. If
 // another request commits first, f is called again with that one's value: f must do
 // nothing but compute, and must not change s or commit. If it returns what was there,
 // nothing is written, after a look whether that is still there.
 //
-// f refuses by an error. Commit then returns that error and the value that f has refused,
-// which is the newest one in the store, or what this request has made of it: before f's
-// error counts, the session is loaded again. Nothing is stored by this call, and the
-// other changes of the request are still to come, as if Commit had not been called. It is
-// the same with a value that cannot be encoded, or that makes the session too large
-// ([ErrTooLarge]). If f panics, nothing is stored either, and the panic goes on to the
-// caller; where that was in a later call of f, the session commits nothing any more.
+// f refuses by an error. Commit then returns that error and the value that f has
+// refused, which is the newest one in the store, or what this request has made of it:
+// before f's error counts, the session is loaded again. Nothing is stored by this call,
+// and the other changes of the request are still to come, as if Commit had not been
+// called. A value that cannot be encoded is refused likewise. If f panics, nothing is
+// stored either, and the panic goes on to the caller; if that was in a later call of f,
+// the session commits nothing any more.
 //
-// With any other error the zero T is returned. These errors are those of Session.Commit,
-// and mean the same for the request: it matches [ErrNotFound] if the session has ended,
-// [ErrStale] if its token was replaced, [ErrUncertain] if nobody can tell whether the
-// value is stored. Once the response has begun, a new session cannot be stored, for want of
-// a cookie. Where ctx had ended, nothing was done. Goroutines may call Commit side by side.
+// With any other error Commit returns the zero T. If the value makes the session too
+// large, which is [ErrTooLarge], the other changes are still to come as well. The other
+// errors are those of Session.Commit, and mean the same for the request: [ErrNotFound]
+// if the session has ended, [ErrStale] if its token was replaced, [ErrUncertain] if
+// nobody can tell whether the value is stored. Once the response has begun, a new
+// session cannot be stored, because no cookie can be sent. If ctx had ended, nothing
+// was done. Goroutines may call Commit side by side.
 func (k Key[T]) Commit(ctx context.Context, s *Session, f func(T) (T, error)) (T, error) {
 	var v, zero T
 	var bad error // the old value cannot be decoded

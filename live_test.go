@@ -119,6 +119,7 @@ var endings = map[string]ending{
 	"nobody":            {asOther(func(s *session2.Session) { s.SetUser(""); s.Set("k", 1) }), session2.ErrStale},
 	"nobody, no values": {asOther(func(s *session2.Session) { s.Clear(); s.SetUser("") }), session2.ErrNotFound},
 	"Renew":             {asOther((*session2.Session).Renew), session2.ErrStale},
+	"SetLevel":          {asOther(func(s *session2.Session) { s.SetLevel(2) }), session2.ErrStale},
 	"both of two cookies": {func(st *testsite.Site, b *testsite.Browser, _ session2.ID) {
 		st.Cookies([]string{b.Token(), st.Login("bob").Token()}, func(s *session2.Session) { s.SetUser("eve") })
 	}, session2.ErrNotFound},

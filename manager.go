@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-// Manager drives a Store for the handlers that it wraps. It is safe for
-// concurrent use and holds no session in memory. It starts no goroutine but short ones,
-// while requests wait for the end of their context for longer than Config.WatchEvery,
-// and those that keep the lease of [Manager.Exclusive] for handlers that run for long.
+// Manager drives a Store for the handlers that it wraps. It is safe for concurrent use,
+// keeps no session in memory between requests, and needs no closing: the store is its
+// owner's to close. It starts no goroutine but short ones, while requests wait for the
+// end of their context for longer than Config.WatchEvery, and those that keep the lease
+// of [Manager.Exclusive] for handlers that run for long.
 type Manager struct {
 	store  Store
 	near   nearStore // the store, if it is a cache; or nil
@@ -32,9 +33,9 @@ type Manager struct {
 	shared atomic.Bool // of a cookie name that a manager around this one has, too
 }
 
-// NewManager returns a Manager over store. It refuses a configuration that is
-// unsafe or contradicts itself, and a store without what cfg.Require asks for,
-// with an error that names every bad field.
+// NewManager returns a Manager over store. It refuses a configuration that is unsafe or
+// contradicts itself, and a store without what cfg.Require asks for, with an error that
+// names every bad field.
 func NewManager(store Store, cfg Config) (*Manager, error) {
 	if v := reflect.ValueOf(store); store == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, errors.New("session2: NewManager: the store is nil")
@@ -63,11 +64,11 @@ func (m *Manager) must() {
 	}
 }
 
-// Open returns the session that token opens, for a transport other than
-// net/http, or a new one if token is "". Its changes are stored by
-// [Session.Commit], and [Session.Token] is what the client must present next
-// time. A token that opens nothing is ErrNotFound; one replaced by a login
-// within RenewGrace is ErrStale as well.
+// Open returns the session that token opens, for a transport other than net/http, or a
+// new one if token is "". Its changes are stored by [Session.Commit], and
+// [Session.Token] is what the client must present next time. The error matches
+// [ErrNotFound] if the token opens nothing, and [ErrStale] as well if a login replaced
+// it within RenewGrace; any other is the store's.
 func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
 	m.must()
 	s := &Session{m: m, ctx: context.WithoutCancel(ctx), arrived: microNow(), opened: &token}
@@ -84,10 +85,10 @@ func (m *Manager) Open(ctx context.Context, token string) (*Session, error) {
 	return s, nil
 }
 
-// Revoke ends a session from outside, such as a list of a user's devices, whosever it
-// is: an ID is no secret, so look first whether one that a client has sent is among the
-// user's [Manager.Sessions]. A session that is not there, or belongs to another realm,
-// is no error.
+// Revoke ends a session from outside, for example from a list of a user's devices. It
+// does not ask whose session it is, and an ID is no secret: look first whether an ID
+// that a client has sent is among the user's [Manager.Sessions]. A session that is not
+// there, or belongs to another realm, is no error.
 func (m *Manager) Revoke(ctx context.Context, id ID) error {
 	m.leaving(ctx, func(st *state) bool { return st.id == id })
 	st, err := m.fetch(ctx, id)
@@ -113,16 +114,17 @@ func (m *Manager) Revoke(ctx context.Context, id ID) error {
 type Info struct {
 	ID                         ID // for [Manager.Revoke]
 	Created, Accessed, Expires time.Time
-	RemoteAddr, UserAgent      string // of the request that began it; unknown if it is sealed
+	RemoteAddr, UserAgent      string // of the request that began it; "" if it is sealed
 	Sealed                     bool   // by [Config.Sealed]
 }
 
-// Sessions lists the sessions of user in this manager's realm, in no particular
-// order, such as for a page of the user's devices (ASVS 7.5.2). Sessions that have
-// expired, or that Config.Sealed keeps shut, are not among them. One that cannot be
-// read is yielded as an error matching ErrCorrupt, and the iteration goes on; after
-// any other error it ends. For "", who is nobody, there are none. A store that is
-// neither a [UserStore] nor an [IterStore] yields errors.ErrUnsupported.
+// Sessions lists the sessions of user in this manager's realm, in no particular order,
+// for example for a page of the user's devices (ASVS 7.5.2). Sessions that have
+// expired, or that Config.NotBefore or Config.Sealed refuses, are not among them. One
+// that cannot be read is yielded as an error matching [ErrCorrupt], and the iteration
+// goes on; after any other error it ends. For "", who is nobody, there are none. With a
+// store that is neither a [UserStore] nor an [IterStore] the error matches
+// [errors.ErrUnsupported].
 func (m *Manager) Sessions(ctx context.Context, user string) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
 		if user == "" {
@@ -147,19 +149,21 @@ func (m *Manager) info(st *state) Info {
 		Sealed: st.box != nil}
 }
 
-// RevokeUser ends all sessions of user in this manager's realm, and returns their
-// number (ASVS 7.4.2). A login that commits at the same time is either ended or
-// comes after. For "", who is nobody, it ends none. Where the request's own
-// session is among them, Destroy it after that (User is then ""), and its cookie goes, too. A store
-// that is neither a [UserStore] nor an [IterStore] returns errors.ErrUnsupported.
+// RevokeUser ends all sessions of user in this manager's realm, and returns how many it
+// has ended, also with an error (ASVS 7.4.2). A login that commits at the same time is
+// either ended or comes after. For "", who is nobody, it ends none. If the request's
+// own session is among them, call [Session.Destroy] after it, so that the cookie goes,
+// too. With a store that is neither a [UserStore] nor an [IterStore] the error matches
+// [errors.ErrUnsupported].
 func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 	return m.revokeUser(ctx, user)
 }
 
-// RevokeOthers ends all other sessions of the user of s and returns their
-// number (ASVS 7.4.3). It is RevokeUser in everything else. A session of another
-// manager is refused, and one that the request has destroyed or signed out, or that its
-// token opens no more: it does not say whose the others are.
+// RevokeOthers ends all other sessions of the user of s and returns how many it has
+// ended (ASVS 7.4.3). It is [Manager.RevokeUser] in everything else. It returns an
+// error for a session of another manager, and for one that the request has destroyed or
+// signed out, or whose token was replaced: such a session does not tell whose the
+// others are.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
 	s.must()
 	if s.m != m {
@@ -258,11 +262,11 @@ func (m *Manager) deleteUser(ctx context.Context, key string, ids, keep []ID) (n
 	return n, nil
 }
 
-// RevokeAll ends all sessions of this manager's realm and returns their number (ASVS
-// 7.4.5), also if it fails on the way. It reads all records, one at a time, and may
+// RevokeAll ends all sessions of this manager's realm and returns how many it has
+// ended, also with an error (ASVS 7.4.5). It reads all records, one at a time, and may
 // miss a session that begins meanwhile: [Config.NotBefore] ends all at once, by a
-// restart. Sessions that NotBefore or another limit keeps shut are among them. A store
-// that is no [IterStore] returns errors.ErrUnsupported.
+// restart. Sessions that NotBefore or another limit refuses are among them. With a
+// store that is no [IterStore] the error matches [errors.ErrUnsupported].
 func (m *Manager) RevokeAll(ctx context.Context) (n int, err error) {
 	m.must()
 	m.leaving(ctx, func(*state) bool { return true })
@@ -370,10 +374,11 @@ func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
 	}
 }
 
-// Cleanup deletes what has expired, at once and then every so often, until ctx
-// ends, whose error it returns: run it in a goroutine of your own. A store that
-// fails is an event, and is asked again at the next turn; one without DeleteOld
-// is errors.ErrUnsupported at once. Several instances may run it.
+// Cleanup deletes what has expired, at once and then once in the interval every, until
+// ctx ends. It blocks: run it in a goroutine of your own. It returns ctx's error, or at
+// once an error matching [errors.ErrUnsupported] if the store is no [DeleteOldStore],
+// or an error if every is not positive. A store that fails is an event, and is asked
+// again at the next turn. Several processes may run it.
 func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
 		return m.noCleanup(ctx, fmt.Errorf("session2: cleanup: an interval of %v", every))

@@ -18,45 +18,46 @@ type (
 	exchangeKey struct{}
 )
 
-// FromContext returns the session of the innermost manager that wraps the
-// handler; nil outside of any.
+// FromContext returns the session of the innermost manager that wraps the handler; nil
+// outside of any.
 func FromContext(ctx context.Context) *Session {
 	s, _ := ctx.Value(contextKey{}).(*Session)
 	return s
 }
 
-// Session returns this manager's session of the request; nil outside of Wrap.
+// Session returns this manager's session of the request; nil outside of its Wrap.
 func (m *Manager) Session(r *http.Request) *Session {
 	s, _ := r.Context().Value(m).(*Session)
 	return s
 }
 
-// Wrap returns a handler that serves next with a session in each request's
-// context. What next changes is committed just before the response's first byte
-// leaves, or when next returns, and not at all if it panics or answers with a
-// status of 500 or above. A panic after the first byte does not take back what was
-// committed with it. That includes a byte written while the panic goes by, as by a
-// deferred Close of a gzip.Writer: put the middleware that recovers inside of it.
+// Wrap returns a handler that serves next with a session in each request's context.
+// What next changes is committed just before the response's first byte leaves, or when
+// next returns, and not at all if it panics or answers with a status of 500 or above. A
+// panic after the first byte does not take back what was committed with it. That
+// includes a byte that is written while the panic unwinds, for example by a deferred
+// Close of a gzip.Writer: put the middleware that recovers inside of the one that
+// compresses.
 //
 // The context of a request that has looked at its session ends when the session is
-// destroyed, is revoked or expires, and when another request's login, logout by SetUser
-// or Renew replaces its token: a stream or a WebSocket ends whose handler waits for that
+// destroyed, is revoked or expires, and when SetUser, SetLevel or Renew in another
+// request replaces its token: a stream or a WebSocket ends whose handler waits for that
 // (ASVS 7.4.1). A periodic rotation does not end it. [context.Cause] then matches
 // [ErrNotFound], or [ErrStale] for a replaced token, and Err is context.Canceled. It
-// happens at once if this manager does it, and within Config.WatchEvery if another
-// process does, or if the session's time is over. What a request does to its session
-// itself does not end its own context; give [Manager.Revoke] and its like the request's
-// context for that. A login by another request ends a context only once its response
-// has begun: until then the request may be the same login, sent twice. All this costs
-// something only where the context's Done is asked for, as by database/sql. When next
-// has returned, the context has ended, as net/http's has.
+// happens at once if this manager does it, and within Config.WatchEvery and the time of
+// a Load if another process does, or if the session's time is over. What a request does
+// to its session itself does not end its own context; give [Manager.Revoke] and its
+// like the request's context for that. A login by another request ends a context only
+// once its response has begun: until then the request may be the same login, sent
+// twice. All this costs something only where the context's Done is asked for, as by
+// database/sql. When next has returned, the context has ended, as net/http's has.
 //
-// It does no store work for a request that does not look at its session. Inside
-// another Wrap of the same manager it is next itself. The ResponseWriter that
-// next is given keeps what the server's can do: flush, hijack, push, sendfile,
-// CloseNotify, deadlines, and http.ResponseController's methods. What is set on
-// the request that next is given, such as its MultipartForm and its Pattern, is
-// set on the server's request too when next has returned.
+// Wrap does no store work for a request that does not look at its session. Inside
+// another Wrap of the same manager it is next itself. The ResponseWriter that next is
+// given keeps what the server's can do: flush, hijack, push, sendfile, CloseNotify,
+// deadlines, and [net/http.ResponseController]'s methods. What is set on the request
+// that next is given, such as its MultipartForm and its Pattern, is set on the server's
+// request too when next has returned.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	m.must()
 	if next == nil {

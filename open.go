@@ -28,9 +28,10 @@ import (
 //	postgres://user:password@host:port/database
 //	mysql://user:password@host:port/database
 //
-// Options follow, as in bolt:sessions.db?timeout=3s&nosync=true, under the names
-// of FileOptions, BoltOptions, GobOptions and SQLOptions in lower case, with group
-// for SharedGroup; an unknown one is refused. Beside those of SQLOptions a database's URL takes
+// Options follow, as in bolt:sessions.db?timeout=3s&nosync=true: the fields of
+// FileOptions, BoltOptions, GobOptions and SQLOptions in lower case, but for Logger,
+// and with group for SharedGroup. An unknown one is refused. A database's URL also
+// takes
 //
 //	conns=32               connections at most, 16 by default
 //	connlife=1m            how long one is used, 5m by default; negative: for ever
@@ -40,8 +41,8 @@ import (
 // and the driver's own, such as sslmode for PostgreSQL and tls for MySQL. lib/pq
 // demands TLS unless sslmode says otherwise.
 //
-// A database is not called yet. The store's Setup is the caller's to call, and
-// its Close, if it has one. No error repeats the URL, which may hold a password.
+// A database is not called yet. The store's Setup and Close are the caller's to call
+// (see [Setup] and [Close]). No error repeats the URL, which may hold a password.
 //
 // [OpenWith] opens other stores as well.
 func Open(ctx context.Context, rawURL string) (Store, error) {

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// OpenFunc opens the store that a URL of its scheme names, for [OpenWith]. It does what
-// [Open] does: it needs to call no server yet, it refuses options that it does not know,
-// and none of its errors repeats the URL, which may hold a password. With an error it
+// OpenFunc opens the store that a URL of its scheme names, for [OpenWith]. As [Open]
+// does, it refuses options that it does not know, and none of its errors repeats the
+// URL, which may hold a password. It need not call a server yet. With an error it
 // returns a nil Store.
 type OpenFunc func(ctx context.Context, url string) (Store, error)
 

@@ -20,14 +20,14 @@ const maxUser = 1024
 // maxAgent bounds what is kept of a User-Agent header, in bytes.
 const maxAgent = 256
 
-// Session is one request's handle on its session. The first use of its data
-// loads the record, once; changes are seen at once by this request and stored
-// by the commit, just before the response's first byte. Goroutines of the
-// request may share it.
+// Session is one request's handle on its session. The first use of its data loads the
+// record, once; changes are seen at once by this request and stored by the commit, just
+// before the response's first byte. Goroutines of the request may share it. The methods
+// of a nil Session panic, but for String, Format and LogValue.
 //
-// Accessors return no error. What went wrong is in [Session.Err]; if the record
-// could not be loaded, the session reads as empty and the request is answered
-// by the error handler.
+// Accessors return no error. What went wrong is in [Session.Err]; if the record could
+// not be loaded, the session reads as empty and the request is answered by the error
+// handler.
 type Session struct {
 	m       *Manager
 	ctx     context.Context // to load by
@@ -226,9 +226,10 @@ func (s *Session) draw() {
 	l.base.id, s.work.id = l.token.id, l.token.id
 }
 
-// Token returns what the client must present from the next commit on, for a
-// transport other than the cookie; "" if there is no session to come back to.
-// It is a secret. A login or Renew changes it at the commit.
+// Token returns what the client must present from the next commit on, for a transport
+// other than the cookie; "" if there is no session to come back to. It is a secret.
+// SetUser, SetLevel, Renew and Config.RenewEvery replace it, at the commit: ask again
+// after that.
 func (s *Session) Token() string {
 	s.look()
 	defer s.mu.Unlock()
@@ -254,7 +255,8 @@ func (s *Session) handOut() {
 	}
 }
 
-// IsNew reports whether no stored session was opened.
+// IsNew reports whether the session is not stored yet: the request's token has opened
+// none, or there was no token, and nothing was committed since.
 func (s *Session) IsNew() bool {
 	s.look()
 	defer s.mu.Unlock()
@@ -268,15 +270,16 @@ func (s *Session) User() string {
 	return s.work.user
 }
 
-// SetUser signs user in, at most 1024 bytes (those of Config.Realm included) that mean
-// something to the application, or with "" signs out. The token is replaced: the old one is dead
-// at once, for requests under way too (ASVS 7.2.4). What the session holds
-// stays, but for form tokens and CSRF tokens; another user's session is cleared
-// first. Signing in begins the session's Lifetime anew (NIST SP 800-63B, 5.2).
-// Call it only when the user has proved who they are.
+// SetUser signs user in, or, with "", signs out. user is what the application knows the
+// user by, at most 1024 bytes, those of Config.Realm included; a longer one is a
+// mistake: it is in Err, and fails the request. The token is replaced: the old one is
+// dead at once, for requests under way too (ASVS 7.2.4). If nobody or the same user was
+// signed in before, what the session holds stays, but for form tokens and CSRF tokens;
+// else it is cleared first. Signing in begins the session's Lifetime anew (NIST SP
+// 800-63B-4, 5.2). Call it only when the user has proved who they are.
 //
-// If the request presents cookies of two different sessions, SetUser ends both
-// and begins one of its own.
+// If the request presents cookies of two different sessions, SetUser ends both and
+// begins one of its own.
 func (s *Session) SetUser(user string) {
 	s.must()
 	if len(userKey(s.m.cfg.Realm, user)) > maxUser {
@@ -323,10 +326,10 @@ func renew(st *state) error {
 	return nil
 }
 
-// Get returns a copy of the value of key, nil if there is none. A value that
-// cannot be decoded reads as nil, is in Err, and an EventCorrupt. With [Gob] that
-// is so for a value of a type that only its [Key] knows, unless the type is
-// registered by gob.Register.
+// Get returns a copy of the value of key, nil if there is none. A value that cannot be
+// decoded reads as nil; this is in Err, and an EventCorrupt. With [Gob], read what a
+// [Key] has set by that Key: Get decodes it only if its type is of a basic kind or an
+// interface.
 func (s *Session) Get(key string) any {
 	return s.decode(key, s.raw(key))
 }
@@ -388,12 +391,11 @@ func (s *Session) undecodable(where, what string, err error) {
 	s.m.emit(s.eventContext(), e)
 }
 
-// Set sets key to v, which is encoded at once: changing v afterwards changes
-// nothing. Basic kinds (string, bool, integers, floats, []byte, time.Time,
-// time.Duration, nil) come back as what they were; for others see [Codec] and
-// [Key]. A value that cannot be encoded is in Err, and fails the request. To set what is
-// there already, as the session was loaded, is no change and writes nothing: the request
-// counts as if it had come before what others have set since.
+// Set sets key to v, which is encoded at once: changing v afterwards changes nothing.
+// Basic kinds (string, bool, integers, floats, []byte, time.Time, time.Duration, nil)
+// come back as what they were; for others see [Codec] and [Key]. A value that cannot be
+// encoded is in Err, and fails the request. If all that a request changes is what was
+// there already, nothing is written, and what others have set meanwhile stays.
 func (s *Session) Set(key string, v any) {
 	s.must()
 	e, err := encodeAny(s.m.cfg.Codec, key, v)
@@ -468,7 +470,7 @@ func (s *Session) Keys() []string {
 	return keys
 }
 
-// Clear removes all keys, flash messages and tokens of forms. The user stays.
+// Clear removes all keys, flash messages, form tokens and CSRF tokens. The user stays.
 func (s *Session) Clear() {
 	s.look()
 	defer s.mu.Unlock()
@@ -499,10 +501,10 @@ func (s *Session) Dirty() bool {
 	return s.changed()
 }
 
-// Err returns what went wrong with the session so far, nil if nothing did. It
-// matches ErrNotFound if the session ended while the request ran, ErrStale if
-// its token was replaced, and ErrLostUpdate if another request has changed a key
-// that this one read and set; then the changes were dropped.
+// Err returns what went wrong with the session so far, nil if nothing did. It matches
+// [ErrNotFound] if the session ended while the request ran, [ErrStale] if its token was
+// replaced, and [ErrLostUpdate] if another request has changed a key that this one read
+// and set; then the changes since the latest commit were dropped.
 func (s *Session) Err() error {
 	s.must()
 	if !s.loaded.Load() {
@@ -527,8 +529,8 @@ func (s *Session) Created() time.Time {
 	return s.work.created.time()
 }
 
-// Accessed returns when the session was last used before this request, to
-// Config.AccessResolution.
+// Accessed returns when the session was last used, to Config.AccessResolution. Until
+// this request has committed, that is the use before it.
 func (s *Session) Accessed() time.Time {
 	s.look()
 	defer s.mu.Unlock()
@@ -542,8 +544,8 @@ func (s *Session) Expires() time.Time {
 	return s.m.cfg.expiry(s.work).time()
 }
 
-// RemoteAddr returns http.Request.RemoteAddr of the request that began the
-// session. No header can change it.
+// RemoteAddr returns [net/http.Request].RemoteAddr of the request that began the
+// session. No header is looked at.
 func (s *Session) RemoteAddr() string {
 	s.look()
 	defer s.mu.Unlock()
@@ -558,7 +560,7 @@ func (s *Session) UserAgent() string {
 	return s.work.agent
 }
 
-// SetPersistent says whether the cookie outlives the browser, instead of
+// SetPersistent says whether this session's cookie outlives the browser, instead of
 // CookieConfig.Persistent.
 func (s *Session) SetPersistent(persistent bool) {
 	p := persistNo
@@ -620,14 +622,16 @@ func (s *Session) Passive() {
 	s.passive = true
 }
 
-// Destroy ends the session, whatever else goes on: a logout. The commit deletes
-// the record and revokes the cookie, also one that opens nothing any more. If the
-// request presents cookies of several sessions, all of them end; so does one whose
-// token Renew, or a login of the same user, has replaced within RenewGrace. A request
-// that comes with a token from before a login ends nothing, or whoever knew it then
-// could sign others out: only the cookie goes, and Err is ErrStale. One that was under
-// way at the login, and has looked at its session before, does end it. What is changed
-// after Destroy belongs to a new session.
+// Destroy ends the session, whatever else goes on: a logout. The commit deletes the
+// record and revokes the cookie, also one that opens nothing any more. If the request
+// presents cookies of several sessions, all of them end. What is changed after Destroy
+// belongs to a new session.
+//
+// A token that was replaced within RenewGrace ends its session, too, if Renew, SetLevel
+// or another login of the same user has replaced it. One from before a login that
+// changed whose session it is ends nothing, or whoever knew it then could sign others
+// out: only the cookie goes, and Err matches [ErrStale]. But a request that was under
+// way at that login, and had looked at its session before, does end it.
 func (s *Session) Destroy() {
 	s.look()
 	defer s.mu.Unlock()
@@ -762,15 +766,16 @@ func (s *Session) reset() {
 	s.resets++
 }
 
-// Commit stores the changes so far, where a handler must know that they are
-// stored before it goes on, and for a session of Manager.Open. ctx is looked at
-// once: a commit that has begun does not end with it, but in Config.CommitTimeout.
-// The error matches ErrNotFound if the session ended meanwhile, ErrStale if
-// its token was replaced, and ErrLostUpdate if another request has changed a key
-// that this one read and set. If there is an error nothing was stored by this call,
-// unless it matches ErrUncertain. Where ctx had ended, the changes are still to come
-// with the request's own commit: [Session.Discard] drops them. What Destroy has ended
-// has ended although what came after it could not be stored, for want of a cookie.
+// Commit stores the changes so far, where a handler must know that they are stored
+// before it goes on, and for a session of [Manager.Open]. ctx is looked at once: a
+// commit that has begun does not end with it, but in Config.CommitTimeout. The error
+// matches [ErrNotFound] if the session ended meanwhile, [ErrStale] if its token was
+// replaced, and [ErrLostUpdate] if another request has changed a key that this one read
+// and set. With an error, nothing was stored by this call, unless it matches
+// [ErrUncertain]. If ctx had ended, the changes are still to come with the request's
+// own commit: [Session.Discard] drops them. What Destroy has ended has ended, even if
+// what came after it could not be stored because the response had begun and no cookie
+// could be sent.
 func (s *Session) Commit(ctx context.Context) error {
 	s.must()
 	ctx = s.beyond(ctx)
@@ -784,13 +789,12 @@ func (s *Session) Commit(ctx context.Context) error {
 	return s.commit(ctx)
 }
 
-// Check looks, for a handler that runs for long, whether the session is still the
-// one that was opened: it returns nil if so, however often its token has been
-// replaced, and an error matching ErrNotFound if the session has ended or expired,
-// or somebody else has signed in. Any other error is the store's. It is a use of
-// the session, as a request is, unless the request is [Session.Passive]. What the
-// session shows stays as it was loaded. A session that is not stored has nothing to
-// end.
+// Check looks, for a handler that runs for long, whether the session is still the one
+// that was opened: it returns nil if so, however often its token has been replaced, and
+// an error matching [ErrNotFound] if the session has ended or expired, or somebody else
+// has signed in. Any other error is the store's. It is a use of the session, as a
+// request is, unless the request is [Session.Passive]. What the session shows stays as
+// it was loaded. For a new session, which nobody can have ended, Check returns nil.
 func (s *Session) Check(ctx context.Context) error {
 	s.look()
 	base, shown, standing, passive := s.life.base, s.life.shown, s.life.standing, s.passive
@@ -823,7 +827,8 @@ func (s *Session) Check(ctx context.Context) error {
 	return s.m.used(ctx, st, &secret)
 }
 
-// Dump writes what the session holds, for debugging: keys and sizes, no values.
+// Dump writes what the session holds, for debugging: its user, times and addresses, and
+// keys with their sizes, but no values.
 func (s *Session) Dump(w io.Writer) {
 	s.look()
 	s.sawAll()

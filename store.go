@@ -20,19 +20,22 @@ var (
 	// change was meant for has ended meanwhile.
 	ErrNotFound = record.ErrNotFound
 
-	// ErrConflict says that a conditional Save came too late: the stored
-	// record has another version than the one it was to replace.
+	// ErrConflict says that a conditional Save came too late: the stored record has
+	// another version than the one it was to replace, or there is one where it was to
+	// create one. From a Manager it says that others were faster in each of a commit's
+	// tries, or that the request has lost its turn in [Manager.Exclusive].
 	ErrConflict = record.ErrConflict
 
-	// ErrUncertain says that a Save's answer was lost and that others have
-	// written since, so that the store cannot tell whether it took effect. With
-	// a number of deleted records it says that there may be more. From
-	// a Manager it says that a commit failed and its changes may be stored all
-	// the same: a request that is repeated may apply them twice.
+	// ErrUncertain says that a Save's answer was lost and that others have written
+	// since, so that the store cannot tell whether it took effect. With a number of
+	// deleted records it says that there may be more. From a Manager it says that a
+	// commit failed and its changes may be stored all the same: a request that is
+	// repeated may apply them twice.
 	ErrUncertain = record.ErrUncertain
 
-	// ErrStale says that a request's token was replaced meanwhile by a login,
-	// SetLevel or Renew. Nothing of that request was stored.
+	// ErrStale says that a request's token was replaced meanwhile by SetUser, SetLevel
+	// or Renew in another request. What the request had not committed before that is
+	// not stored.
 	ErrStale = errors.New("session token was replaced meanwhile")
 
 	// ErrTooLarge says that a session's data exceed Config.MaxBytes, or what the
@@ -44,9 +47,9 @@ var (
 	// EventCorrupt for it and gives the client a fresh session.
 	ErrCorrupt = record.ErrCorrupt
 
-	// ErrLostUpdate says that a request read a key and then set or deleted it, and
-	// that another request had changed that key in between. Nothing of the request
-	// was stored. [Key.Update] merges where Get and Set cannot.
+	// ErrLostUpdate says that a request read a key and then set or deleted it, and that
+	// another request had changed that key in between. Nothing of that commit was
+	// stored. [Key.Update] merges where Get and Set cannot.
 	ErrLostUpdate = errors.New("update would be lost")
 
 	// ErrTooManySessions says that a user has as many sessions as Config.MaxPerUser
@@ -58,7 +61,8 @@ var (
 	ErrOtherAddress = errors.New("session used from another address")
 	ErrOtherAgent   = errors.New("session used with another User-Agent")
 
-	// ErrNotSetUp says that a call came before Setup: a table is not there.
+	// ErrNotSetUp says that a call came before Setup: a table, for example, is not
+	// there.
 	ErrNotSetUp = record.ErrNotSetUp
 )
 
@@ -97,40 +101,41 @@ func ParseID(s string) (ID, error) {
 // by the caller of Save for each new state, and never zero in a stored record.
 type Version uint64
 
-// Record is a session as a store keeps it. Times are kept to the microsecond, what
-// is finer is cut off, and a store returns them in UTC; the zero time, times before
-// 1970 and those until the year 9999 come back as they were. User and Data are bytes,
-// not text: no encoding may change them. Nil Data and empty Data are the same.
+// Record is a session as a store keeps it. Times are kept to the microsecond: what is
+// finer is cut off. A store returns them in UTC, from the zero time to the year 9999.
+// User and Data are bytes, not text: no encoding may change them. Nil Data and empty
+// Data are the same.
 type Record struct {
 	ID       ID
 	Version  Version
-	User     string    // who is signed in; "" if nobody; at most 1024 bytes, or Save may be ErrTooLarge
+	User     string    // who is signed in, "" if nobody; a Save of more than 1024 bytes may be ErrTooLarge
 	Created  time.Time // when the session began
 	Accessed time.Time // when it was last used, to the manager's AccessResolution
 	Expires  time.Time // from then on the record counts as absent
 	Data     []byte    // opaque to stores
 }
 
-// Store keeps records. It is all that a Manager needs; see the optional
-// interfaces ([SetupStore], [DeleteOldStore], [IterStore], [TouchStore],
-// [UserStore], [CapableStore]) for more that a store can offer, and package
-// storetest for the conformance suite.
+// Store keeps records. It is all that a Manager needs; see the optional interfaces
+// ([SetupStore], [DeleteOldStore], [IterStore], [TouchStore], [UserStore],
+// [CapableStore]) for more that a store can offer, and package storetest for the
+// conformance suite. A store that wraps another one may have all of these methods:
+// those that the other one does not have return an error matching
+// [errors.ErrUnsupported].
 //
-// Every method honours its context: one that is done on entry makes the call
-// fail with the context's error and change nothing. A store keeps no reference
-// to a Record's Data that it was given and hands out none that it keeps.
-// Expires matters to DeleteOld alone: Load and Has show an expired record.
-// A store that must be closed is an [io.Closer]; it may be closed twice, and later
-// calls return an error matching [fs.ErrClosed].
+// Every method honours its context: one that is done on entry makes the call fail with
+// the context's error and change nothing. A store keeps no reference to the Data of a
+// Record that it was given, and hands out none that it keeps. Expires matters to
+// DeleteOld alone: Load and Has show an expired record. A store that must be closed is
+// an [io.Closer]; it may be closed twice, and later calls return an error matching
+// [io/fs.ErrClosed].
 //
-// A definite refusal matches ErrTooLarge, ErrNotSetUp, [fs.ErrClosed],
-// [fs.ErrPermission] (no right, a constraint, a read-only server),
-// [syscall.EROFS], [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or
-// [errors.ErrUnsupported]: nothing was changed, and the manager does not ask
-// again. Where DeleteOld or DeleteUser returns a number with it, so many records
-// were deleted before the refusal. Any other error that is none of this package's
-// sentinels says nothing about whether a Save took effect; the manager then asks
-// again.
+// A definite refusal matches ErrTooLarge, ErrNotSetUp, [io/fs.ErrClosed],
+// [io/fs.ErrPermission] (no right, a constraint, a read-only server), [syscall.EROFS],
+// [syscall.ENOSPC], [syscall.EDQUOT], [syscall.EFBIG] or [errors.ErrUnsupported]:
+// nothing was changed, and the manager does not ask again. Where DeleteOld or
+// DeleteUser returns a number with it, so many records were deleted before the refusal.
+// Any other error that is none of this package's sentinels says nothing about whether a
+// Save took effect; the manager then asks again.
 type Store interface {
 	// Load returns the record, or an error matching ErrNotFound; ErrCorrupt
 	// if there is a record that cannot be read. The caller owns the Data.
@@ -180,8 +185,7 @@ func Setup(ctx context.Context, store Store) error {
 	return err
 }
 
-// Close closes a store that is an [io.Closer], as those of this package are. It
-// returns nil for one that is not.
+// Close closes a store that is an [io.Closer]. It returns nil for one that is not.
 func Close(store Store) error {
 	c, ok := store.(io.Closer)
 	if !ok {
@@ -190,12 +194,12 @@ func Close(store Store) error {
 	return c.Close()
 }
 
-// DeleteOldStore is a Store that can sweep. DeleteOld removes the records that
-// were not accessed for age (Accessed is at or before now-age) and those that
-// have expired (Expires is at or before now), and returns their number. A
-// negative age is an error. A record that was saved or touched in the meantime
-// must survive. A corrupt record stops no sweep; the store may remove it, too. One
-// whose context ends returns that error, or a number that is exact. Sweeping is
+// DeleteOldStore is a Store that can sweep. DeleteOld removes the records that were not
+// accessed for age (Accessed is at or before now-age) and those that have expired
+// (Expires is at or before now), and returns their number. A negative age is an error.
+// A record that was saved or touched in the meantime must survive. A corrupt record
+// stops no sweep; the store may remove it, too. If the context ends while DeleteOld
+// runs, it returns the context's error, or nil with a number that is exact. Sweeping is
 // housekeeping: no session's end depends on it.
 type DeleteOldStore interface {
 	DeleteOld(ctx context.Context, age time.Duration) (int, error)
@@ -212,22 +216,22 @@ type IterStore interface {
 	Iter(ctx context.Context) iter.Seq2[Record, error]
 }
 
-// TouchStore is a Store that can note an access without rewriting data. Touch
-// moves Accessed and Expires forward, each by itself and never back, and keeps
-// Version and Data. An absent record is not created and no error. A Touch that is
-// acknowledged may be lost when the machine goes down. A store of which it would cost
-// a Save leaves it out: the manager then saves the record, as often as
-// AccessResolution says.
+// TouchStore is a Store that can note an access without rewriting data. Touch moves
+// Accessed and Expires forward, each by itself and never back, and keeps Version and
+// Data. An absent record is not created and no error. A Touch that is acknowledged may
+// be lost when the machine goes down. A store that could do it by a Save only leaves it
+// out: the manager then saves the record, once per AccessResolution at most.
 type TouchStore interface {
 	Touch(ctx context.Context, id ID, accessed, expires time.Time) error
 }
 
-// UserStore is a Store with an index from users to their sessions. Both
-// methods cost what the user's own sessions cost, not what the store holds.
-// IterUser follows the rules of [IterStore]. DeleteUser removes all of them but
-// those named by keep, in batches, and returns the number of records removed. For
-// the empty user, who is nobody, both find nothing. A store that would have to read
-// all its records leaves it out: the manager then lists by Iter, and deletes one by one.
+// UserStore is a Store with an index from users to their sessions. Both methods cost
+// what the user's own sessions cost, not what the store holds. IterUser follows the
+// rules of [IterStore]. DeleteUser removes the user's records but those named by keep,
+// in batches, and returns their number. If the context ends while it runs, it returns
+// the context's error, or nil with a number that is exact. For the empty user, who is
+// nobody, both find nothing. A store that would have to read all its records leaves it
+// out: the manager then lists by Iter, and deletes one by one.
 type UserStore interface {
 	IterUser(ctx context.Context, user string) iter.Seq2[Record, error]
 	DeleteUser(ctx context.Context, user string, keep ...ID) (int, error)

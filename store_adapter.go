@@ -116,8 +116,8 @@ func (a *adapter) DeleteOld(ctx context.Context, age time.Duration) (n int, err 
 	return n, err
 }
 
-// DeleteUser ends all sessions of the user but those to keep, and returns their
-// number. For the empty user there are none.
+// DeleteUser removes the user's records but those to keep, and returns their number.
+// For the empty user there are none.
 func (a *adapter) DeleteUser(ctx context.Context, user string, keep ...ID) (n int, err error) {
 	var kept [][16]byte
 	for _, id := range keep {
@@ -138,8 +138,8 @@ func (a *adapter) do(ctx context.Context, op string, f func(context.Context) err
 	return failed(op, f(ctx))
 }
 
-// Iter lists all records. It holds neither a lock nor all records while the loop's
-// body runs.
+// Iter lists all records, as [IterStore] says. It holds neither a lock nor all records
+// while the loop's body runs.
 func (a *adapter) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) { list(ctx, "iter", a.back.Iter(ctx), yield) }
 }

@@ -27,20 +27,19 @@ import (
 // all damage is seen in time, and then bbolt may take much memory or end the
 // process: 1 of 200 files with four bad bytes did.
 //
-// Setup has nothing left to do after [OpenBoltStore]; it checks that the file is
-// there and its format the right one. Has reports a corrupt record, too. A nil error
-// of Save comes after the fsync, unless NoSync is set, and Touch writes a few bytes
-// beside the record, not the record. Iter and IterUser go in the order of IDs, and no
-// transaction is open while the loop's body runs. The store promises thread safety
-// and, unless NoSync is set, durability.
+// Setup has nothing left to do after [OpenBoltStore]; it checks that the file is there
+// and its format the right one. Has reports a corrupt record, too. Save returns nil
+// after the fsync, unless NoSync is set, and Touch writes a few bytes beside the
+// record, not the record. Iter and IterUser go in the order of IDs, and no transaction
+// is open while the loop's body runs. The store promises ThreadSafe and, unless NoSync
+// is set, Durable.
 type BoltStore struct{ adapter }
 
-// BoltOptions are the options of [OpenBoltStore]. The zero value is the safe
-// default.
+// BoltOptions are the options of [OpenBoltStore]. The zero value is the safe default.
 type BoltOptions struct {
-	// NoSync leaves out the fsyncs. A change then survives the end of the
-	// process, but a power cut or a crash of the machine may destroy the whole
-	// file. The store's Capabilities do not say Durable.
+	// NoSync leaves out the fsyncs. An acknowledged Save then survives the death of the
+	// process, but a power cut or a crash of the machine may destroy the whole file:
+	// the store is not Durable.
 	NoSync bool
 
 	// SharedGroup admits a directory and a file that their own group may write to,
@@ -51,19 +50,20 @@ type BoltOptions struct {
 	// the system has no such groups, the option changes nothing.
 	SharedGroup bool
 
-	// Timeout is how long to wait for another process to close the file. Zero
-	// is one second.
+	// Timeout is how long to wait for another process to close the file. Default 1 s;
+	// negative is an error.
 	Timeout time.Duration
 }
 
-// OpenBoltStore opens the database file at path and creates it, with mode 0600,
-// if it is not there. The directory must exist. Directory and file must belong to
-// this process's user, and nobody else may be able to write to them. The path is
-// resolved now, once. Nil options are the defaults.
+// OpenBoltStore opens the database file at path and creates it, with mode 0600, if it
+// is not there. The directory must exist. Directory and file must belong to this
+// process's user, and nobody else may be able to write to them. The path is resolved
+// once: a later change of the working directory or of a link moves nothing. Nil options
+// are the safe defaults.
 //
 // A file that another process has open, that is no bolt database, that another
-// application filled or a later release of this package wrote is an error and
-// stays as it is. The caller closes the store.
+// application filled or a later release of this package wrote is an error and stays as
+// it is. The caller closes the store.
 func OpenBoltStore(path string, opts *BoltOptions) (*BoltStore, error) {
 	o := filled(opts)
 	back, err := boltstore.Open(path, boltstore.Options(o))

@@ -15,35 +15,37 @@ import (
 
 // CacheOptions are the options of [NewCache]. The zero value is the default.
 type CacheOptions struct {
-	// MaxAge is how old what a GET or HEAD request sees of its session may be: so much
-	// later at most it sees what another process has changed. Default 1 s; negative:
-	// nothing is kept.
+	// MaxAge is how old the record may be that a GET or HEAD request sees of its
+	// session: it sees what another process has changed no later than that. Default 1
+	// s; negative: nothing is kept.
 	MaxAge time.Duration
 
-	// MaxBytes bounds the memory of what is kept, with what the cache itself takes. A
+	// MaxBytes bounds the memory that the cache takes, its own overhead included. A
 	// record that takes more than a sixteenth of it is not kept. Default 64 MiB;
 	// negative: nothing is kept.
 	MaxBytes int
 }
 
-// NewCache returns the store with a cache in the memory of this process. A GET or HEAD
-// request sees its session as the store held it at most MaxAge before, and what this
-// process has saved or deleted it sees at once. All else goes to the store as ever: each
-// change, which is made to the record that is stored by then; [Session.Check]; the turns
-// of [Manager.Exclusive]; requests by other methods; and those whose token the cached
-// record does not open. So no change is lost by the cache.
+// NewCache returns the store with a cache in the memory of this process; nil options
+// are the defaults. A GET or HEAD request sees its session as the store held it at most
+// MaxAge before, and what this process has saved or deleted it sees at once. All else
+// goes to the store as ever: each change, which is made to the record that is stored by
+// then; [Session.Check]; the turns of [Manager.Exclusive]; requests by other methods;
+// and those whose token the cached record does not open. So no change is lost by the
+// cache.
 //
-// A logout, a revocation or a new token, by another process or by another cache, is seen
-// up to MaxAge later by requests that only read. Do not use it where a session that was
-// ended must show nothing more at once, or where processes take the requests of one client
-// in turn and each must see what the one before has stored: then such a request may show
-// what was before, and one that sets what it has read so is refused with ErrLostUpdate.
+// A logout, a revocation or a new token, by another process or by another cache, is
+// seen up to MaxAge later by requests that only read. Do not use it where a session
+// that was ended must show nothing more at once, or where processes take the requests
+// of one client in turn and each must see what the one before has stored: there, such a
+// request may show what was before, and one that sets what it has read so is refused
+// with [ErrLostUpdate].
 //
-// The cache is for a Manager, which must be given it as it is: a wrapper around it hides
-// it. All managers of a process that share the store should share its cache. Its Load is
-// the store's, so that all [Capabilities] of the store hold; of concurrent requests that
-// miss one record, one loads it. A store that is not ThreadSafe is lent a lock, and the
-// cache is. Setup and Close are the store's.
+// The cache is for a Manager, which must be given it as it is: a wrapper around it
+// hides it. All managers of a process that share the store should share its cache. Its
+// Load is the store's, so that all [Capabilities] of the store hold; of concurrent
+// requests that miss one record, one loads it. A store that is not ThreadSafe is called
+// by one goroutine at a time. Setup and Close are the store's.
 //
 // NewCache panics if the store is nil.
 func NewCache(store Store, opts *CacheOptions) Store {

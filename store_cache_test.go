@@ -3,6 +3,7 @@ package session2_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -356,4 +357,12 @@ func TestCacheCloses(t *testing.T) {
 	if _, err := s.Load(t.Context(), rec.ID); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("got %v, want fs.ErrClosed", err)
 	}
+}
+
+func ExampleNewCache() {
+	store := session2.NewCache(session2.NewMemoryStore(), &session2.CacheOptions{MaxAge: 2 * time.Second})
+	defer session2.Close(store)
+	m, err := session2.NewManager(store, session2.Config{})
+	fmt.Println(m != nil, err)
+	// Output: true <nil>
 }

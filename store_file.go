@@ -34,7 +34,7 @@ type FileStore struct {
 	files *filestore.Store
 }
 
-// FileOptions are a [FileStore]'s departures from the safe defaults.
+// FileOptions are the options of [OpenFileStore]. The zero value is the safe default.
 type FileOptions struct {
 	// NoSync leaves it to the operating system when to write to the disk. An
 	// acknowledged Save then survives the death of the process, but not that
@@ -49,21 +49,20 @@ type FileOptions struct {
 	// system has no such groups, the option changes nothing.
 	SharedGroup bool
 
-	// Logger is told of each damaged record that is set aside. By default
-	// slog.Default().
+	// Logger is told of each damaged record that is set aside. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// OpenFileStore opens the store in the directory dir and creates what is missing
-// of it. It refuses a directory that another user could write to, and fails with
-// an error matching [errors.ErrUnsupported] where the system has no file locks
-// that can be trusted. The path is resolved now, once. Nil options are the safe
-// defaults.
+// OpenFileStore opens the store in the directory dir and creates what is missing of it.
+// It refuses a directory that another user could write to, and fails with an error
+// matching [errors.ErrUnsupported] where the system has no file locks that can be
+// trusted. The path is resolved once: a later change of the working directory or of a
+// link moves nothing. Nil options are the safe defaults.
 //
-// A directory of the store's that is removed while the store is in use is made
-// anew by the next call that needs it; the sessions in it have ended. If it was one
-// of the indexes, that call makes the index anew from the sessions, which takes
-// the longer the more there are.
+// A directory of the store's that is removed while the store is in use is made anew by
+// the next call that needs it; the sessions in it have ended. If it was one of the
+// indexes, that call makes the index anew from the sessions, which takes the longer the
+// more there are.
 func OpenFileStore(dir string, opts *FileOptions) (*FileStore, error) {
 	o := filled(opts)
 	files, err := filestore.Open(fsys.OS, dir, filestore.Options(o))

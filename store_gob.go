@@ -7,51 +7,51 @@ import (
 	"github.com/session2/session2/internal/gobstore"
 )
 
-// GobStore is one append-only file of checksummed gob records, with
-// an index in memory that takes some 250 bytes a record; the data stay on disk.
-// From 20,000 records on, a file beside it has the index as well. Opening the store reads
-// that, some 75 bytes a record, and what came later; the index in memory is made of it
-// behind the first calls. It is written by Close, by a compaction, and when a quarter of
-// the records have changed. Without it, or if it is damaged, opening reads everything: a
-// few seconds for a million small records.
+// GobStore keeps records in one append-only file of checksummed gob records, with an
+// index in memory that takes some 250 bytes a record; the data stay on disk. Goroutines
+// may share it, and several processes of one machine may have the file open.
 //
-// It is for one machine, on which several processes may have it open. Each
-// call first asks the system whether the file has grown or was replaced, and
-// reads what is new, so that it sees all that was acknowledged before it began
-// (and perhaps a change just before it is durable).
+// From 20,000 records on, a second file has the index as well, some 75 bytes a record.
+// Opening the store reads that and what came later, and then makes the index in memory
+// while the first calls are served. The second file is written by Close, by a
+// compaction, and when a quarter of the records have changed. Without it, or if it is
+// damaged, opening reads everything: a few seconds for a million small records.
 //
-// Concurrent changes share one append and one fsync. When what is dead in the
-// file takes more room than what is alive and more than 1 MiB, the live rest is written to a
-// new file, which takes the old one's place. Up to 1 MiB of it, the next change does
-// that first. More is copied by a goroutine beside the changes, which it holds up for
-// the last few records only; meanwhile a second index is in memory. Close has it give
-// up, and waits for that. A DeleteOld that leaves no record leaves nothing of the file
-// but its header. On Windows, where an open file cannot be replaced, the file is
+// Each call first asks the system whether the file has grown or was replaced, and reads
+// what is new, so that it sees all that was acknowledged before it began (and perhaps a
+// change just before it is durable).
+//
+// Concurrent changes share one append and one fsync. When what is dead in the file
+// takes more room than what is alive and more than 1 MiB, the live rest is written to a
+// new file, which takes the old one's place. If up to 1 MiB is alive, the next change
+// does that first. More is copied by a goroutine beside the changes, which it holds up
+// for the last few records only; meanwhile a second index is in memory. Close ends that
+// goroutine and waits for it. A DeleteOld that leaves no record leaves nothing of the
+// file but its header. On Windows, where an open file cannot be replaced, the file is
 // not compacted, and grows.
 //
-// A flipped byte costs at most the one record that it is in, whose calls then
-// return [ErrCorrupt]. If it is in a change that may not have been durable
-// before the machine went down, the record's earlier state is what counts.
+// A flipped byte costs at most the one record that it is in, whose calls then return
+// [ErrCorrupt]. If it is in a change that may not have been durable before the machine
+// went down, the record's earlier state is what counts.
 //
 // Beside the file lie a lock, with ".lock" added to the name; that of compactions, with
-// ".compact.lock"; the index, with ".index"; and temporaries with ".tmp". The locks must
-// not be removed while the store is in use; the index may be at any time. Goroutines may share a GobStore.
+// ".compact.lock"; the index, with ".index"; and temporaries with ".tmp". The locks
+// must not be removed while the store is in use; the index may be at any time.
 //
-// Setup has nothing left to do after [OpenGobStore]; it checks that the file is
-// there. Has reports a corrupt record, too. A nil error of Save comes after the
-// fsync, unless NoSync is set. Touch appends the times without the data, does not
-// wait for the disk, and writes nothing if the times do not move. DeleteOld and
-// DeleteUser delete in batches, between which others have their turn. Iter and
-// IterUser take down the IDs, 16 bytes each, and read the records one by one, in
-// their order. The store promises thread safety, multiprocess safety and, unless
-// NoSync is set, durability.
+// Setup has nothing left to do after [OpenGobStore]; it checks that the file is there.
+// Has reports a corrupt record, too. Save returns nil after the fsync, unless NoSync is
+// set. Touch appends the times without the data, does not wait for the disk, and writes
+// nothing if the times do not move. DeleteOld and DeleteUser delete in batches, between
+// which others have their turn. Iter and IterUser take down the IDs, 16 bytes each, and
+// read the records one by one, in their order. The store promises ThreadSafe,
+// MultiprocessSafe and, unless NoSync is set, Durable.
 type GobStore struct{ adapter }
 
-// GobOptions are departures from what [OpenGobStore] does by default.
+// GobOptions are the options of [OpenGobStore]. The zero value is the safe default.
 type GobOptions struct {
-	// NoSync leaves it to the system when to write the file to the disk. What
-	// was acknowledged then survives the death of the process, but not that of
-	// the machine: the store is not Durable.
+	// NoSync leaves it to the operating system when to write to the disk. An
+	// acknowledged Save then survives the death of the process, but not that of the
+	// machine: the store is not Durable.
 	NoSync bool
 
 	// SharedGroup admits a directory and a file that their own group may write to,
@@ -62,16 +62,17 @@ type GobOptions struct {
 	// system has no such groups, the option changes nothing.
 	SharedGroup bool
 
-	// Logger is told of damage in the file and of an incomplete end that was
-	// cut off. The default is slog.Default().
+	// Logger is told of damage in the file and of an incomplete end that was cut off.
+	// Default slog.Default().
 	Logger *slog.Logger
 }
 
-// OpenGobStore opens the store in the file at path, and creates it, with mode
-// 0600, if there is none; nil options are the safe defaults. The directory must
-// be there. Directory and file must belong to this process's user, and nobody else
-// may be able to write to them. The path is resolved now, once. A file that is no
-// such store is left alone, with an error.
+// OpenGobStore opens the store in the file at path, and creates it, with mode 0600, if
+// there is none. The directory must be there. Directory and file must belong to this
+// process's user, and nobody else may be able to write to them. The path is resolved
+// once: a later change of the working directory or of a link moves nothing. A file that
+// is no such store is left alone, with an error. Nil options are the safe defaults. The
+// caller closes the store.
 func OpenGobStore(path string, opts *GobOptions) (*GobStore, error) {
 	o := filled(opts)
 	s, err := gobstore.Open(fsys.OS, path, gobstore.Options(o))

@@ -7,15 +7,15 @@ import (
 	"github.com/session2/session2/internal/memstore"
 )
 
-// MemoryStore keeps records in the memory of the process: they end with it,
-// and no other process sees them. Goroutines may share it. It is the fastest
-// store and the one for tests. It promises thread safety and nothing else, and has
-// nothing to set up. Close frees the records.
+// MemoryStore keeps records in the memory of the process: they end with it, and no
+// other process sees them. Goroutines may share it. It is the fastest store and the one
+// for tests. It promises ThreadSafe and nothing else, and has nothing to set up. Close
+// frees the records.
 //
-// The records are spread over many shards with a lock each, so that requests
-// for different sessions seldom meet. Of a deleted record all but its slot in a
-// table is freed, and the slot is used again; a shard's table is freed when its
-// last record goes. DeleteOld holds a lock for a few records at a time.
+// The records are spread over many shards with a lock each, so that requests for
+// different sessions seldom meet. Of a deleted record all but its slot in a table is
+// freed, and the slot is used again; a shard's table is freed when its last record
+// goes. DeleteOld holds a lock for a few records at a time.
 type MemoryStore struct{ adapter }
 
 // NewMemoryStore returns an empty store.

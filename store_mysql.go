@@ -6,18 +6,16 @@ import (
 	"github.com/session2/session2/internal/sqlstore"
 )
 
-// MySQLStore keeps records in an InnoDB table of MySQL or MariaDB, or of a
-// database that speaks as they do. Load, Save, Delete, Has and Touch cost one
-// round trip each, by statements that stay prepared. Goroutines, processes and
-// machines may share the table; several stores share a database under different
-// table names.
+// MySQLStore keeps records in an InnoDB table of MySQL or MariaDB, or of a database
+// that speaks as they do. Goroutines, processes and machines may share the table;
+// several stores share a database under different table names.
 //
-// The columns are bytes and integers, and the application counts the time, so
-// that nothing depends on a collation, a character set, the sql_mode, a time zone
-// or the server's clock, nor on the driver's parseTime, loc, clientFoundRows and
+// The columns are bytes and integers, and the application counts the time, so that
+// nothing depends on a collation, a character set, the sql_mode, a time zone or the
+// server's clock, nor on the driver's parseTime, loc, clientFoundRows and
 // interpolateParams. A record's data must fit the server's max_allowed_packet.
 //
-// What [PostgresStore] says of its calls holds here as well.
+// What [PostgresStore] says of its calls holds here as well, but for heap-only updates.
 type MySQLStore struct{ sqlStore }
 
 // NewMySQLStore returns a store on db, which is one of

@@ -35,17 +35,17 @@ type (
 // session2 has no store for. The sessions that scs has there stay unseen: they are
 // other sessions, under tokens of another form.
 //
-// Such a store cannot compare before it writes. So the check and the write of a Save are
-// one step only among the calls by one FromSCS: it is safe for goroutines, and promises
-// nothing where two processes share the data, or where FromSCS is called twice for the
-// same data. What survives a crash is the store's to say, and so it is not promised.
-// [Config.Require] tells.
+// Such a store cannot compare before it writes. So the check and the write of a Save
+// are one step only among the calls by one FromSCS: goroutines may share it, and it
+// promises nothing where two processes share the data, or where FromSCS is called twice
+// for the same data. What survives a crash is the store's to say, and so it is not
+// promised: [Config.Require] refuses it where more than ThreadSafe is needed.
 //
 // A record is given to the store with an end one day after its Expires, so that an
 // expired session is told from an unknown one for that long; and no later than in five
-// years, since some of their columns end in 2038. The store's own cleanup
-// removes it; DeleteOld and Iter work where the store has All or AllCtx, which read all
-// of it into memory for a moment, and otherwise return an error matching [errors.ErrUnsupported].
+// years, since some of their columns end in 2038. The store's own cleanup removes it;
+// DeleteOld and Iter work where the store has All or AllCtx, which read all of it into
+// memory for a moment, and otherwise return an error matching [errors.ErrUnsupported].
 func FromSCS(store SCSStore) Store {
 	s := &scsStore{store: store}
 	if ctx, ok := store.(scsCtxStore); ok {

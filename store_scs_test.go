@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"testing"
@@ -139,4 +140,11 @@ func TestFromSCSBesideSCS(t *testing.T) {
 	if len(all.m) != 1 {
 		t.Errorf("%d sessions are left, want scs's own", len(all.m))
 	}
+}
+
+func ExampleFromSCS() {
+	store := session2.FromSCS(newSCSMap()) // or postgresstore.New(db), for example
+	_, err := session2.NewManager(store, session2.Config{Require: session2.Capabilities{MultiprocessSafe: true}})
+	fmt.Println(err)
+	// Output: session2: Config.Require.MultiprocessSafe: the store is not
 }

@@ -418,6 +418,27 @@ func TestFormTokenOfABrokenSession(t *testing.T) {
 	})
 }
 
+// A store that is down does not say whether the token is used up. Here it is not.
+func TestFormTokenWhileTheStoreIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout})
+		b := st.Login("alice")
+		var form string
+		st.Do(b, func(s *session2.Session) { form = s.FormToken() })
+		st.Visit(b, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+			store.FailSave.Store(true)
+			if ok, err := s.UseFormToken(r.Context(), form); ok || !errors.Is(err, session2.ErrUncertain) {
+				t.Errorf("UseFormToken = %t, %v, want false and ErrUncertain", ok, err)
+			}
+			store.FailSave.Store(false)
+			if ok, err := s.UseFormToken(r.Context(), form); !ok || err != nil {
+				t.Errorf("UseFormToken = %t, %v when the store is back", ok, err)
+			}
+		})
+	})
+}
+
 // FuzzMarks: no text but those that were drawn is a form token or a CSRF token, and
 // each of them has one spelling.
 func FuzzMarks(f *testing.F) {

@@ -27,7 +27,7 @@ import (
 func TestHeaderSuites(t *testing.T) {
 	runAgain(t, testsite.HeaderEnv, "^TestSetCookieLines$|^TestMaxAge|^TestCacheHeaders$|^TestOneSetCookieLine$|"+
 		"^TestCookieIs|^TestFormerCookies|^TestASVS|^TestOWASP|^TestRFC|^TestRemember$|^TestNIST_5_1|"+
-		"^TestOnEventMayUse|^TestExclusiveMeanwhile$|^TestALogoutAlwaysRevokes|^TestACookieThatAnEarlier|"+
+		"^TestOnEvent|^TestExclusiveMeanwhile$|^TestALogoutAlwaysRevokes|^TestACookieThatAnEarlier|"+
 		"^TestASuccessorThatCannotBeChecked|^TestStreamsEndThoughOnEvent|^TestLazy$|^TestNestedManagersLose|"+
 		"^TestClearSiteData$|^TestALogoutEndsWhatTheConfiguration|^TestEveryDoor|^TestSwitchingProtocols|"+
 		"^TestSendfile$|^TestResponseController$|^TestInsideOtherWrappers$|"+

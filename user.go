@@ -49,8 +49,8 @@ func (st *state) authenticated() instant {
 }
 
 // AuthenticatedAt returns when the user last proved who they are: the latest SetUser
-// with a user, or SetLevel. It is the zero time if nobody is signed in. A cookie that
-// is presented again, even after days, proves nothing anew.
+// with a user, or SetLevel that did not lower the level. It is the zero time if nobody
+// is signed in. A cookie that is presented again, even after days, proves nothing anew.
 func (s *Session) AuthenticatedAt() time.Time {
 	s.look()
 	defer s.mu.Unlock()
@@ -79,13 +79,14 @@ func (s *Session) Level() int {
 	return s.work.level()
 }
 
-// SetLevel says how much the user has proved, from 1 to 255; what each means is the
-// application's to say, such as 2 for a second factor. It replaces the token as Renew
-// does: streams of the session end (see [Manager.Wrap]). A level that is not lower than
-// the present one counts as an authentication; a lower one gives up privileges and is no
-// proof of anything. The next SetUser goes back to 1. Lifetime is not begun anew, as one
-// factor alone does not extend a session of two (NIST SP 800-63B-4, 2.2.3). A level out
-// of range, or of nobody, is a mistake: it is in Err, and fails the request.
+// SetLevel says how much the user has proved, from 1 to 255; what each level means is
+// the application's to say, such as 2 for a second factor. It replaces the token as
+// Renew does: streams of the session end (see [Manager.Wrap]). A level that is not
+// lower than the present one counts as an authentication; a lower one gives up
+// privileges and is no proof of anything. The next SetUser goes back to 1. Lifetime is
+// not begun anew, as one factor alone does not extend a session of two (NIST SP
+// 800-63B-4, 2.2.3). A level out of range, or a call while nobody is signed in, is a
+// mistake: it is in Err, and fails the request.
 func (s *Session) SetLevel(level int) {
 	s.must()
 	if level < 1 || level > maxLevel {
@@ -134,28 +135,30 @@ func (st *state) decodeAuth(b []byte) error {
 	return nil
 }
 
-// AAL1 returns the limits of NIST SP 800-63B-4, 2.1.3, for authenticator assurance
-// level 1, to be completed: 30 days overall, and no idle limit. The application still
-// has to authenticate the user by one factor and to offer a logout.
+// AAL1 returns a Config with the limits of NIST SP 800-63B-4, 2.1.3, for authenticator
+// assurance level 1, for the application to complete: 30 days overall, and no idle
+// limit. The application still has to authenticate the user by one factor and to offer
+// a logout.
 func AAL1() Config {
 	return Config{Lifetime: 30 * 24 * time.Hour, IdleTimeout: -1}
 }
 
-// AAL2 returns the limits of NIST SP 800-63B-4, 2.2.3, for authenticator assurance
-// level 2, to be completed: 24 hours overall, 1 hour idle. The application still has
-// to authenticate the user by two factors before it calls SetUser, or to serve what
-// needs level 2 only where [Session.Level] says so; to offer an authenticator that
-// resists phishing; and to leave alone Remember, SetLifetime and SetIdleTimeout, which
-// go beyond the limits.
+// AAL2 returns a Config with the limits of NIST SP 800-63B-4, 2.2.3, for authenticator
+// assurance level 2, for the application to complete: 24 hours overall, 1 hour idle.
+// The application still has to authenticate the user by two factors before it calls
+// SetUser, or to serve what needs level 2 only where [Session.Level] says so; to offer
+// an authenticator that resists phishing; and to leave alone Remember, SetLifetime and
+// SetIdleTimeout, which go beyond the limits.
 func AAL2() Config {
 	return Config{Lifetime: 24 * time.Hour, IdleTimeout: time.Hour}
 }
 
-// AAL3 returns the limits of NIST SP 800-63B-4, 2.3.3, for authenticator assurance
-// level 3, to be completed: 12 hours overall, 15 minutes idle. The application still
-// has to authenticate the user by two factors, one of them a hardware key that
-// resists phishing, at the login and again when a limit has ended the session, and to
-// leave alone Remember, SetLifetime and SetIdleTimeout, which go beyond the limits.
+// AAL3 returns a Config with the limits of NIST SP 800-63B-4, 2.3.3, for authenticator
+// assurance level 3, for the application to complete: 12 hours overall, 15 minutes
+// idle. The application still has to authenticate the user by two factors, one of them
+// a hardware key that resists phishing, at the login and again when a limit has ended
+// the session, and to leave alone Remember, SetLifetime and SetIdleTimeout, which go
+// beyond the limits.
 func AAL3() Config {
 	return Config{Lifetime: 12 * time.Hour, IdleTimeout: 15 * time.Minute}
 }

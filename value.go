@@ -15,20 +15,21 @@ import (
 	"github.com/session2/session2/internal/record"
 )
 
-// Codec encodes the values that are of no basic kind. Implementations must be
-// safe for concurrent use. What is given to Session.Set comes to Marshal as an
-// *any, what is given to a [Key] as its own type. Unmarshal must not keep data,
-// and must return an error for data it did not write. What Gob and JSON wrote is
-// kept from it; data of another codec that is neither are not.
+// Codec encodes the values that are of no basic kind (see [Session.Set]).
+// Implementations must be safe for concurrent use. Marshal is given an *any with what
+// came to Session.Set or Session.Flash, and a T with what came to a [Key]; Unmarshal is
+// given an *any or a *T to decode into. It must not keep data, and must return an error
+// for data it did not write: what Gob and JSON wrote never comes to another codec, but
+// what one codec of the application wrote may come to the next.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
-// Gob is the default codec, encoding/gob. A value given to Session.Set must
-// have its type registered with gob.Register; one set through a [Key] need not.
-// After such a type was renamed, gob.RegisterName under its former name lets the
-// values that are stored be read.
+// Gob is the default codec, encoding/gob. A value given to [Session.Set] must have its
+// type registered with [gob.Register]; one set through a [Key] need not. After such a
+// type was renamed, [gob.RegisterName] under its former name lets the values that are
+// stored be read.
 type Gob struct{}
 
 // Marshal implements Codec.
@@ -47,8 +48,8 @@ func (Gob) Unmarshal(data []byte, v any) error {
 }
 
 // JSON is the codec encoding/json: readable by other languages, and without
-// registration. What Session.Set was given comes back from Session.Get as
-// JSON's own types (map[string]any, []any, float64); a [Key] keeps the type.
+// registration. What [Session.Set] was given comes back from [Session.Get] as JSON's
+// own types (map[string]any, []any, float64); a [Key] keeps the type.
 type JSON struct{}
 
 // Marshal implements Codec.

@@ -238,6 +238,13 @@ func TestUndecodable(t *testing.T) {
 					panic(fmt.Sprintf("Get = %v, want nil", v))
 				}
 			}},
+		"by Get, set by a Key": {session2.Gob{}, session2.Gob{}, func(s *session2.Session) {
+			session2.NewKey[profile]("k").Set(s, profile{Name: secretText}) // registered, too
+		}, func(s *session2.Session) {
+			if v := s.Get("k"); v != nil {
+				panic(fmt.Sprintf("Get = %v, want nil", v))
+			}
+		}},
 		"by Pop": {session2.Gob{}, session2.JSON{}, func(s *session2.Session) { s.Set("k", profile{Name: secretText}) },
 			func(s *session2.Session) {
 				if v := s.Pop("k"); v != nil {

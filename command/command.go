@@ -41,8 +41,8 @@ func usageError(format string, args ...any) error {
 // beside the built-in ones, and may be nil. It writes to standard output and standard
 // error, and ends early on an interrupt or SIGTERM.
 //
-// A store that has a method Schema() []string, the statements that its Setup runs,
-// has setup -n print these.
+// With a store that has a method Schema() []string, setup -n prints the statements that
+// this returns: those that the store's Setup runs.
 func Main(args []string, schemes map[string]session2.OpenFunc) int {
 	// The first Ctrl-C ends the work between two records, a second one at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

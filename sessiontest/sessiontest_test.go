@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -336,20 +337,35 @@ func TestStoreFailsByMethod(t *testing.T) {
 	s.Fail(down, "save")
 }
 
-// A store that is down costs a 503, and a bubble no time.
+// A store that is down costs a 503, and a bubble no time; one that refuses is not asked again.
 func TestFailingSaveInABubble(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := sessiontest.NewStore(session2.NewMemoryStore())
-		m := manager(t, store, session2.Config{})
-		r := sessiontest.Request(t, m, get(), alice)
-		store.Fail(errors.New("down"), "Save")
-		resp := do(m, r, func(s *session2.Session) { s.Set("k", 1) })
-		if resp.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("status %d", resp.StatusCode)
-		}
-		store.Fail(nil)
-		if s := sessiontest.After(t, m, r, resp); s.Has("k") || s.User() != "alice" {
-			t.Error("a failed request has left a trace")
-		}
-	})
+	for _, c := range []struct {
+		err       error
+		takes     time.Duration
+		uncertain bool
+	}{
+		{errors.New("down"), 5 * time.Second, true},
+		{fs.ErrPermission, 0, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var told error
+			store := sessiontest.NewStore(session2.NewMemoryStore())
+			m := manager(t, store, session2.Config{ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
+				told = err
+			}})
+			r := sessiontest.Request(t, m, get(), alice)
+			store.Fail(c.err, "Save")
+			begun := time.Now()
+			resp := do(m, r, func(s *session2.Session) { s.Set("k", 1) })
+			took := time.Since(begun).Round(time.Second)
+			if resp.StatusCode != http.StatusServiceUnavailable || took != c.takes ||
+				errors.Is(told, session2.ErrUncertain) != c.uncertain || !errors.Is(told, c.err) {
+				t.Errorf("%v: status %d after %v, %v", c.err, resp.StatusCode, took, told)
+			}
+			store.Fail(nil)
+			if s := sessiontest.After(t, m, r, resp); s.Has("k") || s.User() != "alice" {
+				t.Error("a failed request has left a trace")
+			}
+		})
+	}
 }

@@ -43,14 +43,16 @@ func NewStore(store session2.Store) *Store {
 	return &Store{store: store, errs: make(map[string]error)}
 }
 
-// Fail has the methods of these names, such as "Save", return err from now on, before they
-// reach the store that is wrapped; without names, all methods that take a context. With a
-// nil err they work again. A name that no method has is a panic.
+// Fail has the methods of these names, such as "Save", return err from now on, before
+// they reach the store that is wrapped; without names, all methods that take a context.
+// With a nil err they work again. Fail panics if no method has such a name.
 //
-// A manager asks a Save or a Delete that fails again, until Config.CommitTimeout is over
-// (5 s), because it cannot know that nothing was stored; the request is then answered with
-// 503, and its error matches [session2.ErrUncertain]. Set a short CommitTimeout, or run the
-// test within [testing/synctest]. A Load is asked once where a request begins.
+// A manager calls a Save or a Delete that fails again, until Config.CommitTimeout is
+// over (5 s), because it cannot know that nothing was stored; the request is then
+// answered with 503, and its error matches [session2.ErrUncertain]. Set a short
+// CommitTimeout, or run the test within [testing/synctest]. If err is a definite
+// refusal, such as [io/fs.ErrPermission] (see [session2.Store]), the 503 comes at once,
+// without ErrUncertain. A Load is called once where a request begins.
 func (s *Store) Fail(err error, names ...string) {
 	for _, name := range names {
 		if !slices.Contains(methods, name) {

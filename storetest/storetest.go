@@ -15,7 +15,7 @@
 // Each clause of the contract is a subtest named by the clause itself, so that
 // a failure reads as the sentence that does not hold, and go test -run picks
 // one by its words. What is checked follows from what the store says of itself:
-// an optional interface is checked if the store has it (and does not answer
+// an optional interface is checked if the store has it (and does not return
 // [errors.ErrUnsupported]), sharing between goroutines if its Capabilities
 // promise ThreadSafe, sharing between processes if they promise
 // MultiprocessSafe, and kill -9 if they promise Durable. What a store does not
@@ -38,8 +38,8 @@ import (
 	"github.com/session2/session2"
 )
 
-// Options tell Run facts about a store that it cannot find out by itself. A nil
-// *Options is a store about which there is nothing more to say.
+// Options tell Run what it cannot find out about a store by itself. A nil *Options is
+// the zero value.
 type Options struct {
 	// Corrupt damages the stored record with the given ID, and no other, so
 	// that it cannot be read any more. No store is open on dir meanwhile. Nil
@@ -51,15 +51,15 @@ type Options struct {
 	Seed uint64
 }
 
-// Run checks the store that open opens, each clause over a dir of its own. The
-// dir is a fresh directory that names the data: opening the same dir again shows
-// the same data if the store promises Durable or MultiprocessSafe, and in the
-// latter case while the first store is still open as well. Open reports its own
-// failure to t, and Run closes the store if it has a method Close() error.
+// Run checks the store that open opens, each clause over a dir of its own. The dir is a
+// fresh directory that names the data: opening the same dir again shows the same data
+// if the store promises Durable or MultiprocessSafe, and in the latter case while the
+// first store is still open as well. A failure of its own the function open reports to
+// t. Run closes the store if it is an [io.Closer].
 //
-// To check several processes Run starts the test binary again for the test
-// that called it. There, Run works on the data that it was started for and
-// ends the process, so whatever precedes it in the test happens once more.
+// To check several processes Run starts the test binary again for the test that called
+// it. There, Run works on the data that it was started for and ends the process, so
+// whatever precedes it in the test happens once more.
 func Run(t *testing.T, open func(t testing.TB, dir string) session2.Store, opts *Options) {
 	t.Helper()
 	s := newSuite(t.Name(), open, opts)

@@ -15,9 +15,9 @@ const (
 	scanCount = 500 // entries of an index that a scan looks at in one step
 )
 
-// Iter lists all records, a bucket after the other, by its index of accesses. It holds some
-// records at a time, and the IDs of one bucket: a scan of Redis returns at least once what is
-// there throughout, and may return it twice.
+// Iter lists all records, one bucket after the other, by its index of accesses. It
+// holds some records at a time, and the IDs of one bucket: a scan of Redis returns at
+// least once what is there throughout, and may return it twice.
 func (s *Store) Iter(ctx context.Context) iter.Seq2[session2.Record, error] {
 	return func(yield func(session2.Record, error) bool) {
 		more := func(rec session2.Record, err error) bool { return pass(ctx, "iter", rec, err, yield) }

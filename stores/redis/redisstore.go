@@ -22,7 +22,7 @@ import (
 	"github.com/session2/session2"
 )
 
-// Options are for [NewStore]. The zero value is the default.
+// Options are the options of [NewStore]. The zero value is the default.
 type Options struct {
 	// Prefix begins the names of all keys, by default "session2:". It may be 100 bytes
 	// long and has no braces. Stores with different prefixes share a server. No prefix
@@ -65,29 +65,30 @@ func (o *Options) fill() (Options, error) {
 	return f, nil
 }
 
-// Store keeps records in Redis 6.2 and later, or Valkey. Load, Save, Delete, Has and Touch
-// cost one round trip each; Save, Delete and Touch are a script, which is one atomic step.
-// Goroutines, processes and machines may share the data.
+// Store keeps records in Redis 6.2 and later, or Valkey. Load, Save, Delete, Has and
+// Touch cost one round trip each; Save, Delete and Touch are a script, which is one
+// atomic step. Goroutines, processes and machines may share the data.
 //
-// Keys are in 64 buckets by the session's ID. A bucket's keys have one hash tag: its records,
-// and three sorted sets that find them by user, by last access and by expiry. So each script
-// has its keys in one slot of a Cluster, and changes a record together with its indexes. An
-// index is a hint all the same: every call looks at the record before it believes it.
+// Keys are in 64 buckets by the session's ID. A bucket's keys have one hash tag: its
+// records, and three sorted sets that find them by user, by last access and by expiry.
+// So each script has its keys in one slot of a Cluster, and changes a record together
+// with its indexes. An index is a hint all the same: every call looks at the record
+// before it believes it.
 //
-// No key has a time to live: a session ends by the manager's clock, and DeleteOld removes it.
-// Setup changes nothing. It checks the server's version, that it is no replica, and that it
-// does not evict keys, which would log users out in silence.
+// No key has a time to live: a session ends by the manager's clock, and DeleteOld
+// removes it.
 //
-// Where a connection breaks, or the server is no master any more, the store asks again, as often
-// and with such pauses as the options of the client say. A Save whose answer was lost is
-// recognised by its version, and a create is not carried out twice.
-// Where the context ended while the server had a script, or the answer was lost for good, the
-// error of Delete and Touch matches [session2.ErrUncertain]: it may have been done. So it is
-// with DeleteOld and DeleteUser: their number may then be too small.
+// Where a connection breaks, or the server is no master any more, the store asks again,
+// as often and with such pauses as the options of the client say. A Save whose answer
+// was lost is recognised by its version, and a create is not carried out twice. Where
+// the context ended while the server had a script, or the answer was lost for good, the
+// error of Delete and Touch matches [session2.ErrUncertain]: it may have been done. So
+// it is with DeleteOld and DeleteUser: their number may then be too small.
 //
-// Capabilities promise Durable only where Setup has seen, on each master, an append-only file
-// with appendfsync always and no replica, or where [Options].DeclareDurable says so. A
-// failover to a replica may lose acknowledged writes: replication is asynchronous.
+// Capabilities promise Durable only where Setup has seen, on each master, an
+// append-only file with appendfsync always and no replica, or where
+// [Options].DeclareDurable says so. A failover to a replica may lose acknowledged
+// writes: replication is asynchronous.
 type Store struct {
 	client  redis.UniversalClient
 	opts    Options
@@ -107,10 +108,11 @@ var (
 	_ io.Closer               = (*Store)(nil)
 )
 
-// NewStore returns a store on client, which stays the caller's to close. It does not call the
-// server: Setup does. A client of a Cluster that reads from replicas is refused, for these lag
-// behind: a logout would be seen late. Set ContextTimeoutEnabled in the client's options, so
-// that a call to a server that hangs gives its connection back when its time is over.
+// NewStore returns a store on client, which stays the caller's to close; nil options
+// are the defaults. It does not call the server: Setup does. A client of a Cluster that
+// reads from replicas is refused, for these lag behind: a logout would be seen late.
+// Set ContextTimeoutEnabled in the client's options, so that a call to a server that
+// hangs gives its connection back when its time is over.
 func NewStore(client redis.UniversalClient, opts *Options) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("session2: a store needs a client, and this one is nil")

@@ -36,8 +36,8 @@ func (s *Store) IterUser(ctx context.Context, user string) iter.Seq2[session2.Re
 	}
 }
 
-// DeleteUser ends all sessions of the user but those to keep, and returns their number. It
-// goes a hundred at a time. For the empty user there are none.
+// DeleteUser removes the user's records but those to keep, a hundred at a time, and
+// returns their number. For the empty user there are none.
 func (s *Store) DeleteUser(ctx context.Context, user string, keep ...session2.ID) (int, error) {
 	ids, err := s.idsOfUser(ctx, user)
 	if err != nil {

@@ -36,10 +36,10 @@ const conns = 8
 //	timeout=3s      Options.Timeout
 //	nosync=true     a power cut may take the latest changes back; the file stays whole
 //
-// Setup makes the file, readable by this user only, in the journal mode WAL. A file that
-// is there keeps its mode. The path is resolved once, so that a later change of the
-// working directory moves nothing. All promises of Capabilities hold but MultihostSafe,
-// and Durable with nosync.
+// Setup makes the file, readable by this user only, in the journal mode WAL. A file
+// that is there keeps its mode. The path is resolved once, so that a later change of
+// the working directory moves nothing. The store promises all of Capabilities but
+// MultihostSafe and, with nosync, Durable.
 func Open(ctx context.Context, rawURL string) (session2.Store, error) {
 	s, err := open(ctx, rawURL)
 	if err != nil {

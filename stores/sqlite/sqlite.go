@@ -22,9 +22,10 @@ import (
 // Options are the options of [NewStore]. The zero value is the default.
 type Options struct {
 	// Table is the name of the table, by default session2_sessions. It is made of ASCII
-	// letters, digits and underscores, and does not begin with a digit or with sqlite_.
-	// A second table, with _meta after its name, holds the version of the schema, and
-	// the names of the indexes begin with the table's.
+	// letters, digits and underscores, has 100 characters at most, does not begin with
+	// a digit or with sqlite_, and does not end in _meta, _user_idx, _accessed_idx or
+	// _expires_idx. A second table, with _meta after its name, holds the version of the
+	// schema, and the names of the indexes begin with the table's.
 	Table string
 
 	// Timeout bounds each statement, with its wait for a free connection and for the
@@ -74,8 +75,8 @@ var (
 )
 
 // NewStore returns a store on db, which stays the caller's to configure and to close.
-// It asks the database how it is set, for Capabilities, and sets nothing. The
-// application should have each connection of its pool run
+// It asks the database for its settings, for Capabilities, and changes none; nil
+// options are the defaults. The application should have each connection of its pool run
 //
 //	PRAGMA journal_mode = WAL     readers and a writer at once; it stays in the file
 //	PRAGMA synchronous = FULL     or no Save is Durable; mattn's default in WAL mode is less
@@ -122,15 +123,16 @@ func newStore(db *sql.DB, opts *Options) (*Store, error) {
 	return &Store{db: db, q: queriesOf(o.Table), timeout: o.Timeout, turn: make(chan struct{}, 1)}, nil
 }
 
-// Capabilities returns what the store promises: ThreadSafe, and MultiprocessSafe for a
-// file that is no connection's alone. It is Durable as far as two connections of the
-// pool, asked by NewStore, have settings that make it so: synchronous is FULL or EXTRA in
-// the journal modes WAL, TRUNCATE and PERSIST, and EXTRA in the mode DELETE. It is no
-// MultihostSafe: network file systems keep SQLite's locks badly.
+// Capabilities returns what the store promises. It promises ThreadSafe;
+// MultiprocessSafe if the database is a file that no connection has for itself alone;
+// and Durable if two connections of the pool, which NewStore asks, have settings that
+// make it so: synchronous is FULL or EXTRA in the journal modes WAL, TRUNCATE and
+// PERSIST, or EXTRA in the mode DELETE. It never promises MultihostSafe: network file
+// systems keep SQLite's locks badly.
 func (s *Store) Capabilities() session2.Capabilities { return s.caps }
 
-// Close ends the use of the store. It may be called twice; later calls of the other
-// methods return an error matching [fs.ErrClosed].
+// Close ends the use of the store. Later calls return an error matching
+// [io/fs.ErrClosed], but for Close itself, which may be called again.
 func (s *Store) Close() error {
 	s.closed.Store(true)
 	if s.file == nil {
