@@ -43,9 +43,15 @@ var (
 	_ CapableStore   = (*Migrating)(nil)
 )
 
-// NewMigrating returns a store that moves sessions from old to new. The two must not keep
-// their data in the same place. Close closes both.
-func NewMigrating(old, new Store) *Migrating { return &Migrating{old: old, new: new} }
+// NewMigrating returns a store that moves sessions from old to new, and panics if one of
+// them is nil. The two must not keep their data in the same place. The zero Migrating is not
+// usable.
+func NewMigrating(old, new Store) *Migrating {
+	if old == nil || new == nil {
+		panic("session2: NewMigrating: a store is nil")
+	}
+	return &Migrating{old: old, new: new}
+}
 
 // Hold has this process move nothing: sessions stay where they are, and those that are
 // created go to the old store. Processes that hold and processes that move may run at once,
@@ -72,7 +78,8 @@ func (m *Migrating) Setup(ctx context.Context) error {
 // Close closes both stores.
 func (m *Migrating) Close() error { return errors.Join(Close(m.old), Close(m.new)) }
 
-// Load returns the record, from whichever store has it.
+// Load returns the record, from whichever store has it, or an error that matches
+// [ErrNotFound] or [ErrCorrupt], as Store says.
 func (m *Migrating) Load(ctx context.Context, id ID) (Record, error) {
 	p, err := m.look(ctx, id)
 	if err != nil {
@@ -163,7 +170,8 @@ func (m *Migrating) Delete(ctx context.Context, id ID) error {
 	}
 }
 
-// Touch notes an access, wherever the record is. One beside its move may be lost.
+// Touch notes an access, wherever the record is. One beside its move may be lost. The error
+// matches [errors.ErrUnsupported] if that store has no Touch.
 func (m *Migrating) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
 	p, err := m.look(ctx, id)
 	switch {
@@ -177,23 +185,24 @@ func (m *Migrating) Touch(ctx context.Context, id ID, accessed, expires time.Tim
 	return nil
 }
 
-// DeleteOld sweeps both stores.
+// DeleteOld sweeps both stores, and returns how many records that were, the old store's
+// markers included. The error matches [errors.ErrUnsupported] if one of them has no
+// DeleteOld; the other is swept all the same.
 func (m *Migrating) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
-	n, err := deleteOld(ctx, m.old, age)
-	if err != nil {
-		return n, err
-	}
+	n, oldErr := deleteOld(ctx, m.old, age)
 	more, err := deleteOld(ctx, m.new, age)
-	return n + more, err
+	return n + more, errors.Join(oldErr, err)
 }
 
 // Iter lists the records of both stores. It keeps the IDs of those in the old one in
-// memory, so that none that moves meanwhile is seen twice.
+// memory, so that none that moves meanwhile is seen twice. It yields an error that matches
+// [errors.ErrUnsupported] if one of them has no Iter.
 func (m *Migrating) Iter(ctx context.Context) iter.Seq2[Record, error] {
 	return m.both(ctx, iterAll(ctx, m.old), iterAll(ctx, m.new))
 }
 
-// IterUser lists the user's records in both stores, if both have an index.
+// IterUser lists the user's records in both stores. It yields an error that matches
+// [errors.ErrUnsupported] if one of them has no index of users.
 func (m *Migrating) IterUser(ctx context.Context, user string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		old, next, err := m.userStores()
@@ -250,8 +259,8 @@ func (m *Migrating) both(ctx context.Context, old, next iter.Seq2[Record, error]
 	}
 }
 
-// DeleteUser removes the user's records from both stores, if both have an index, and
-// returns their number.
+// DeleteUser removes the user's records from both stores, and returns their number. The
+// error matches [errors.ErrUnsupported] if one of them has no index of users.
 func (m *Migrating) DeleteUser(ctx context.Context, user string, keep ...ID) (n int, err error) {
 	old, next, err := m.userStores()
 	if err != nil {

@@ -287,6 +287,37 @@ func TestMigratingLeavesNothingCorrupt(t *testing.T) {
 	}
 }
 
+// A store of nil is told at once, and not by the first request. What one store cannot do is
+// said, and the other is swept all the same.
+func TestMigratingNeedsTwoStores(t *testing.T) {
+	for _, pair := range [][2]session2.Store{{nil, session2.NewMemoryStore()}, {session2.NewMemoryStore(), nil}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("NewMigrating(%v, %v) returns a store", pair[0], pair[1])
+				}
+			}()
+			session2.NewMigrating(pair[0], pair[1])
+		}()
+	}
+	next := session2.NewMemoryStore()
+	over := houseRecord(1, "alice")
+	over.Expires = over.Created
+	testsite.Must(t, next.Save(t.Context(), over, 0))
+	m := session2.NewMigrating(struct{ session2.Store }{session2.NewMemoryStore()}, next)
+	if n, err := m.DeleteOld(t.Context(), time.Hour); n != 1 || !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("DeleteOld: got %d, %v, want 1 and %v", n, err, errors.ErrUnsupported)
+	}
+	for _, err := range m.IterUser(t.Context(), "alice") {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("IterUser: got %v, want %v", err, errors.ErrUnsupported)
+		}
+	}
+	if _, err := m.Copy(t.Context(), nil); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Copy: got %v, want %v", err, errors.ErrUnsupported)
+	}
+}
+
 // What moves is created and read before it is removed.
 func TestMigratingToAStoreThatForgets(t *testing.T) {
 	old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
