@@ -470,7 +470,8 @@ func (s *Session) Keys() []string {
 	return keys
 }
 
-// Clear removes all keys, flash messages, form tokens and CSRF tokens. The user stays.
+// Clear removes all keys, flash messages, form tokens and CSRF tokens. The user stays
+// signed in: Destroy is the logout.
 func (s *Session) Clear() {
 	s.look()
 	defer s.mu.Unlock()
@@ -574,8 +575,8 @@ func (s *Session) SetPersistent(persistent bool) {
 }
 
 // SetLifetime sets this session's absolute limit, counted from its creation or
-// its latest login, instead of Config.Lifetime; 0 goes back to that. A negative
-// one is a mistake: it is in Err, and fails the request.
+// its latest login and not from now, instead of Config.Lifetime; 0 goes back to
+// that. A negative one is a mistake: it is in Err, and fails the request.
 func (s *Session) SetLifetime(d time.Duration) {
 	if d < 0 {
 		s.refuse(fmt.Errorf("session2: set lifetime: %v is negative", d))
