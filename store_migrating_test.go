@@ -202,6 +202,9 @@ func TestMigratingBesideFailures(t *testing.T) {
 		if err != nil || got.Version != later.Version || string(got.Data) != "later" {
 			t.Errorf("call %d: got version %d, %v", n, got.Version, err)
 		}
+		if alone, err := next.Load(t.Context(), rec.ID); err != nil || alone.Version != later.Version {
+			t.Errorf("call %d: what was acknowledged is not in the new store alone: version %d, %v", n, alone.Version, err)
+		}
 		if failed != (first != nil) || n == 0 && !failed {
 			t.Errorf("call %d: failed %v, and Save returned %v", n, failed, first)
 		}
