@@ -106,8 +106,8 @@ type Config struct {
 	// all processes; it is only as exact as their clocks agree to within CommitTimeout.
 	// A process that dies in the midst of a login delays that user's next one by twice
 	// CommitTimeout, within which logins wait for CommitTimeout and then fail (503).
-	// The store must be a [UserStore] or an [IterStore]; with the latter alone, each
-	// login reads all records.
+	// The store, and what it wraps, must be a [UserStore] or an [IterStore]; with the
+	// latter alone, each login reads all records.
 	MaxPerUser int
 
 	// RejectLogin refuses a login beyond MaxPerUser with ErrTooManySessions, and ends
