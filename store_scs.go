@@ -32,8 +32,9 @@ type (
 )
 
 // FromSCS makes a Store of a store for github.com/alexedwards/scs/v2, for places that
-// session2 has no store for. The sessions that scs has there stay unseen: they are
-// other sessions, under tokens of another form.
+// session2 has no store for. Give it a place of its own, such as a key prefix or a schema.
+// The sessions that scs has in the same place stay unseen: they are other sessions, under
+// tokens of another form. But the Iterate of scs fails on those of session2.
 //
 // Such a store cannot compare before it writes. So the check and the write of a Save are
 // one step only among the calls by one FromSCS: it is safe for goroutines, and promises
