@@ -246,7 +246,7 @@ func (s *Session) tryAcquire() (wait <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.committing {
-		s.committing, s.fresh, s.sent = true, false, false
+		s.committing, s.fresh, s.sent, s.unsure = true, false, false, false
 		return nil
 	}
 	if s.committed == nil {
@@ -260,7 +260,11 @@ func (s *Session) release(panicked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if panicked && s.sent {
-		s.broken = cmp.Or[error](s.broken, &changeError{record.Uncertain(errPanicked)})
+		err := errPanicked
+		if s.unsure {
+			err = record.Uncertain(err)
+		}
+		s.broken = cmp.Or[error](s.broken, &changeError{err})
 	}
 	s.committing = false
 	if s.committed != nil {
@@ -436,6 +440,10 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 			t.behind = true
 			continue
 		}
+		if ended := ctx.Err(); ended != nil { // likewise
+			return pending, fmt.Errorf("session2: save %v: %w", t.life.token.id, withCause(ended, cause))
+		}
+		t.s.unsure = true
 		err = t.write(ctx, now, n)
 		switch {
 		case err == nil:
@@ -448,6 +456,7 @@ func (t *txn) tries(ctx context.Context) (outcome, error) {
 			return pending, err
 		}
 		t.lost = t.lost || errors.Is(err, ErrUncertain)
+		t.s.unsure = t.lost || t.abandoned != nil
 		t.behind = true
 		if errors.Is(err, ErrConflict) {
 			t.event(EventConflict, err)
@@ -657,7 +666,9 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 	var first error
 	again(ctx, func() bool {
 		if err != nil && t.over(microNow()) { // an expired session must not come back either
-			err = record.Uncertain(err)
+			if err = fmt.Errorf("%w: %w", errExpired, err); t.lost {
+				err = record.Uncertain(err)
+			}
 			return true
 		}
 		err = t.s.m.store.Save(ctx, rec, prev)
@@ -706,6 +717,9 @@ func (t *txn) bury(ctx context.Context) (err error) {
 	nothing := true // none of them can have ended
 	for _, st := range t.ended {
 		again(ctx, func() bool {
+			if err = ctx.Err(); err != nil { // the Save took all the time
+				return true
+			}
 			err = store.Delete(ctx, st.id)
 			first = cmp.Or(first, err)
 			nothing = nothing && (refused(err) || unsent(err))

@@ -817,3 +817,125 @@ func TestAnUnreachableDatabaseStoresNothing(t *testing.T) {
 		}
 	}
 }
+
+// A commit of which nothing that may still land was sent is not uncertain, whatever ends it.
+func TestWhatWasNotSentIsNotUncertain(t *testing.T) {
+	slow := func(n int) (int, error) { time.Sleep(10 * time.Second); return n + 1, nil }
+	for name, c := range map[string]struct {
+		cfg session2.Config
+		do  func(st *testsite.Site, b *testsite.Browser, s *session2.Session)
+	}{
+		"a function that panics in a later call": {do: func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
+			counter.Get(s)
+			st.Do(b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
+			defer func() { recover() }()
+			counter.Commit(st.T.Context(), s, func(n int) (int, error) {
+				if n == 5 {
+					panic("oh")
+				}
+				return n + 1, nil
+			})
+		}},
+		"an Update that panics in a later call": {do: func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
+			counter.Update(s, func(n int) int {
+				if n == 5 {
+					panic("oh")
+				}
+				return n + 1
+			})
+			st.Do(b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
+			defer func() { recover() }()
+			s.Commit(st.T.Context())
+		}},
+		"a function that outlives the commit": {do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+			counter.Commit(st.T.Context(), s, slow)
+		}},
+		"one that does so in a new session": {do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+			s.Destroy()
+			counter.Commit(st.T.Context(), s, slow)
+		}},
+		"a session that expires while the store is out of reach": {
+			cfg: session2.Config{IdleTimeout: 3 * time.Second},
+			do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+				s.Set("k", 1)
+				store, down := st.Store.(*hookStore), &net.OpError{Op: "dial", Net: "tcp", Err: testsite.ErrDown}
+				store.set(func() {
+					store.onSave = func(session2.Record, session2.Version, func() error) error { return down }
+					store.onLoad = func(session2.ID) error { return down }
+				})
+				s.Commit(st.T.Context())
+			},
+		},
+		"a logout after a Save that took all the time": {
+			do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
+				store := st.Store.(*hookStore)
+				s.Destroy()
+				s.Set("k", 1)
+				store.set(func() {
+					store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+						defer time.Sleep(10 * time.Second)
+						return save()
+					}
+				})
+				s.Commit(st.T.Context())
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var handled error
+				c.cfg.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
+					handled = err
+					w.WriteHeader(500)
+				}
+				store := newHookStore()
+				st := testsite.NewSite(t, store, c.cfg)
+				b := st.Login("alice")
+				saves := store.count("save")
+				var err error
+				res := st.Visit(b.Clone(), func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+					c.do(st, b, s)
+					err = s.Err()
+				})
+				if err == nil || handled == nil || res.StatusCode != 500 {
+					t.Fatalf("status %d, Err() = %v, handled %v after %d Saves: nothing has failed",
+						res.StatusCode, err, handled, store.count("save")-saves)
+				}
+				if errors.Is(err, session2.ErrUncertain) || errors.Is(handled, session2.ErrUncertain) {
+					t.Errorf("Err() = %v, handled %v; want neither to be uncertain", err, handled)
+				}
+			})
+		})
+	}
+}
+
+// Where an answer was lost before the panic, the changes may be stored.
+func TestAPanicAfterALostAnswerIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookStore()
+		st := testsite.NewSite(t, store, session2.Config{})
+		b := st.Login("alice")
+		st.Visit(b.Clone(), func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
+			counter.Get(s)
+			store.set(func() {
+				store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+					store.set(func() { store.onSave = nil })
+					st.Do(b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
+					return errors.New("no answer")
+				}
+			})
+			func() {
+				defer func() { recover() }()
+				counter.Commit(t.Context(), s, func(n int) (int, error) {
+					if n == 5 {
+						panic("oh")
+					}
+					return n + 1, nil
+				})
+			}()
+			if err := s.Err(); !errors.Is(err, session2.ErrUncertain) {
+				t.Errorf("Err() = %v, want it to be uncertain", err)
+			}
+		})
+	})
+}

@@ -111,8 +111,8 @@ type Config struct {
 	// another, so that the number is exact on every store and across processes, as long
 	// as their clocks agree to within CommitTimeout. If a process dies in the middle of
 	// a login, that user's logins fail, each after CommitTimeout (503), until twice
-	// CommitTimeout is over. The store must be a [UserStore] or an [IterStore]; with
-	// the latter alone, each login reads all records.
+	// CommitTimeout is over. The store, and what it wraps, must be a [UserStore] or an
+	// [IterStore]; with the latter alone, each login reads all records.
 	MaxPerUser int
 
 	// RejectLogin refuses a login beyond MaxPerUser with [ErrTooManySessions], and ends

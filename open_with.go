@@ -13,8 +13,10 @@ import (
 
 // OpenFunc opens the store that a URL of its scheme names, for [OpenWith]. As [Open]
 // does, it refuses options that it does not know, and none of its errors repeats the
-// URL, which may hold a password. It need not call a server yet. With an error it
-// returns a nil Store.
+// URL, which may hold a password. It need not call a server yet. It makes no store that
+// is not there, so that a mistyped name makes none: Setup does, and until then the
+// store's calls return an error matching [ErrNotSetUp]. Package command goes by that. With
+// an error it returns a nil Store.
 type OpenFunc func(ctx context.Context, url string) (Store, error)
 
 // builtIn are the schemes of Open.

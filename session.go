@@ -72,7 +72,8 @@ type working struct {
 	blind      bool          // log deletes what is not in life.base, and what the handler has not looked for
 	committing bool          // a commit is under way; one at a time
 	fresh      bool          // the latest commit has stored something: the token is the session's
-	sent       bool          // and the store was asked for something
+	sent       bool          // the latest commit has asked the store for something
+	unsure     bool          // and nobody can tell yet whether that is stored
 	committed  chan struct{} // closed when it ends; nil if nobody waits
 
 	revoke    bool // Destroy: the client's cookie goes, whatever it opens

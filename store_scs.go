@@ -32,8 +32,9 @@ type (
 )
 
 // FromSCS makes a Store of a store for github.com/alexedwards/scs/v2, for places that
-// session2 has no store for. The sessions that scs has there stay unseen: they are
-// other sessions, under tokens of another form.
+// session2 has no store for. Give it a place of its own, such as a key prefix or a schema.
+// The sessions that scs has in the same place stay unseen: they are other sessions, under
+// tokens of another form. But the Iterate of scs fails on those of session2.
 //
 // Such a store cannot compare before it writes. So the check and the write of a Save
 // are one step only among the calls by one FromSCS: goroutines may share it, and it
@@ -48,8 +49,12 @@ type (
 // memory for a moment, and otherwise return an error matching [errors.ErrUnsupported].
 func FromSCS(store SCSStore) Store {
 	s := &scsStore{store: store}
-	if ctx, ok := store.(scsCtxStore); ok {
-		s.ctx = ctx
+	s.ctx, _ = store.(scsCtxStore)
+	switch store := store.(type) {
+	case scsAllCtx:
+		s.all = store.AllCtx
+	case scsAll:
+		s.all = func(context.Context) (map[string][]byte, error) { return store.All() }
 	}
 	for i := range s.turns {
 		s.turns[i] = make(chan struct{}, 1)
@@ -60,7 +65,8 @@ func FromSCS(store SCSStore) Store {
 // scsStore serialises the writes of each session: one of 64 turns is its own.
 type scsStore struct {
 	store SCSStore
-	ctx   scsCtxStore // nil if it has no such methods
+	ctx   scsCtxStore                                      // nil if it has no such methods
+	all   func(context.Context) (map[string][]byte, error) // nil if it does not list
 	turns [64]chan struct{}
 }
 
@@ -148,7 +154,13 @@ func (s *scsStore) DeleteOld(ctx context.Context, age time.Duration) (n int, err
 }
 
 func (s *scsStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) { list(ctx, "iter", s.records(ctx), yield) }
+	return func(yield func(Record, error) bool) {
+		if s.all == nil {
+			yield(Record{}, failed("iter", errors.ErrUnsupported))
+			return
+		}
+		list(ctx, "iter", s.records(ctx), yield)
+	}
 }
 
 func (s *scsStore) records(ctx context.Context) iter.Seq2[record.Record, error] {
@@ -228,17 +240,13 @@ func (s *scsStore) remove(ctx context.Context, id ID) error {
 
 // ids returns which sessions of session2 the store holds.
 func (s *scsStore) ids(ctx context.Context) (ids []ID, err error) {
+	if s.all == nil {
+		return nil, errors.ErrUnsupported
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var all map[string][]byte
-	err = errors.ErrUnsupported
-	switch store := s.store.(type) {
-	case scsAllCtx:
-		all, err = store.AllCtx(ctx)
-	case scsAll:
-		all, err = store.All()
-	}
+	all, err := s.all(ctx)
 	if err != nil {
 		return nil, err
 	}

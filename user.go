@@ -363,14 +363,27 @@ func (t *txn) passTurn(ctx context.Context) {
 // lists refuses a store that cannot list a user's sessions, where it must.
 func (c *Config) lists(store Store) error {
 	var p problems
-	if c, ok := store.(*cachedStore); ok {
-		store = c.given
-	}
-	_, byUser := store.(UserStore)
-	_, all := store.(IterStore)
-	p.when(c.MaxPerUser > 0 && !byUser && !all,
-		"Config.MaxPerUser: the store is neither a UserStore nor an IterStore")
+	p.when(c.MaxPerUser > 0 && !canList(store),
+		"Config.MaxPerUser: the store, or one that it wraps, is neither a UserStore nor an IterStore")
 	return errors.Join(p...)
+}
+
+// canList reports whether a store can list a user's sessions. A wrapper has the methods
+// whatever it wraps, and so it is asked, with a context that is done: it says no, and
+// otherwise does nothing.
+func canList(store Store) bool {
+	switch s := store.(type) {
+	case *cachedStore:
+		return canList(s.given)
+	case *Migrating:
+		return canList(s.old) && canList(s.new)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, err := range iterUser(ctx, store, "") {
+		return !errors.Is(err, errors.ErrUnsupported)
+	}
+	return true
 }
 
 // No store has a transaction over several records. So logins of one user that are

@@ -20,6 +20,7 @@ import (
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testsite"
+	"github.com/session2/session2/sessiontest"
 )
 
 func TestAuthentication(t *testing.T) {
@@ -1275,11 +1276,33 @@ func TestADamagedTurnIsReplaced(t *testing.T) {
 }
 
 func TestMaxPerUserNeedsAStoreThatLists(t *testing.T) {
-	bare := struct{ session2.Store }{session2.NewMemoryStore()}
-	if _, err := session2.NewManager(bare, session2.Config{MaxPerUser: 1}); err == nil {
-		t.Error("a store that lists nothing is not refused")
-	}
 	memory := session2.NewMemoryStore()
+	bare, listing := plainStore{memory}, listStore{memory, memory}
+	cache := func(s session2.Store) session2.Store { return session2.NewCache(s, nil) }
+	wraps := map[string]func(session2.Store) session2.Store{
+		"itself": func(s session2.Store) session2.Store { return s }, "a cache": cache,
+		"a wrapper":  func(s session2.Store) session2.Store { return sessiontest.NewStore(s) },
+		"moved from": func(s session2.Store) session2.Store { return session2.NewMigrating(s, memory) },
+		"moved to":   func(s session2.Store) session2.Store { return session2.NewMigrating(memory, s) },
+		"cached and moved to": func(s session2.Store) session2.Store {
+			return cache(session2.NewMigrating(memory, s))
+		},
+		"cached twice": func(s session2.Store) session2.Store { return cache(cache(sessiontest.NewStore(s))) },
+	}
+	for wrapped, wrap := range wraps {
+		for name, c := range map[string]struct {
+			store session2.Store
+			lists bool
+		}{
+			"bare": {bare, false}, "lists all": {listing, true}, "lists by user": {memory, true},
+			"scs": {session2.FromSCS(newSCSMap()), false}, "scs with All": {session2.FromSCS(scsMapAll{newSCSMap()}), true},
+		} {
+			_, err := session2.NewManager(wrap(c.store), session2.Config{MaxPerUser: 1})
+			if c.lists != (err == nil) || err != nil && !strings.Contains(err.Error(), "Config.MaxPerUser") {
+				t.Errorf("%s, %s: got %v; it lists: %v", name, wrapped, err, c.lists)
+			}
+		}
+	}
 	st := testsite.NewSite(t, listStore{memory, memory}, session2.Config{MaxPerUser: 1})
 	first, second := st.Login("alice"), st.Login("alice")
 	if st.UserOf(first) != "" || st.UserOf(second) != "alice" {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/session2/session2"
-	"github.com/session2/session2/internal/sqlstore"
 )
 
 // maxFailures is how many records may fail before a copy gives up: one that the
@@ -63,26 +62,29 @@ func (c *copying) open(ctx context.Context) error {
 	if c.from, err = from.open(ctx, false); err != nil {
 		return err
 	}
-	if c.dry && to.missing() {
+	if notSetUp(ctx, c.from) {
+		return from.absent()
+	}
+	absent := to.missing()
+	if c.dry && absent {
 		c.to = session2.NewMemoryStore() // as empty as it would be
 		return nil
 	}
-	absent := to.missing()
 	if c.to, err = to.open(ctx, !c.dry); err != nil {
 		return err
 	}
-	if absent {
-		c.bar.note("session2: there was no store at " + to.String() + ": made one")
-	}
-	if !c.dry {
-		return session2.Setup(ctx, c.to)
-	}
-	if _, err := c.to.Has(ctx, session2.ID{}); errors.Is(err, sqlstore.ErrNoTable) {
+	absent = absent || notSetUp(ctx, c.to)
+	switch {
+	case c.dry && absent:
 		err = session2.Close(c.to)
 		c.to = session2.NewMemoryStore()
-		return err
+	case !c.dry:
+		err = session2.Setup(ctx, c.to)
 	}
-	return nil
+	if err == nil && absent && !c.dry {
+		c.bar.note("session2: there was no store at " + to.String() + ": made one")
+	}
+	return err
 }
 
 func (c *copying) close() error { return errors.Join(session2.Close(c.from), session2.Close(c.to)) }

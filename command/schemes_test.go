@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"iter"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -50,4 +51,60 @@ func TestSchemesOfOnesOwn(t *testing.T) {
 	runWith(t, nil, "list", file).want(exitFailed).says("no store has the URL scheme")
 	schemes["bolt"] = schemes["own"]
 	runWith(t, schemes, "list", file).want(exitFailed).says("built in")
+}
+
+// unmade is a store of one's own that is not there before Setup, as OpenFunc says.
+type unmade struct {
+	*session2.MemoryStore
+	made bool
+}
+
+func (u *unmade) Setup(context.Context) error { u.made = true; return nil }
+func (u *unmade) Close() error                { return nil }
+
+func (u *unmade) Has(ctx context.Context, id session2.ID) (bool, error) {
+	if !u.made {
+		return false, session2.ErrNotSetUp
+	}
+	return u.MemoryStore.Has(ctx, id)
+}
+
+func (u *unmade) Iter(ctx context.Context) iter.Seq2[session2.Record, error] {
+	if !u.made {
+		return func(yield func(session2.Record, error) bool) { yield(session2.Record{}, session2.ErrNotSetUp) }
+	}
+	return u.MemoryStore.Iter(ctx)
+}
+
+// TestStoreOfOnesOwnThatIsNotThere mistypes the name of a store whose scheme is not built
+// in: no command makes one in silence, and with -n none is made.
+func TestStoreOfOnesOwnThatIsNotThere(t *testing.T) {
+	opened := make(map[string]*unmade)
+	schemes := map[string]session2.OpenFunc{"own": func(_ context.Context, url string) (session2.Store, error) {
+		if opened[url] == nil {
+			opened[url] = &unmade{MemoryStore: session2.NewMemoryStore()}
+		}
+		return opened[url], nil
+	}}
+	run := func(args ...string) ran { return runWith(t, schemes, args...) }
+	absent := func(url string) {
+		t.Helper()
+		if opened[url] != nil && opened[url].made {
+			t.Fatalf("%s is there", url)
+		}
+	}
+	run("setup", "own:from").want(0).says("own:from is ready")
+	seed(t, opened["own:from"], "alice", 2)
+	run("setup", "-n", "own:from").want(0).says("own:from is ready")
+
+	run("setup", "-n", "own:x").want(0).says("would make own:x").hides("ready")
+	for _, command := range []string{"list", "stats", "check"} {
+		run(command, "own:x").want(exitFailed).says("not set up")
+	}
+	run("copy", "own:x", "own:y").want(exitFailed).says("no store at own:x")
+	absent("own:y")
+	run("copy", "-n", "-json", "own:from", "own:x").want(0).number("copied", 2).hides("made one")
+	absent("own:x")
+	run("copy", "own:from", "own:x").want(0).says("no store at own:x: made one").says("copied 2")
+	run("copy", "own:from", "own:x").want(0).hides("made one").says("already there 2")
 }

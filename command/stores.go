@@ -113,8 +113,20 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 	return args, err
 }
 
-// missing reports whether it is an embedded store that is not there, although
-// there may be a directory or an empty file.
+// notSetUp reports whether a store that is open is not there all the same: a database's
+// or one of somebody else's scheme, which nothing but its Setup makes.
+func notSetUp(ctx context.Context, store session2.Store) bool {
+	_, err := store.Has(ctx, session2.ID{})
+	return errors.Is(err, session2.ErrNotSetUp)
+}
+
+func (l location) absent() error {
+	return fmt.Errorf("there is no store at %s: session2 setup makes one", l)
+}
+
+// missing reports whether it is one of the library's embedded stores, which are made
+// when they are opened, and is not there, although there may be a directory or an
+// empty file.
 func (l location) missing() bool {
 	path := l.path()
 	if path == "" {
@@ -164,7 +176,7 @@ func (l location) aside() (ids []session2.ID, err error) {
 // path makes no new store.
 func (l location) open(ctx context.Context, create bool) (session2.Store, error) {
 	if !create && l.missing() {
-		return nil, fmt.Errorf("there is no store at %s: session2 setup makes one", l)
+		return nil, l.absent()
 	}
 	type opened struct {
 		store session2.Store
@@ -189,7 +201,7 @@ func (l location) open(ctx context.Context, create bool) (session2.Store, error)
 // setup makes what the store needs, or with -n says what that would be.
 func setup(ctx context.Context, j *job) (err error) {
 	if j.dry && j.where.missing() {
-		return j.out.result(fields{"store": j.where.String(), "ready": false}, "would make %s", j.where)
+		return j.foretell(false)
 	}
 	store, err := j.where.open(ctx, !j.dry)
 	if err != nil {
@@ -201,7 +213,7 @@ func setup(ctx context.Context, j *job) (err error) {
 		return j.out.result(f, "%s;", strings.Join(s.Schema(), ";\n"))
 	}
 	if j.dry {
-		return j.out.result(fields{"store": j.where.String(), "ready": true}, "%s is ready", j.where)
+		return j.foretell(!notSetUp(ctx, store))
 	}
 	entered, err := mendIndexes(ctx, store)
 	if err == nil {
@@ -215,4 +227,13 @@ func setup(ctx context.Context, j *job) (err error) {
 		text += fmt.Sprintf(": %d records were missing from an index", entered)
 	}
 	return j.out.result(fields{"store": j.where.String(), "ready": true, "missing": entered}, text, j.where)
+}
+
+// foretell says with -n what setup would do.
+func (j *job) foretell(ready bool) error {
+	text := "would make %s"
+	if ready {
+		text = "%s is ready"
+	}
+	return j.out.result(fields{"store": j.where.String(), "ready": ready}, text, j.where)
 }

@@ -70,10 +70,12 @@ func (s *Store) lookupIntact(id [16]byte) (r record.Record, found, aside bool, e
 // touches may have gone by during the read.
 func (s *Store) read(id [16]byte) (r record.Record, found bool, err error) {
 	f, err := s.fs.OpenFile(s.file(id), os.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return record.Record{}, false, nil
-	}
-	if err != nil {
+	case errors.Is(err, fsys.ErrIrregular): // no record, as a directory is none
+		return record.Record{}, false, fmt.Errorf("%w: %w", record.ErrCorrupt, err)
+	case err != nil:
 		return record.Record{}, false, err
 	}
 	defer f.Close()

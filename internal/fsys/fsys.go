@@ -16,7 +16,8 @@ import (
 )
 
 // An FS is a file system. Its methods are those of package os; SyncDir makes
-// durable what was created, renamed and removed in a directory.
+// durable what was created, renamed and removed in a directory. OpenFile does not wait
+// for the other end of a FIFO: it opens it, or returns an error matching [ErrIrregular].
 type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
@@ -44,6 +45,10 @@ type File interface {
 	Chown(uid, gid int) error
 	Sync() error
 }
+
+// ErrIrregular says that what is in the place of a file cannot be opened: a socket, or a
+// FIFO that nobody reads.
+var ErrIrregular = errors.New("neither a regular file nor a directory")
 
 // OS is the operating system's file system.
 var OS FS = osFS{}

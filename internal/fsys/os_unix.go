@@ -10,14 +10,20 @@ import (
 )
 
 // openFile is [os.OpenFile] but that it does not try to have the file polled, which
-// for files and directories is refused, and costs four system calls.
+// for files and directories is refused, and costs four system calls; and that it does
+// not wait for the other end of a FIFO.
 func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
-	for {
-		fd, err := unix.Open(name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+	for nowait := unix.O_NONBLOCK; ; {
+		fd, err := unix.Open(name, flag|unix.O_CLOEXEC|nowait, uint32(perm.Perm()))
 		switch err {
 		case nil:
+			unix.FcntlInt(uintptr(fd), unix.F_SETFL, flag) // without O_NONBLOCK, for which package os would have it polled
 			return os.NewFile(uintptr(fd), name), nil
 		case unix.EINTR:
+		case unix.EAGAIN: // a file server has a lease on it, and is asked to give it back
+			nowait = 0
+		case unix.ENXIO: // a socket, or a FIFO that nobody reads
+			return nil, &fs.PathError{Op: "open", Path: name, Err: ErrIrregular}
 		default:
 			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 		}

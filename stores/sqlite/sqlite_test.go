@@ -338,6 +338,15 @@ func TestCommand(t *testing.T) {
 	if out := run(1, "list", url); !strings.Contains(out, "not set up") {
 		t.Errorf("got %q", out)
 	}
+	empty := "file:" + t.TempDir()
+	run(0, "setup", empty)
+	run(0, "copy", "-n", empty, url)
+	if _, err := os.Stat(path); err == nil {
+		t.Error("copy -n has made the file")
+	}
+	if out := run(0, "copy", empty, url); !strings.Contains(out, "made one") {
+		t.Errorf("got %q, want to be told that there was no store", out)
+	}
 	run(0, "setup", url)
 	s, err := openAs("sqlite3", path)
 	must(t, err)
