@@ -818,66 +818,73 @@ func TestAnUnreachableDatabaseStoresNothing(t *testing.T) {
 	}
 }
 
+// unsent is a commit's surroundings.
+type unsent struct {
+	st    *testsite.Site
+	store *hookStore
+	b     *testsite.Browser
+	s     *session2.Session
+}
+
 // A commit of which nothing that may still land was sent is not uncertain, whatever ends it.
 func TestWhatWasNotSentIsNotUncertain(t *testing.T) {
 	slow := func(n int) (int, error) { time.Sleep(10 * time.Second); return n + 1, nil }
 	for name, c := range map[string]struct {
 		cfg session2.Config
-		do  func(st *testsite.Site, b *testsite.Browser, s *session2.Session)
+		do  func(u unsent)
 	}{
-		"a function that panics in a later call": {do: func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
-			counter.Get(s)
-			st.Do(b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
+		"a function that panics in a later call": {do: func(u unsent) {
+			counter.Get(u.s)
+			u.st.Do(u.b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
 			defer func() { recover() }()
-			counter.Commit(st.T.Context(), s, func(n int) (int, error) {
+			counter.Commit(u.st.T.Context(), u.s, func(n int) (int, error) {
 				if n == 5 {
 					panic("oh")
 				}
 				return n + 1, nil
 			})
 		}},
-		"an Update that panics in a later call": {do: func(st *testsite.Site, b *testsite.Browser, s *session2.Session) {
-			counter.Update(s, func(n int) int {
+		"an Update that panics in a later call": {do: func(u unsent) {
+			counter.Update(u.s, func(n int) int {
 				if n == 5 {
 					panic("oh")
 				}
 				return n + 1
 			})
-			st.Do(b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
+			u.st.Do(u.b.Clone(), func(s *session2.Session) { counter.Set(s, 5) })
 			defer func() { recover() }()
-			s.Commit(st.T.Context())
+			u.s.Commit(u.st.T.Context())
 		}},
-		"a function that outlives the commit": {do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
-			counter.Commit(st.T.Context(), s, slow)
+		"a function that outlives the commit": {do: func(u unsent) {
+			counter.Commit(u.st.T.Context(), u.s, slow)
 		}},
-		"one that does so in a new session": {do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
-			s.Destroy()
-			counter.Commit(st.T.Context(), s, slow)
+		"one that does so in a new session": {do: func(u unsent) {
+			u.s.Destroy()
+			counter.Commit(u.st.T.Context(), u.s, slow)
 		}},
 		"a session that expires while the store is out of reach": {
 			cfg: session2.Config{IdleTimeout: 3 * time.Second},
-			do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
-				s.Set("k", 1)
-				store, down := st.Store.(*hookStore), &net.OpError{Op: "dial", Net: "tcp", Err: testsite.ErrDown}
-				store.set(func() {
-					store.onSave = func(session2.Record, session2.Version, func() error) error { return down }
-					store.onLoad = func(session2.ID) error { return down }
+			do: func(u unsent) {
+				u.s.Set("k", 1)
+				down := &net.OpError{Op: "dial", Net: "tcp", Err: testsite.ErrDown}
+				u.store.set(func() {
+					u.store.onSave = func(session2.Record, session2.Version, func() error) error { return down }
+					u.store.onLoad = func(session2.ID) error { return down }
 				})
-				s.Commit(st.T.Context())
+				u.s.Commit(u.st.T.Context())
 			},
 		},
 		"a logout after a Save that took all the time": {
-			do: func(st *testsite.Site, _ *testsite.Browser, s *session2.Session) {
-				store := st.Store.(*hookStore)
-				s.Destroy()
-				s.Set("k", 1)
-				store.set(func() {
-					store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+			do: func(u unsent) {
+				u.s.Destroy()
+				u.s.Set("k", 1)
+				u.store.set(func() {
+					u.store.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
 						defer time.Sleep(10 * time.Second)
 						return save()
 					}
 				})
-				s.Commit(st.T.Context())
+				u.s.Commit(u.st.T.Context())
 			},
 		},
 	} {
@@ -894,7 +901,7 @@ func TestWhatWasNotSentIsNotUncertain(t *testing.T) {
 				saves := store.count("save")
 				var err error
 				res := st.Visit(b.Clone(), func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) {
-					c.do(st, b, s)
+					c.do(unsent{st, store, b, s})
 					err = s.Err()
 				})
 				if err == nil || handled == nil || res.StatusCode != 500 {

@@ -181,7 +181,9 @@ type CookieConfig struct {
 	// ("__Host-" by default, or "__Secure-" with Domain or Path). A request reads only
 	// the cookie of its own kind, so that nobody who can change what goes over plain
 	// HTTP plants a session in the other. What goes over plain HTTP can be read on the
-	// way: a login belongs over TLS (NIST SP 800-63B-4, 5.1).
+	// way: a login belongs over TLS (NIST SP 800-63B-4, 5.1). A logout ends the session
+	// of its own kind alone, and over plain HTTP the other one's cookie is not even sent:
+	// call [Manager.RevokeUser] before Destroy to end the user's sessions of both kinds.
 	SecureFunc func(r *http.Request) bool
 
 	Domain      string        // default none: this host alone

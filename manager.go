@@ -19,18 +19,19 @@ import (
 // end of their context for longer than Config.WatchEvery, and those that keep the lease
 // of [Manager.Exclusive] for handlers that run for long.
 type Manager struct {
-	store  Store
-	near   nearStore // the store, if it is a cache; or nil
-	cfg    Config
-	handed handed
-	open   running
-	watch  watch
-	lines  lines
-	jars   [2]jar // the cookie, and that over plain HTTP, by the way of a request
-	counts [len(eventNames)]atomic.Uint64
-	warned atomic.Bool // of a secure cookie over plain HTTP
-	late   atomic.Bool // of a first look after the response had begun, likewise
-	shared atomic.Bool // of a cookie name that a manager around this one has, too
+	store   Store
+	near    nearStore // the store, if it is a cache; or nil
+	cfg     Config
+	handed  handed
+	open    running
+	watch   watch
+	lines   lines
+	jars    [2]jar // the cookie, and that over plain HTTP, by the way of a request
+	counts  [len(eventNames)]atomic.Uint64
+	warned  atomic.Bool // of a secure cookie over plain HTTP
+	late    atomic.Bool // of a first look after the response had begun, likewise
+	shared  atomic.Bool // of a cookie name that a manager around this one has, too
+	planted atomic.Bool // of a handler that tells its client of a token
 }
 
 // NewManager returns a Manager over store. It refuses a configuration that is unsafe or

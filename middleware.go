@@ -58,6 +58,11 @@ func (m *Manager) Session(r *http.Request) *Session {
 // deadlines, and [net/http.ResponseController]'s methods. What is set on the request
 // that next is given, such as its MultipartForm and its Pattern, is set on the server's
 // request too when next has returned.
+//
+// What tells a client of its token is the manager's to write: a Set-Cookie of the
+// session's name, and with [Transport] its response header, that next has set itself are
+// left out of the response, and warned of once. So a backend, behind a proxy, puts no
+// session of its own in the place of the client's.
 func (m *Manager) Wrap(next http.Handler) http.Handler {
 	m.must()
 	if next == nil {
@@ -162,11 +167,12 @@ func (x *exchange) begin(status int) error {
 // header writes what the session has to say into the response's header, after a
 // commit just now or without one.
 func (x *exchange) header(committed bool) {
+	h := x.w.Header()
+	x.disown(h)
 	looked, owed := x.session.begins(committed)
 	if !looked {
 		return
 	}
-	h := x.w.Header()
 	x.session.vary(h)
 	x.session.clearSite(h, committed)
 	for _, f := range owed {

@@ -23,7 +23,7 @@ import (
 // r is the caller's own, such as ProxyRequest.Out, or Request.Clone of the incoming one. A
 // shallow copy that shares its header with the incoming request is given a header of its
 // own, so the session stays. StripCookie panics if r is the very request that Wrap has given
-// its handler: the session still reads it. A backend's own Set-Cookie lines are not changed.
+// its handler: the session still reads it. What the backend answers is Wrap's to look at.
 func (m *Manager) StripCookie(r *http.Request) {
 	m.must()
 	lines := r.Header["Cookie"]
@@ -77,6 +77,42 @@ func (m *Manager) strip(line string) (string, bool) {
 
 // names reports whether name is one of the cookie's, now or formerly.
 func (c *CookieConfig) names(name string) bool {
-	return name == c.Name || c.SecureFunc != nil && name == c.plain().Name ||
-		slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
+	return c.isNamed(name) || slices.ContainsFunc(c.Former, func(f CookieConfig) bool { return f.Name == name })
+}
+
+func (c *CookieConfig) isNamed(name string) bool {
+	return name == c.Name || c.SecureFunc != nil && name == c.plain().Name
+}
+
+// disown takes out of the response what tells its client of a token and is not a
+// manager's: by it a backend, behind a proxy, could put its own session in the place of
+// the client's. What was there before the handler stays, and what managers inside owe.
+func (x *exchange) disown(h http.Header) {
+	m := x.session.m
+	for _, name := range [...]string{setCookieField, m.cfg.Transport.reply()} {
+		planted := func(line string) bool {
+			ours := slices.Contains(x.outer[name], line) || slices.Contains(x.within, field{name, line})
+			return !ours && m.tells(name, line)
+		}
+		if !slices.ContainsFunc(h[name], planted) {
+			continue
+		}
+		if h[name] = slices.DeleteFunc(slices.Clone(h[name]), planted); len(h[name]) == 0 {
+			delete(h, name)
+		}
+		if m.planted.CompareAndSwap(false, true) {
+			m.cfg.Logger.WarnContext(x.Context, "session2: a response's own line was left out: it would put another session "+
+				"in the place of the client's, and tells of a token under the name that is the manager's", "field", name)
+		}
+	}
+}
+
+// tells reports whether a line of the response tells its client of a token. A cookie
+// without a name is sent as its value, which may look like one that has a name.
+func (m *Manager) tells(field, line string) bool {
+	if field != setCookieField {
+		return true
+	}
+	name, _, _ := strings.Cut(strings.TrimLeft(line, " \t="), "=")
+	return !m.cfg.Transport.HeaderOnly && m.cfg.Cookie.isNamed(strings.TrimRight(name, " \t"))
 }

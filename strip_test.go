@@ -2,6 +2,8 @@ package session2_test
 
 import (
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -190,6 +192,93 @@ func TestStripCookieOfOtherTransports(t *testing.T) {
 		st.M.StripCookie(r)
 		if got := r.Header.Get(test.name); got != test.left {
 			t.Errorf("%s: %s: got %q, want %q", test.name, test.said, got, test.left)
+		}
+	}
+}
+
+// What a backend answers plants no session: fields that tell a client of its token are the
+// manager's, whichever way the request goes, and whether the session was looked at or not.
+func TestABackendPlantsNoSession(t *testing.T) {
+	secure := func(r *http.Request) bool { return r.TLS != nil }
+	planted := http.Header{
+		"Set-Cookie": {"__Host-session=planted; Path=/; Secure", "theirs=1", "__Host-Session=other", "session=planted",
+			"=__Host-session=planted", "__Host-session =planted"},
+		"X-Session": {"planted"}, "Session-Token": {"planted"},
+	}
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		maps.Copy(w.Header(), planted)
+		io.WriteString(w, "from behind")
+	}))
+	defer backend.Close()
+	target, err := url.Parse(backend.URL)
+	testsite.Must(t, err)
+	theirs, plain := planted["Set-Cookie"][1:3], planted["Set-Cookie"][3]
+	own, only := session2.Transport{Header: "X-Session"}, session2.Transport{Header: "X-Session", HeaderOnly: true}
+	for _, test := range []struct {
+		name    string
+		cfg     session2.Config
+		cookies []string // of the backend's that are left
+		gone    string
+	}{
+		{"cookie", session2.Config{}, append(theirs[:2:2], plain), ""},
+		{"SecureFunc", session2.Config{Cookie: session2.CookieConfig{SecureFunc: secure}}, theirs, ""},
+		{"bearer", bearer(), append(theirs[:2:2], plain), "Session-Token"},
+		{"header", session2.Config{Transport: own}, append(theirs[:2:2], plain), "X-Session"},
+		{"header only", session2.Config{Transport: only}, planted["Set-Cookie"], "X-Session"},
+	} {
+		for _, line := range []string{"X: y", "Authorization: Bearer", "X-Session: "} {
+			for _, do := range []func(*session2.Session){nil, look, func(s *session2.Session) { s.SetUser("alice") }} {
+				var log testsite.Log
+				test.cfg.Logger = log.Logger()
+				st := testsite.NewSite(t, session2.NewMemoryStore(), test.cfg)
+				res := send(st, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					if do != nil {
+						do(s)
+					}
+					httputil.NewSingleHostReverseProxy(target).ServeHTTP(w, r)
+				}, line)
+				var cookies []string
+				for _, cookie := range res.Header["Set-Cookie"] {
+					if name, value, _ := strings.Cut(cookie, "="); name == "__Host-session" && !strings.HasPrefix(value, "planted") {
+						continue // the manager's
+					}
+					cookies = append(cookies, cookie)
+				}
+				slices.Sort(cookies)
+				want := slices.Sorted(slices.Values(test.cookies))
+				token := res.Header.Get(test.gone)
+				if res.StatusCode != 200 || !slices.Equal(cookies, want) || test.gone != "" && token == "planted" {
+					t.Errorf("%s, %q: status %d, cookies %q, want %q; %s: %q",
+						test.name, line, res.StatusCode, cookies, want, test.gone, token)
+				}
+				if n := strings.Count(log.String(), "left out"); test.name != "header only" && n != 1 {
+					t.Errorf("%s: warned %d times: %s", test.name, n, log.String())
+				}
+			}
+		}
+	}
+}
+
+// What a manager inside sets, and what was there before, is no backend's.
+func TestWhatIsLeftOutIsTheHandlersAlone(t *testing.T) {
+	for _, header := range []string{"", "X-Session"} {
+		var sites [2]*testsite.Site
+		for i, realm := range []string{"outer", "inner"} {
+			sites[i] = testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Realm: realm,
+				Logger: slog.New(slog.DiscardHandler), Transport: session2.Transport{Header: header}})
+		}
+		inner := sites[1].Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) { s.SetUser("bob") })
+		h := sites[0].M.Wrap(inner)
+		r := httptest.NewRequest("GET", "/", nil)
+		if header != "" {
+			r.Header.Set(header, "")
+		}
+		w := httptest.NewRecorder()
+		w.Header().Set("Set-Cookie", "__Host-session=before")
+		h.ServeHTTP(w, r)
+		lines, token := w.Result().Header["Set-Cookie"], w.Header().Get(header)
+		if header == "" && (len(lines) != 2 || lines[0] != "__Host-session=before") || header != "" && token == "" {
+			t.Errorf("header %q: Set-Cookie %q, token %q", header, lines, token)
 		}
 	}
 }

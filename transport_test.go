@@ -840,6 +840,30 @@ func TestSecureFunc(t *testing.T) {
 	}
 }
 
+// A logout ends the session of its own kind, and RevokeUser what is left.
+func TestSecureFuncLogout(t *testing.T) {
+	st, _ := secureSite(t, session2.CookieConfig{})
+	const tls, plain = "https://example.com/", "http://example.com/"
+	cookies := map[string]string{}
+	for _, url := range []string{tls, plain} {
+		lines := visit(st, url, "", func(s *session2.Session) { s.SetUser("alice") })
+		cookies[url], _, _ = strings.Cut(lines[0], ";")
+	}
+	visit(st, tls, cookies[tls]+"; "+cookies[plain], func(s *session2.Session) {
+		if n, err := st.M.RevokeUser(t.Context(), s.User()); n != 2 || err != nil {
+			t.Errorf("RevokeUser = %d, %v, want both", n, err)
+		}
+		s.Destroy()
+	})
+	for url, cookie := range cookies {
+		visit(st, url, cookie, func(s *session2.Session) {
+			if s.User() != "" {
+				t.Errorf("%s: still signed in", url)
+			}
+		})
+	}
+}
+
 // A session that somebody has planted over plain HTTP is nobody's over TLS.
 func TestSecureFuncTakesNoPlantedCookie(t *testing.T) {
 	st, _ := secureSite(t, session2.CookieConfig{})

@@ -108,6 +108,98 @@ func TestRequestWithinARequest(t *testing.T) {
 	})).ServeHTTP(httptest.NewRecorder(), get())
 }
 
+// Each way that a request can go: over TLS and plain HTTP, and by a header.
+func TestEachWay(t *testing.T) {
+	overTLS := func(r *http.Request) bool { return r.TLS != nil }
+	secure := session2.Config{Cookie: session2.CookieConfig{SecureFunc: overTLS}}
+	bearer := session2.Config{Transport: session2.Transport{Header: "Authorization"}}
+	own := session2.Config{Transport: session2.Transport{Header: "x-session"}}
+	only := session2.Config{Transport: session2.Transport{Header: "Authorization", HeaderOnly: true}}
+	for name, c := range map[string]struct {
+		cfg       session2.Config
+		url, line string
+		by        string // the header that has the token
+	}{
+		"plain HTTP":       {session2.Config{}, "http://example.com/", "", "Cookie"},
+		"SecureFunc, TLS":  {secure, "https://example.com/", "", "Cookie"},
+		"SecureFunc":       {secure, "http://example.com/", "", "Cookie"},
+		"no header":        {bearer, "https://example.com/", "", "Cookie"},
+		"bearer":           {bearer, "https://example.com/", "Authorization: Bearer", "Authorization"},
+		"own header":       {own, "https://example.com/", "X-Session: ", "X-Session"},
+		"header only":      {only, "https://example.com/", "", "Authorization"},
+		"somebody's basic": {bearer, "https://example.com/", "Authorization: Basic eA==", "Cookie"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			c.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			m, err := session2.NewManager(session2.NewMemoryStore(), c.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request := func() *http.Request {
+				r := httptest.NewRequest("GET", c.url, nil)
+				if key, value, ok := strings.Cut(c.line, ": "); ok {
+					r.Header.Set(key, value)
+				}
+				return r
+			}
+			r := sessiontest.Request(t, m, request(), alice)
+			for _, header := range []string{"Cookie", "Authorization", "X-Session"} {
+				if has := len(r.Header.Get(header)) > 40; has != (header == c.by) {
+					t.Errorf("a token is in %s: %v", header, has)
+				}
+			}
+			is := func(r *http.Request, want string) (user string) {
+				t.Helper()
+				do(m, r, func(s *session2.Session) { user = s.User() })
+				if user != want {
+					t.Errorf("user %q, want %q", user, want)
+				}
+				return user
+			}
+			is(r, "alice")
+			r = sessiontest.Request(t, m, r, func(s *session2.Session) { s.Set("k", s.User()) })
+			is(r, "alice")
+
+			resp := do(m, r, func(s *session2.Session) { s.Renew() })
+			if s := sessiontest.After(t, m, r, resp); s.User() != "alice" || s.Get("k") != "alice" {
+				t.Errorf("After has %q, k = %v", s.User(), s.Get("k"))
+			}
+			r = sessiontest.Next(r, resp, request())
+			is(r, "alice")
+			r = sessiontest.Next(r, do(m, r, alice), request())
+			is(r, "alice")
+			is(sessiontest.Next(r, do(m, r, func(*session2.Session) {}), request()), "alice")
+
+			resp = do(m, r, (*session2.Session).Destroy)
+			if s := sessiontest.After(t, m, r, resp); s.User() != "" || !s.IsNew() {
+				t.Errorf("After a logout: %q", s.User())
+			}
+			r = sessiontest.Next(r, resp, request())
+			is(r, "")
+			resp = do(m, r, func(s *session2.Session) { s.SetUser("bob") })
+			is(sessiontest.Next(r, resp, request()), "bob")
+			if strings.Contains(log.String(), "plain HTTP") && name != "plain HTTP" {
+				t.Errorf("it is warned: %s", log.String())
+			}
+		})
+	}
+}
+
+// Request warns of nothing that is the test's own, as that its request has come over plain HTTP.
+func TestRequestWarnsOfNothing(t *testing.T) {
+	var log strings.Builder
+	m, err := session2.NewManager(session2.NewMemoryStore(),
+		session2.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := sessiontest.Request(t, m, get(), alice)
+	if r.TLS != nil || len(r.Header) != 1 || strings.Contains(log.String(), "WARN") {
+		t.Errorf("TLS %v, header %q, log %s", r.TLS != nil, r.Header, log.String())
+	}
+}
+
 // fatal is a testing.TB whose end can be looked at.
 type fatal struct {
 	testing.TB

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,17 @@ func TestAFragmentWithoutASession(t *testing.T) {
 
 func proxyTour(t *testing.T, m *session2.Manager) http.Handler {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const planted = "__Host-session=planted; Path=/; Secure"
+		if r.Header.Get("Upgrade") != "" {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+					"Set-Cookie: %s\r\n\r\n", planted)
+				c.Close()
+			}
+			return
+		}
+		w.Header()["Set-Cookie"] = []string{planted, "own=1"}
 		fmt.Fprint(w, r.Header["Cookie"], r.Header["X-User"])
 	}))
 	t.Cleanup(backend.Close)
@@ -62,6 +74,18 @@ func TestTheBackendGetsNoCookieOfOurs(t *testing.T) {
 	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "theirs", Value: "1"}})
 	b.want(200, "[theirs=1] [alice]", "GET", "/", "X-User", "root")
 	b.another().want(200, "[] []", "GET", "/", "X-User", "root")
+}
+
+// A backend's cookie of our name does not reach the browser, by a WebSocket's handshake neither.
+func TestTheBackendSetsNoCookieOfOurs(t *testing.T) {
+	b := open(t, proxyTour(t, manager(t, session2.Config{})))
+	for status, headers := range map[int][]string{200: nil, 101: {"Connection", "Upgrade", "Upgrade", "websocket"}} {
+		res, _ := b.send("GET", "/", headers...)
+		lines := res.Header["Set-Cookie"]
+		if res.StatusCode != status || slices.ContainsFunc(lines, func(line string) bool { return line != "own=1" }) {
+			t.Errorf("status %d, want %d; Set-Cookie %q", res.StatusCode, status, lines)
+		}
+	}
 }
 
 func tenantsTour(t *testing.T, _ *session2.Manager) http.Handler {
