@@ -2,6 +2,10 @@ package testdb
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +34,75 @@ func Redis(t testing.TB) string {
 func NewRedis(t testing.TB, conf ...string) *Server {
 	t.Helper()
 	return own(t, newRedis(conf))
+}
+
+// NewRedisTLS starts a Redis server likewise that also speaks TLS, on another port, whose
+// address it returns. The certificate is for 127.0.0.1, and signed by itself.
+func NewRedisTLS(t testing.TB, cert tls.Certificate) (s *Server, addr string) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	need(t, err)
+	port, err := freePort()
+	need(t, err)
+	s = newRedis([]string{"tls-port " + strconv.Itoa(port), "tls-auth-clients no",
+		"tls-cert-file ../cert.pem", "tls-key-file ../key.pem"})
+	s.kind.prepare = func(s *Server) error {
+		if err := prepareRedis(s); err != nil {
+			return err
+		}
+		block := func(kind string, b []byte) string {
+			return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
+		}
+		return errors.Join(s.write("cert.pem", block("CERTIFICATE", cert.Certificate[0])),
+			s.write("key.pem", block("PRIVATE KEY", key)))
+	}
+	return own(t, s), net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
+
+// sentinelName is what a Sentinel of NewRedisSentinel calls its master.
+const sentinelName = "sessions"
+
+// NewRedisSentinel starts a master, a replica of it, and a Sentinel which knows both and
+// promotes the replica when the master has not answered for a fifth of a second.
+func NewRedisSentinel(t testing.TB) (master, replica, sentinel *Server) {
+	t.Helper()
+	password := newPassword()
+	start := func(s *Server) *Server {
+		s.password = password
+		return own(t, s)
+	}
+	auth := "masterauth " + password
+	master = start(newRedis([]string{auth, "repl-diskless-sync-delay 0"}))
+	replica = start(newRedis([]string{auth, "replicaof 127.0.0.1 " + strconv.Itoa(master.port)}))
+	replica.awaits(t, "INFO replication", "master_link_status:up")
+	sentinel = newRedis([]string{
+		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d 1", sentinelName, master.port),
+		"sentinel auth-pass " + sentinelName + " " + password,
+		"sentinel down-after-milliseconds " + sentinelName + " 200",
+		"sentinel failover-timeout " + sentinelName + " 2000",
+	})
+	sentinel.kind.prepare = func(s *Server) error {
+		return s.write("redis.conf", strings.Join(append([]string{
+			"bind 127.0.0.1", "port " + strconv.Itoa(s.port), "requirepass " + s.password, "dir " + s.dir,
+		}, s.conf...), "\n")+"\n")
+	}
+	sentinel.kind.command = func(s *Server) []string { return append(redisCommand(s), "--sentinel") }
+	start(sentinel).awaits(t, "INFO sentinel", "status=ok", "slaves=1")
+	return master, replica, sentinel
+}
+
+// awaits waits until the answer to a command says all this.
+func (s *Server) awaits(t testing.TB, command string, says ...string) {
+	t.Helper()
+	need(t, s.until(func() error {
+		info, err := s.ask(command)
+		for _, text := range says {
+			if err == nil && !strings.Contains(info, text) {
+				err = fmt.Errorf("%s does not say %s: %s", command, text, info)
+			}
+		}
+		return err
+	}))
 }
 
 // NewRedisCluster starts masters of a Redis Cluster that share the slots evenly. They write
