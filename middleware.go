@@ -169,6 +169,7 @@ func (x *exchange) begin(status int) error {
 func (x *exchange) header(committed bool) {
 	h := x.w.Header()
 	x.disown(h)
+	x.disownTrailers(h)
 	looked, owed := x.session.begins(committed)
 	if !looked {
 		return
@@ -245,6 +246,7 @@ func (x *exchange) end() {
 		clear(h)
 		maps.Copy(h, x.answer)
 	}
+	x.disownTrailers(x.w.Header())
 	x.confine()
 	switch {
 	case !x.returned && !x.begun:
@@ -298,6 +300,9 @@ func (w *writer) WriteHeader(status int) {
 	informational := status <= 199 && status != http.StatusSwitchingProtocols
 	if w.failed != nil || !informational && w.begin(status) != nil {
 		return
+	}
+	if informational {
+		(*exchange)(w).disown(w.w.Header())
 	}
 	w.w.WriteHeader(status)
 }

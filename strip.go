@@ -89,6 +89,9 @@ func (c *CookieConfig) isNamed(name string) bool {
 // the client's. What was there before the handler stays, and what managers inside owe.
 func (x *exchange) disown(h http.Header) {
 	m := x.session.m
+	if m == nil { // the error handler's response
+		return
+	}
 	for _, name := range [...]string{setCookieField, m.cfg.Transport.reply()} {
 		planted := func(line string) bool {
 			ours := slices.Contains(x.outer[name], line) || slices.Contains(x.within, field{name, line})
@@ -104,6 +107,30 @@ func (x *exchange) disown(h http.Header) {
 			m.cfg.Logger.WarnContext(x.Context, "session2: a response's own line was left out: it would put another session "+
 				"in the place of the client's, and tells of a token under the name that is the manager's", "field", name)
 		}
+	}
+}
+
+// disownTrailers does so for trailers: for those that are announced by the header, and at
+// the end for others.
+func (x *exchange) disownTrailers(h http.Header) {
+	m := x.session.m
+	ours := func(name string) bool {
+		name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
+		return name == setCookieField || name != "" && name == m.cfg.Transport.reply()
+	}
+	for name := range h {
+		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && ours(trailer) {
+			delete(h, name)
+		}
+	}
+	if h["Trailer"] == nil {
+		return
+	}
+	names := strings.Split(strings.Join(h["Trailer"], ","), ",")
+	if names = slices.DeleteFunc(names, ours); len(names) > 0 {
+		h["Trailer"] = []string{strings.Join(names, ",")}
+	} else {
+		delete(h, "Trailer")
 	}
 }
 

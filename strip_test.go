@@ -1,12 +1,15 @@
 package session2_test
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -256,6 +259,45 @@ func TestABackendPlantsNoSession(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Nor does it in what comes before the response, or after it.
+func TestABackendPlantsNoSessionEarlyOrLate(t *testing.T) {
+	cfg := bearer()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	st := testsite.NewSite(t, session2.NewMemoryStore(), cfg)
+	srv := testsite.Serve(t, st.Handler(func(_ *session2.Session, w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Set-Cookie", "__Host-session=planted")
+		h.Set("Session-Token", "planted")
+		w.WriteHeader(http.StatusEarlyHints)
+		h.Set("Trailer", "X-Sum, Session-Token")
+		h.Add("Trailer", "set-cookie")
+		io.WriteString(w, "a page")
+		h.Set("X-Sum", "1")
+		h.Set("Session-Token", "planted")
+		h.Set("Set-Cookie", "__Host-session=planted")
+		h.Set(http.TrailerPrefix+"Session-Token", "planted")
+		h[http.TrailerPrefix+"set-cookie"] = []string{"__Host-session=planted"}
+		h.Set(http.TrailerPrefix+"X-Late", "2")
+	}), false)
+	var early []textproto.MIMEHeader
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		early = append(early, h)
+		return nil
+	}}
+	r, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "GET", srv.URL, nil)
+	res, err := srv.Client().Do(r)
+	testsite.Must(t, err)
+	defer res.Body.Close()
+	_, err = io.ReadAll(res.Body)
+	testsite.Must(t, err)
+	if got := fmt.Sprint(early, res.Header, res.Trailer); len(early) != 1 || strings.Contains(got, "planted") {
+		t.Errorf("%d early responses: %s", len(early), got)
+	}
+	if res.Trailer.Get("X-Sum") != "1" || res.Trailer.Get("X-Late") != "2" {
+		t.Errorf("the backend's own trailers: %v", res.Trailer)
 	}
 }
 

@@ -240,16 +240,23 @@ func (s *Session) vary(h http.Header) {
 // fixedHeaders are those that mean something else already, in a request or in its
 // response, and those that browsers send by themselves or let any site's page set, of
 // which a CORS-safelisted header is one.
-var fixedHeaders = []string{"Accept", "Accept-Language", "Cache-Control", "Connection", "Content-Language",
-	"Content-Length", "Content-Type", "Cookie", "Date", "Host", "Location", "Origin", "Proxy-Authorization", "Range",
-	"Referer", "Server", "Set-Cookie", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "User-Agent", "Vary",
-	"Www-Authenticate", "X-Csrf-Token"}
+var fixedHeaders = []string{"Cache-Control", "Connection", "Content-Language", "Content-Length", "Content-Type",
+	"Cookie", "Date", "Dnt", "Downlink", "Dpr", "Ect", "Expect", "Host", "If-Match", "If-Modified-Since",
+	"If-None-Match", "If-Range", "If-Unmodified-Since", "Keep-Alive", "Last-Event-Id", "Location", "Origin", "Ping-From",
+	"Ping-To", "Pragma", "Priority", "Proxy-Authorization", "Range", "Referer", "Rtt", "Save-Data", "Server",
+	"Set-Cookie", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Upgrade-Insecure-Requests", "User-Agent", "Vary",
+	"Via", "Viewport-Width", "Width", "Www-Authenticate", "X-Csrf-Token"}
+
+// fixedPrefixes begin the names of others.
+var fixedPrefixes = []string{"Accept", "Access-Control-", "Sec-"}
 
 // check refuses what cannot work.
 func (t *Transport) check(p *problems) {
 	p.when(t.HeaderOnly && t.Header == "", "Config.Transport.HeaderOnly: there is no Header")
 	p.when(t.Header != "" && !isFieldName(t.Header), "Config.Transport.Header: %q is no header's name", t.Header)
-	p.when(slices.Contains(fixedHeaders, t.Header) || strings.HasPrefix(t.Header, "Sec-"),
+	fixed := slices.Contains(fixedHeaders, t.Header) ||
+		slices.ContainsFunc(fixedPrefixes, func(p string) bool { return strings.HasPrefix(t.Header, p) })
+	p.when(fixed,
 		"Config.Transport.Header: %q means something else, or is sent by browsers by themselves", t.Header)
 }
 

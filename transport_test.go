@@ -758,7 +758,7 @@ func TestTransportsThatAreRefused(t *testing.T) {
 	for _, tr := range []session2.Transport{
 		{HeaderOnly: true}, {Header: "Cookie"}, {Header: "set-cookie"}, {Header: "Accept"}, {Header: "content-type"},
 		{Header: "Range"}, {Header: "Sec-Session"}, {Header: "X Session"}, {Header: "X-Session:"}, {Header: "Ünicode"},
-		{Header: "Host"}, {Header: "X\r\nY"}, {Header: "X-CSRF-Token"},
+		{Header: "Accept-Encoding"}, {Header: "save-data"}, {Header: "Priority"}, {Header: "Host"}, {Header: "X\r\nY"}, {Header: "X-CSRF-Token"},
 	} {
 		_, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{Transport: tr})
 		if err == nil || !strings.Contains(err.Error(), "Config.Transport.") {

@@ -52,12 +52,29 @@ func (j *job) listOne(rec session2.Record) error {
 // records returns all sessions, or those of the user that -user names.
 func (j *job) records(ctx context.Context) (iter.Seq2[session2.Record, error], error) {
 	if j.user != "" {
-		if s, ok := j.store.(session2.UserStore); ok {
-			return s.IterUser(ctx, j.userKey(j.user)), nil
-		}
-		return nil, errors.New("the store does not list sessions by user")
+		return j.ofUser(ctx, j.user)
 	}
 	return all(ctx, j.store, j.where)
+}
+
+// ofUser returns a user's sessions: by the store's index, or else out of all, as a manager
+// does.
+func (j *job) ofUser(ctx context.Context, user string) (iter.Seq2[session2.Record, error], error) {
+	key := j.userKey(user)
+	if s, ok := j.store.(session2.UserStore); ok {
+		return s.IterUser(ctx, key), nil
+	}
+	records, err := all(ctx, j.store, j.where)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(session2.Record, error) bool) {
+		for rec, err := range records {
+			if (err != nil || rec.User == key) && !yield(rec, err) {
+				return
+			}
+		}
+	}, nil
 }
 
 // show prints one session, or what can be told of one whose data cannot be read.
@@ -146,24 +163,32 @@ func (j *job) did(word string) string {
 // removeUser ends a user's sessions.
 func removeUser(ctx context.Context, j *job) error {
 	user := j.args[0]
-	s, ok := j.store.(session2.UserStore)
-	switch {
-	case user == "":
+	if user == "" {
 		return usageError("the user is empty")
-	case !ok:
-		return errors.New("the store does not list sessions by user")
 	}
-	var n int
-	var err error
-	if j.dry {
-		n, err = j.count(s.IterUser(ctx, j.userKey(user)), func(session2.Record, error) bool { return true })
-	} else {
-		n, err = s.DeleteUser(j.bar.deleting(ctx), j.userKey(user))
-	}
+	n, err := j.endUser(ctx, user)
 	if err == nil {
 		j.hint(ctx, user)
 	}
 	return j.deleted(n, err, fields{"realm": j.realm, "user": user})
+}
+
+func (j *job) endUser(ctx context.Context, user string) (int, error) {
+	if s, ok := j.store.(session2.UserStore); ok && !j.dry {
+		return s.DeleteUser(j.bar.deleting(ctx), j.userKey(user))
+	}
+	records, err := j.ofUser(ctx, user)
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	n, err := j.count(records, func(rec session2.Record, err error) bool {
+		if err == nil && !j.dry && failed == nil {
+			failed = j.store.Delete(ctx, rec.ID)
+		}
+		return j.dry || err == nil && failed == nil
+	})
+	return n, errors.Join(failed, err)
 }
 
 // removeOld deletes what was not accessed for -age, and what has expired.

@@ -108,3 +108,49 @@ func TestStoreOfOnesOwnThatIsNotThere(t *testing.T) {
 	run("copy", "own:from", "own:x").want(0).says("no store at own:x: made one").says("copied 2")
 	run("copy", "own:from", "own:x").want(0).hides("made one").says("already there 2")
 }
+
+// unindexed is a store that lists its sessions and has no index of users; before its Setup its
+// Has finds nothing, and only Load says why.
+type unindexed struct {
+	store *session2.MemoryStore
+	made  bool
+}
+
+func (p *unindexed) Setup(context.Context) error { p.made = true; return nil }
+
+func (p *unindexed) Load(ctx context.Context, id session2.ID) (session2.Record, error) {
+	if !p.made {
+		return session2.Record{}, session2.ErrNotSetUp
+	}
+	return p.store.Load(ctx, id)
+}
+
+func (p *unindexed) Has(ctx context.Context, id session2.ID) (bool, error) {
+	return p.store.Has(ctx, id)
+}
+
+func (p *unindexed) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	return p.store.Save(ctx, rec, prev)
+}
+
+func (p *unindexed) Delete(ctx context.Context, id session2.ID) error { return p.store.Delete(ctx, id) }
+
+func (p *unindexed) Iter(ctx context.Context) iter.Seq2[session2.Record, error] {
+	return p.store.Iter(ctx)
+}
+
+func TestStoreWithoutAnIndexOfUsers(t *testing.T) {
+	p := &unindexed{store: session2.NewMemoryStore()}
+	schemes := map[string]session2.OpenFunc{"own": func(context.Context, string) (session2.Store, error) { return p, nil }}
+	runWith(t, schemes, "setup", "-n", "own:").want(0).says("would make own:")
+	runWith(t, schemes, "setup", "own:").want(0).says("own: is ready")
+	seed(t, p.store, "alice", 3)
+	seed(t, p.store, "bob", 2)
+	if out := runWith(t, schemes, "list", "-user", "bob", "own:").want(0).hides("alice").stdout; strings.Count(out, "bob") != 2 {
+		t.Errorf("list -user: %s", out)
+	}
+	runWith(t, schemes, "delete-user", "-n", "alice", "-store", "own:").want(0).says("3")
+	runWith(t, schemes, "delete-user", "alice", "-store", "own:").want(0).says("deleted 3")
+	runWith(t, schemes, "delete-user", "alice", "-store", "own:").want(0).says("deleted 0")
+	runWith(t, schemes, "list", "own:").want(0).says("bob").hides("alice")
+}

@@ -117,6 +117,9 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 // or one of somebody else's scheme, which nothing but its Setup makes.
 func notSetUp(ctx context.Context, store session2.Store) bool {
 	_, err := store.Has(ctx, session2.ID{})
+	if err == nil { // some see a record that is not there, and look no further
+		_, err = store.Load(ctx, session2.ID{})
+	}
 	return errors.Is(err, session2.ErrNotSetUp)
 }
 

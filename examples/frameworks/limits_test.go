@@ -28,7 +28,7 @@ func TestAStrictManagerOverTheStoreOfTheEnvironment(t *testing.T) {
 		m.Session(r).Flash("Seen.")
 	}))
 
-	r := httptest.NewRequest("GET", "/account", nil)
+	r := httptest.NewRequest("GET", "https://example.com/account", nil)
 	r = sessiontest.Request(t, m, r, func(s *session2.Session) { s.SetUser("alice") })
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)

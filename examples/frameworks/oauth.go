@@ -59,11 +59,11 @@ func (o *oauth) callback(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Please try again.", http.StatusServiceUnavailable)
 		return
 	}
-	verifier, _ := pkce.Pop(s)
-	if !ok {
+	if !ok { // before anything is taken out: another site can post here
 		http.Error(w, "This login was not begun here.", http.StatusForbidden)
 		return
 	}
+	verifier, _ := pkce.Pop(s)
 	user, err := o.exchange(r.Context(), r.FormValue("code"), verifier)
 	if err != nil {
 		http.Error(w, "The provider did not say who you are.", http.StatusForbidden)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -83,34 +84,60 @@ func inDatabase(dsn, database string) string {
 
 // takeOver signs in whom scs has signed in, and ends that session when the browser comes back.
 func takeOver(m *session2.Manager, old *scs.SessionManager, next http.Handler) http.Handler {
-	return m.Wrap(old.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, err := m.Session(r), error(nil)
-		switch id := old.GetInt(r.Context(), "userID"); {
-		case id == 0:
+	return m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := m.Session(r)
+		before, id, err := formerly(old, r)
+		switch {
+		case err != nil || id == 0:
 		case s.User() == "": // the first request, or one beside it
 			s.SetUser(strconv.Itoa(id))
-			err = s.Commit(r.Context())
+			if err = s.Commit(r.Context()); err != nil {
+				break
+			}
+			if _, now, lookErr := formerly(old, r); now != id { // there was a logout meanwhile
+				s.Destroy()
+				err = errors.Join(lookErr, s.Commit(r.Context()))
+			}
 		default: // the browser has the new cookie
-			err = old.Destroy(r.Context())
+			err = old.Destroy(before)
 		}
 		if err != nil {
 			http.Error(w, "Please try again.", http.StatusServiceUnavailable)
 			return
 		}
 		next.ServeHTTP(w, r)
-	})))
+	}))
+}
+
+// formerly returns the context of the old session, if there is one, and whom it signs in.
+func formerly(old *scs.SessionManager, r *http.Request) (ctx context.Context, id int, err error) {
+	c, err := r.Cookie(old.Cookie.Name)
+	if err != nil {
+		return nil, 0, nil
+	}
+	ctx, err = old.Load(r.Context(), c.Value) // and no LoadAndSave, which may save it after a logout
+	if err == nil {
+		id = old.GetInt(ctx, "userID")
+	}
+	return ctx, id, err
 }
 
 // logout ends both.
 func logout(m *session2.Manager, old *scs.SessionManager) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		_, err := m.RevokeUser(r.Context(), m.Session(r).User()) // also what a request beside it has taken over
+		s := m.Session(r)
+		before, id, err := formerly(old, r)
+		if id != 0 {
+			err = old.Destroy(before) // first, so that no request takes over any more
+		}
 		if err == nil {
-			err = old.Destroy(r.Context())
+			_, err = m.RevokeUser(r.Context(), s.User()) // also what one beside it has taken over
 		}
 		if err != nil {
 			http.Error(w, "Please try again.", http.StatusServiceUnavailable)
+			return
 		}
+		s.Destroy()
 	}
 }
 
@@ -162,6 +189,74 @@ func TestTakeOver(t *testing.T) {
 	slow.Wait()
 	if got := get("/"); got != "user " {
 		t.Errorf("after a logout beside the first request: got %q", got)
+	}
+}
+
+// slowSCS and slowStore call before first.
+type slowSCS struct {
+	*memstore.MemStore
+	before func()
+}
+
+func (s *slowSCS) Delete(token string) error { s.before(); return s.MemStore.Delete(token) }
+
+type slowStore struct {
+	*session2.MemoryStore
+	before func()
+}
+
+func (s *slowStore) Save(ctx context.Context, rec session2.Record, prev session2.Version) error {
+	s.before()
+	return s.MemoryStore.Save(ctx, rec, prev)
+}
+
+// A logout is one whatever a request beside it does, which has the old cookie alone: it takes
+// over in the middle of the logout, or the logout comes in the middle of its taking over.
+func TestTakeOverBesideALogout(t *testing.T) {
+	for name, order := range map[string][2]string{
+		"takes over meanwhile": {"/logout", "/"}, "logged out meanwhile": {"/", "/logout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var beside func()
+			once := func() {
+				if f := beside; f != nil {
+					beside = nil
+					f()
+				}
+			}
+			old, store := scs.New(), &slowStore{session2.NewMemoryStore(), func() {}}
+			place := &slowSCS{memstore.NewWithCleanupInterval(0), func() {}}
+			old.Store = place
+			if order[0] == "/logout" {
+				place.before = once
+			} else {
+				store.before = once
+			}
+			m, err := session2.NewManager(store, session2.Config{Logger: slog.New(slog.DiscardHandler)})
+			testsite.Must(t, err)
+			now := http.NewServeMux()
+			now.HandleFunc("/", func(http.ResponseWriter, *http.Request) {})
+			now.HandleFunc("/logout", logout(m, old))
+			h := takeOver(m, old, now)
+			ctx, err := old.Load(t.Context(), "")
+			testsite.Must(t, err)
+			old.Put(ctx, "userID", 7)
+			token, _, err := old.Commit(ctx)
+			testsite.Must(t, err)
+			send := func(path string) {
+				r := httptest.NewRequest("GET", "https://example.com"+path, nil)
+				r.AddCookie(&http.Cookie{Name: "session", Value: token})
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			beside = func() { send(order[1]) }
+			send(order[0])
+			if beside != nil {
+				t.Fatal("nothing was sent meanwhile")
+			}
+			for info := range m.Sessions(t.Context(), "7") {
+				t.Errorf("after the logout there is the session %v", info.ID)
+			}
+		})
 	}
 }
 
