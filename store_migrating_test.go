@@ -175,6 +175,34 @@ func TestMigratingSlowly(t *testing.T) {
 	}
 }
 
+// What is being created has nothing left to move, whichever step it is at.
+func TestMigratingLeftBesideLogins(t *testing.T) {
+	for pause := range 4 {
+		old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+		m := session2.NewMigrating(old, next)
+		made := 0
+		pausing := func(store *session2.MemoryStore) session2.Store {
+			h := hooked(store)
+			h.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+				if made++; made == pause+1 {
+					n, err := m.Left(t.Context())
+					moved, copyErr := m.Copy(t.Context(), nil)
+					if n != 0 || moved != 0 || err != nil || copyErr != nil {
+						t.Errorf("pause %d: %d left, %v; moved %d, %v", pause, n, err, moved, copyErr)
+					}
+				}
+				return save()
+			}
+			return h
+		}
+		rec := houseRecord(1, "alice")
+		testsite.Must(t, session2.NewMigrating(pausing(old), pausing(next)).Save(t.Context(), rec, 0))
+		if got, err := next.Load(t.Context(), rec.ID); err != nil || got.Version != rec.Version || made <= pause {
+			t.Errorf("pause %d of %d: version %d, %v", pause, made, got.Version, err)
+		}
+	}
+}
+
 // Whatever call fails in the middle of a move, the session is as it was, and moves when it
 // is asked for again.
 func TestMigratingBesideFailures(t *testing.T) {

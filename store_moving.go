@@ -9,6 +9,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/session2/session2/internal/realm"
 	"github.com/session2/session2/internal/record"
 )
 
@@ -26,16 +27,12 @@ import (
 // A marker is a record of nobody's session, in a realm that no manager opens, so that one
 // that is left behind is no corrupt record. It holds the version of what it names, and then
 // the whole record that is prepared, or that the move is done.
-const (
-	preparedRealm = "session2: prepared"
-	movedRealm    = "session2: moved"
-	done          = "done"
+var (
+	preparedMark, _ = encodeData(&state{realm: realm.Prepared})
+	movedMark, _    = encodeData(&state{realm: realm.Moved})
 )
 
-var (
-	preparedMark, _ = encodeData(&state{realm: preparedRealm})
-	movedMark, _    = encodeData(&state{realm: movedRealm})
-)
+const done = "done"
 
 // markedFor is for how long a marker stays after its session's end.
 const markedFor = 7 * 24 * time.Hour
@@ -140,9 +137,9 @@ func halfFrom(rec Record) (half, error) {
 }
 
 // newMarker returns a marker for the session of rec that outlives it.
-func newMarker(rec Record, realm string, names Version, held string) Record {
+func newMarker(rec Record, within string, names Version, held string) Record {
 	content := append(binary.BigEndian.AppendUint64(nil, uint64(names)), held...)
-	data, _ := encodeData(&state{realm: realm, agent: string(content)})
+	data, _ := encodeData(&state{realm: within, agent: string(content)})
 	ends := time.Now()
 	for _, t := range []time.Time{rec.Accessed, rec.Expires} {
 		if t.After(ends) {
@@ -167,14 +164,14 @@ func (m *Migrating) replace(ctx context.Context, p pair, next Record) error {
 	if err != nil {
 		return opError("save", next.ID, err)
 	}
-	ready := newMarker(next, preparedRealm, p.old.stored, string(held))
+	ready := newMarker(next, realm.Prepared, p.old.stored, string(held))
 	if err := m.new.Save(ctx, ready, p.new.stored); err != nil {
 		return err
 	}
 	err = m.checked(ctx, p, ready)
 	if raced(err) && p.old.stored == 0 {
 		// Once the old store has nothing again, it would be ready again.
-		void := newMarker(next, preparedRealm, ready.Version, string(held))
+		void := newMarker(next, realm.Prepared, ready.Version, string(held))
 		if m.new.Save(ctx, void, ready.Version) != nil {
 			return opError("save", next.ID, ErrUncertain)
 		}
@@ -203,7 +200,7 @@ func (m *Migrating) checked(ctx context.Context, p pair, ready Record) error {
 // advance takes the steps that are left once a record is prepared.
 func (m *Migrating) advance(ctx context.Context, p pair) error {
 	if !p.named() {
-		named := newMarker(p.new.Record, movedRealm, p.new.stored, "")
+		named := newMarker(p.new.Record, realm.Moved, p.new.stored, "")
 		named.User = p.new.User // for DeleteUser to find what is between two steps
 		err := m.old.Save(ctx, named, p.old.stored)
 		if raced(err) {
@@ -237,7 +234,7 @@ func (m *Migrating) outcome(ctx context.Context, ready half, err error) error {
 // finish has the marker in the old store say that the move is done, or that what it is put in
 // the place of is deleted.
 func (m *Migrating) finish(ctx context.Context, rec Record, old half) error {
-	err := m.old.Save(ctx, newMarker(rec, movedRealm, old.names, done), old.stored)
+	err := m.old.Save(ctx, newMarker(rec, realm.Moved, old.names, done), old.stored)
 	if old.kind == moved && raced(err) {
 		return nil
 	}
@@ -289,8 +286,8 @@ func (m *Migrating) endOf(ctx context.Context, id ID, user string) (bool, error)
 
 // Copy moves all that is left in the old store, and returns how many records it moved. It
 // calls progress, unless it is nil, after each of them with the number so far. A record
-// that cannot be read stays, and is in the error; the others are moved all the same. It
-// fails at once with an error matching [errors.ErrUnsupported] if the old store cannot list
+// that cannot be read stays, unless its store sets it aside as a FileStore does, and is in
+// the error; the others are moved all the same. It fails at once with an error matching [errors.ErrUnsupported] if the old store cannot list
 // its records. Several processes may run it, and it may be run again.
 func (m *Migrating) Copy(ctx context.Context, progress func(moved int)) (moved int, err error) {
 	var failures []error
@@ -304,7 +301,7 @@ func (m *Migrating) Copy(ctx context.Context, progress func(moved int)) (moved i
 		case errors.Is(err, ErrCorrupt):
 		case err != nil:
 			return moved, err
-		default:
+		case h.kind == alive: // and not what others move or create
 			if moved++; progress != nil {
 				progress(moved)
 			}
@@ -323,9 +320,15 @@ func (m *Migrating) copyOne(ctx context.Context, h half) error {
 }
 
 // Left returns how many records the old store has that have not moved, those that cannot be
-// read included. When it is 0 and no process holds any more, the new store is enough.
+// read included, and ends the moves that others have broken off. When it is 0 and no process
+// holds any more, the new store is enough.
 func (m *Migrating) Left(ctx context.Context) (n int, err error) {
-	for _, err := range m.left(ctx) {
+	for h, err := range m.left(ctx) {
+		if err == nil && h.kind == moved {
+			if err = m.copyOne(ctx, h); err == nil {
+				continue
+			}
+		}
 		if err != nil && !errors.Is(err, ErrCorrupt) {
 			return n, err
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/realm"
 )
 
 // maxFailures is how many records may fail before a copy gives up: one that the
@@ -163,8 +164,16 @@ func (c *copying) one(
 		}
 		return
 	}
-	if _, err := session2.Inspect(rec); err != nil && c.found.add(rec.ID, err) {
+	content, err := session2.Inspect(rec)
+	if err != nil && c.found.add(rec.ID, err) {
 		c.count(unread, nil) // a later release may have written it
+	}
+	if realm.IsMarkers(content.Realm) {
+		if c.verifying {
+			return
+		}
+		c.count(failed, fmt.Errorf("%v: NewMigrating moves it to another store, or has: copy that one", rec.ID))
+		return
 	}
 	o, err := f(context.WithoutCancel(ctx), rec)
 	switch {
@@ -213,7 +222,7 @@ func (c *copying) copy(ctx context.Context, rec session2.Record) (outcome, error
 // decide looks into the target and says what is to be done: only what it does
 // not have, or what is older there, is written.
 func (c *copying) decide(ctx context.Context, rec session2.Record) (outcome, session2.Version, error) {
-	there, err := c.to.Load(ctx, rec.ID)
+	there, err := c.there(ctx, rec.ID)
 	switch {
 	case errors.Is(err, session2.ErrNotFound):
 		return copied, 0, nil
@@ -225,6 +234,19 @@ func (c *copying) decide(ctx context.Context, rec session2.Record) (outcome, ses
 		return replaced, there.Version, nil
 	}
 	return newer, 0, nil
+}
+
+// there returns the target's record. A marker, which a move to another store has left, is
+// newer than any session, and none.
+func (c *copying) there(ctx context.Context, id session2.ID) (session2.Record, error) {
+	rec, err := c.to.Load(ctx, id)
+	if err != nil {
+		return rec, err
+	}
+	if content, _ := session2.Inspect(rec); realm.IsMarkers(content.Realm) {
+		return rec, fmt.Errorf("%v: NewMigrating has moved it out of the target: go back by NewMigrating", id)
+	}
+	return rec, nil
 }
 
 // touch carries an access over that came after the record's last change.
@@ -285,7 +307,7 @@ func (c *copying) verify(ctx context.Context, rec session2.Record) (outcome, err
 
 // holds reports whether the target has the record, or a later version.
 func (c *copying) holds(ctx context.Context, rec session2.Record) (bool, error) {
-	there, err := c.to.Load(ctx, rec.ID)
+	there, err := c.there(ctx, rec.ID)
 	if errors.Is(err, session2.ErrNotFound) {
 		return false, nil
 	}

@@ -184,3 +184,41 @@ func TestCopyVerifyCopiesWhatCame(t *testing.T) {
 		t.Errorf("got %v, %v with %d copied, want it copied and verified", o, err, c.tally[copied])
 	}
 }
+
+// In the middle of a move by NewMigrating, each store has markers of what the other has: a
+// copy takes none for a session, and says so.
+func TestCopyInTheMiddleOfAMove(t *testing.T) {
+	old, next := stores[0].url(t), stores[1].url(t)
+	session(t, "setup", old).want(0)
+	session(t, "setup", next).want(0)
+	with(t, old, func(a session2.Store) {
+		with(t, next, func(b session2.Store) {
+			seed(t, a, "stays", 3)
+			gone := seed(t, a, "moved", 5)
+			m := session2.NewMigrating(a, b)
+			for _, s := range gone {
+				id, err := session2.ParseID(s.id)
+				must(t, err)
+				rec, err := m.Load(t.Context(), id)
+				must(t, err)
+				prev := rec.Version
+				rec.Version++
+				must(t, m.Save(t.Context(), rec, prev))
+			}
+		})
+	})
+	moved := records(t, next)
+	for _, args := range [][]string{{old, next}, {next, old}, {old, stores[2].url(t)}} {
+		before := records(t, args[0])
+		out := session(t, "copy", args[0], args[1]).want(exitFailed)
+		if !strings.Contains(out.stdout+out.stderr, "NewMigrating") {
+			t.Errorf("copy %v: %s%s", args, out.stdout, out.stderr)
+		}
+		if !slices.Equal(records(t, args[0]), before) {
+			t.Errorf("copy %v has changed its source", args)
+		}
+	}
+	if got := records(t, next); len(got) != 8 || !slices.ContainsFunc(got, func(s string) bool { return s == moved[0] }) {
+		t.Errorf("the new store has %d records, want the 5 that moved and the 3 that were copied", len(got))
+	}
+}

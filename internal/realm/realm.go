@@ -7,6 +7,15 @@ import "strings"
 // mark stands before and after the realm. No realm holds one.
 const mark = "\x1f"
 
+// The realms of the markers that Migrating writes. No manager opens them.
+const (
+	Prepared = "session2: prepared"
+	Moved    = "session2: moved"
+)
+
+// IsMarkers reports whether what is in the realm is a marker.
+func IsMarkers(realm string) bool { return realm == Prepared || realm == Moved }
+
 // Key returns what stands in a record's User. It is the user as it is in the
 // default realm, which is "", and for "", who is nobody.
 func Key(realm, user string) string {
