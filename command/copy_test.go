@@ -4,8 +4,10 @@ import (
 	"database/sql"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -124,32 +126,46 @@ func TestCopyCorrupt(t *testing.T) {
 
 // TestCopyInterrupted stops a copy in the middle, and goes on with it.
 func TestCopyInterrupted(t *testing.T) {
-	const total = 3000
-	from, to := stores[2].url(t), stores[0].url(t)
-	with(t, from+"?nosync=true", func(store session2.Store) { seed(t, store, "alice", total) })
-	session(t, "setup", to).want(0)
-
-	cmd := exec.Command(program, "copy", "-workers", "2", from, to)
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	must(t, cmd.Start())
-	for len(records(t, to)) < 20 {
-		if cmd.ProcessState != nil {
-			t.Fatal("the copy ended before it could be interrupted")
+	for total := 2000; ; total *= 2 {
+		from, to := stores[2].url(t), stores[0].url(t)
+		with(t, from+"?nosync=true", func(store session2.Store) { seed(t, store, "alice", total) })
+		session(t, "setup", to).want(0)
+		status, out := interrupted(t, from, to)
+		if status == 0 && total < 16000 { // it was faster than we were
+			continue
 		}
+		if status != exitInterrupted || !strings.Contains(out, "interrupted") {
+			t.Fatalf("got status %d, %q, want %d", status, out, exitInterrupted)
+		}
+		done := len(records(t, to))
+		if done < 1 || done >= total {
+			t.Fatalf("got %d records after the interruption, want some and not all", done)
+		}
+		session(t, "check", to).want(0)
+		session(t, "copy", "-json", from, to).want(0).
+			number("present", done).number("copied", total-done).number("verified", total)
+		return
 	}
-	must(t, cmd.Process.Signal(os.Interrupt))
+}
+
+// interrupted copies, and interrupts that as soon as there is something new in the target.
+func interrupted(t *testing.T, from, to string) (status int, out string) {
+	t.Helper()
+	files := func() (n int) {
+		filepath.WalkDir(strings.TrimPrefix(to, "file:"), func(string, fs.DirEntry, error) error { n++; return nil })
+		return n
+	}
+	before := files()
+	cmd := exec.Command(program, "copy", "-workers", "2", from, to)
+	var b strings.Builder
+	cmd.Stdout, cmd.Stderr = &b, &b
+	must(t, cmd.Start())
+	for deadline := time.Now().Add(time.Minute); files() < before+40 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cmd.Process.Signal(os.Interrupt) // it may have ended
 	cmd.Wait()
-	if got := cmd.ProcessState.ExitCode(); got != exitInterrupted || !strings.Contains(out.String(), "interrupted") {
-		t.Fatalf("got status %d, %q, want %d", got, out.String(), exitInterrupted)
-	}
-	done := len(records(t, to))
-	if done < 20 || done >= total {
-		t.Fatalf("got %d records after the interruption, want some and not all", done)
-	}
-	session(t, "check", to).want(0)
-	session(t, "copy", "-json", from, to).want(0).
-		number("present", done).number("copied", total-done).number("verified", total)
+	return cmd.ProcessState.ExitCode(), b.String()
 }
 
 // TestCopyDelete moves an application: who logged out of the source after the

@@ -40,10 +40,11 @@ func TestTLS(t *testing.T) {
 	stranger, crossed, naked := secure, secure, *plain
 	crossed.Host, naked.Host = plain.Host, addr
 	for name, u := range map[string]string{
-		"unknown authority": stranger.String(), "no answer": crossed.String(), "EOF": naked.String(),
+		"unknown authority": stranger.String() + "?timeout=1m", "EOF": naked.String() + "?timeout=1m",
+		"no answer": crossed.String() + "?timeout=1s",
 	} {
 		began := time.Now()
-		store, err := redisstore.Open(t.Context(), u+"?timeout=1s&max_retries=-1")
+		store, err := redisstore.Open(t.Context(), u+"&max_retries=-1")
 		testsite.Must(t, err)
 		defer session2.Close(store)
 		err = session2.Setup(t.Context(), store)
@@ -51,7 +52,7 @@ func TestTLS(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), password) {
 			t.Errorf("got %v, want an error with %q and without the password", err, name)
 		}
-		if took := time.Since(began); took > 4*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%v was said after %v", err, took)
 		}
 	}
