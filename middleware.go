@@ -169,7 +169,7 @@ func (x *exchange) begin(status int) error {
 func (x *exchange) header(committed bool) {
 	h := x.w.Header()
 	x.disown(h)
-	x.disownTrailers(h)
+	x.disownAnnounced(h)
 	looked, owed := x.session.begins(committed)
 	if !looked {
 		return
@@ -246,7 +246,7 @@ func (x *exchange) end() {
 		clear(h)
 		maps.Copy(h, x.answer)
 	}
-	x.disownTrailers(x.w.Header())
+	x.disownLate(x.w.Header())
 	x.confine()
 	switch {
 	case !x.returned && !x.begun:

@@ -141,24 +141,16 @@ func TestMigratingSlowly(t *testing.T) {
 				rec := houseRecord(1, "alice")
 				testsite.Must(t, old.Save(t.Context(), rec, 0))
 				m := session2.NewMigrating(old, next)
-				made := 0
-				pausing := func(store *session2.MemoryStore) session2.Store {
-					h := hooked(store)
-					h.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
-						if made++; made == pause+1 {
-							if n, err := end(t.Context(), m, rec); n != 1 || err != nil {
-								t.Errorf("pause %d: deleted %d, %v", pause, n, err)
-							}
-						}
-						return save()
+				slow, made := pausing(old, next, pause+1, func() {
+					if n, err := end(t.Context(), m, rec); n != 1 || err != nil {
+						t.Errorf("pause %d: deleted %d, %v", pause, n, err)
 					}
-					return h
-				}
-				if _, err := session2.NewMigrating(pausing(old), pausing(next)).Copy(t.Context(), nil); err != nil {
+				})
+				if _, err := slow.Copy(t.Context(), nil); err != nil {
 					t.Errorf("pause %d: Copy: %v", pause, err)
 				}
-				if made <= pause {
-					t.Errorf("a move makes %d saves", made)
+				if *made <= pause {
+					t.Errorf("a move makes %d saves", *made)
 				}
 				if _, err := m.Load(t.Context(), rec.ID); !errors.Is(err, session2.ErrNotFound) {
 					t.Errorf("pause %d: Load: got %v, want %v", pause, err, session2.ErrNotFound)
@@ -180,27 +172,36 @@ func TestMigratingLeftBesideLogins(t *testing.T) {
 	for pause := range 4 {
 		old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
 		m := session2.NewMigrating(old, next)
-		made := 0
-		pausing := func(store *session2.MemoryStore) session2.Store {
-			h := hooked(store)
-			h.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
-				if made++; made == pause+1 {
-					n, err := m.Left(t.Context())
-					moved, copyErr := m.Copy(t.Context(), nil)
-					if n != 0 || moved != 0 || err != nil || copyErr != nil {
-						t.Errorf("pause %d: %d left, %v; moved %d, %v", pause, n, err, moved, copyErr)
-					}
-				}
-				return save()
+		slow, made := pausing(old, next, pause+1, func() {
+			n, err := m.Left(t.Context())
+			moved, copyErr := m.Copy(t.Context(), nil)
+			if n != 0 || moved != 0 || err != nil || copyErr != nil {
+				t.Errorf("pause %d: %d left, %v; moved %d, %v", pause, n, err, moved, copyErr)
 			}
-			return h
-		}
+		})
 		rec := houseRecord(1, "alice")
-		testsite.Must(t, session2.NewMigrating(pausing(old), pausing(next)).Save(t.Context(), rec, 0))
-		if got, err := next.Load(t.Context(), rec.ID); err != nil || got.Version != rec.Version || made <= pause {
-			t.Errorf("pause %d of %d: version %d, %v", pause, made, got.Version, err)
+		testsite.Must(t, slow.Save(t.Context(), rec, 0))
+		if got, err := next.Load(t.Context(), rec.ID); err != nil || got.Version != rec.Version || *made <= pause {
+			t.Errorf("pause %d of %d: version %d, %v", pause, *made, got.Version, err)
 		}
 	}
+}
+
+// pausing moves sessions, and calls meanwhile before its nth Save in either store. It counts
+// them in made.
+func pausing(old, next *session2.MemoryStore, n int, meanwhile func()) (m *session2.Migrating, made *int) {
+	made = new(int)
+	counted := func(store *session2.MemoryStore) session2.Store {
+		h := hooked(store)
+		h.onSave = func(_ session2.Record, _ session2.Version, save func() error) error {
+			if *made++; *made == n {
+				meanwhile()
+			}
+			return save()
+		}
+		return h
+	}
+	return session2.NewMigrating(counted(old), counted(next)), made
 }
 
 // Whatever call fails in the middle of a move, the session is as it was, and moves when it

@@ -168,7 +168,7 @@ func (m *Migrating) replace(ctx context.Context, p pair, next Record) error {
 	if err := m.new.Save(ctx, ready, p.new.stored); err != nil {
 		return err
 	}
-	err = m.checked(ctx, p, ready)
+	err = m.checked(ctx, p, half{kind: prepared, stored: ready.Version, Record: next, names: p.old.stored})
 	if raced(err) && p.old.stored == 0 {
 		// Once the old store has nothing again, it would be ready again.
 		void := newMarker(next, realm.Prepared, ready.Version, string(held))
@@ -183,16 +183,12 @@ func (m *Migrating) replace(ctx context.Context, p pair, next Record) error {
 }
 
 // checked takes the other steps once it has read what is prepared.
-func (m *Migrating) checked(ctx context.Context, p pair, ready Record) error {
-	h, err := halfFrom(ready)
-	if err != nil {
-		return err
-	}
+func (m *Migrating) checked(ctx context.Context, p pair, ready half) (err error) {
 	if p.new, err = halfOf(ctx, m.new, ready.ID, prepared); err != nil {
 		return err
 	}
-	if p.new.stored != ready.Version {
-		return m.outcome(ctx, h, opError("save", ready.ID, ErrConflict))
+	if p.new.stored != ready.stored {
+		return m.outcome(ctx, ready, opError("save", ready.ID, ErrConflict))
 	}
 	return m.advance(ctx, p)
 }
@@ -287,8 +283,9 @@ func (m *Migrating) endOf(ctx context.Context, id ID, user string) (bool, error)
 // Copy moves all that is left in the old store, and returns how many records it moved. It
 // calls progress, unless it is nil, after each of them with the number so far. A record
 // that cannot be read stays, unless its store sets it aside as a FileStore does, and is in
-// the error; the others are moved all the same. It fails at once with an error matching [errors.ErrUnsupported] if the old store cannot list
-// its records. Several processes may run it, and it may be run again.
+// the error; the others are moved all the same. It fails at once with an error matching
+// [errors.ErrUnsupported] if the old store cannot list its records. Several processes may
+// run it, and it may be run again.
 func (m *Migrating) Copy(ctx context.Context, progress func(moved int)) (moved int, err error) {
 	var failures []error
 	for h, err := range m.left(ctx) {

@@ -110,28 +110,32 @@ func (x *exchange) disown(h http.Header) {
 	}
 }
 
-// disownTrailers does so for trailers: for those that are announced by the header, and at
-// the end for others.
-func (x *exchange) disownTrailers(h http.Header) {
-	m := x.session.m
-	ours := func(name string) bool {
-		name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
-		return name == setCookieField || name != "" && name == m.cfg.Transport.reply()
-	}
-	for name := range h {
-		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && ours(trailer) {
-			delete(h, name)
-		}
-	}
+// disownAnnounced does so for trailers that the header announces, and disownLate, at the
+// end, for others.
+func (x *exchange) disownAnnounced(h http.Header) {
 	if h["Trailer"] == nil {
 		return
 	}
 	names := strings.Split(strings.Join(h["Trailer"], ","), ",")
-	if names = slices.DeleteFunc(names, ours); len(names) > 0 {
+	if names = slices.DeleteFunc(names, x.session.m.telling); len(names) > 0 {
 		h["Trailer"] = []string{strings.Join(names, ",")}
 	} else {
 		delete(h, "Trailer")
 	}
+}
+
+func (x *exchange) disownLate(h http.Header) {
+	for name := range h {
+		if trailer, late := strings.CutPrefix(name, http.TrailerPrefix); late && x.session.m.telling(trailer) {
+			delete(h, name)
+		}
+	}
+}
+
+// telling reports whether a field of this name can tell a client of its token.
+func (m *Manager) telling(name string) bool {
+	name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
+	return name == setCookieField || name != "" && name == m.cfg.Transport.reply()
 }
 
 // tells reports whether a line of the response tells its client of a token. A cookie

@@ -146,7 +146,8 @@ func TestStoreWithoutAnIndexOfUsers(t *testing.T) {
 	runWith(t, schemes, "setup", "own:").want(0).says("own: is ready")
 	seed(t, p.store, "alice", 3)
 	seed(t, p.store, "bob", 2)
-	if out := runWith(t, schemes, "list", "-user", "bob", "own:").want(0).hides("alice").stdout; strings.Count(out, "bob") != 2 {
+	out := runWith(t, schemes, "list", "-user", "bob", "own:").want(0).hides("alice").stdout
+	if strings.Count(out, "bob") != 2 {
 		t.Errorf("list -user: %s", out)
 	}
 	runWith(t, schemes, "delete-user", "-n", "alice", "-store", "own:").want(0).says("3")

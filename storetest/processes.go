@@ -419,10 +419,7 @@ func (e *exam) survived(id session2.ID, last int) {
 // server just before it died may come true between two looks, once.
 func (e *exam) agrees() {
 	e.Helper()
-	if e.has&lists == 0 {
-		return
-	}
-	if e.disagreement() == "" {
+	if e.has&lists == 0 || e.disagreement() == "" {
 		return
 	}
 	if d := e.disagreement(); d != "" {
