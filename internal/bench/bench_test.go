@@ -81,7 +81,11 @@ func testSweep(t *testing.T, g group, c contender, p place) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	rows, err := sweepOf(g, &measured{contender: c, site: s}, 50, Setting{Percent: 10}, 1)
+	m := &measured{contender: c, site: s}
+	if err := m.populate(50, 50); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := sweepOf(g, m, 50, Setting{Percent: 10}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,8 @@ type contender struct {
 	kind   kind
 	floors []string // what it is compared with; the first one counts
 	sweeps bool     // it has a sweep that can be started here
+	aging  bool     // what it costs depends on how much time goes by between requests
+	shy    bool     // it connects anew where many ask at once: its sessions are made by few
 	open   func(place) (*site, error)
 }
 

@@ -30,7 +30,7 @@ func growth(g group, o *options) (rows []Growth, err error) {
 		sizes = append(slices.Clip(sizes), o.giant)
 	}
 	for _, n := range sizes {
-		if g.files && n > o.files {
+		if g.files && n > 10*o.files {
 			continue
 		}
 		for _, c := range grown(g) {

@@ -29,7 +29,7 @@ type options struct {
 	rounds   int
 	duration time.Duration
 	sessions int // in each store
-	files    int // in each store that has a file for each
+	files    int // in each store that has a file for each, or that waits for a disk
 	inside   []int
 	loopback []int
 	growth   []int  // sizes of stores
@@ -74,7 +74,7 @@ func parse(args []string) (*options, error) {
 	seconds := fs.Float64("seconds", 0.5, "how long a round lasts")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender has its turn")
 	fs.IntVar(&o.sessions, "sessions", 100_000, "sessions in each store")
-	fs.IntVar(&o.files, "files", 10_000, "sessions in each store that has a file for each")
+	fs.IntVar(&o.files, "files", 10_000, "sessions in each store that has a file for each, or that waits for a disk")
 	fs.IntVar(&o.giant, "giant", 0, "one more number of sessions, at which to measure PostgreSQL")
 	fs.IntVar(&o.sweep, "sweep", 0, "measure W5, sweeps beside readers of so many sessions")
 	fs.StringVar(&o.write, "write", "", "the directory to write BENCHMARKS.md and benchmarks.svg to")

@@ -37,6 +37,7 @@ func (r *Report) write(w io.Writer) error {
 		"join":      func(list []string) string { return strings.Join(list, ", ") },
 		"date":      func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
 		"workloads": workloadList,
+		"summary":   func(tables []Table) string { return text(func(w io.Writer) { writeSummary(w, tables) }) },
 		"tables":    func(tables []Table) string { return text(func(w io.Writer) { writeTables(w, tables) }) },
 		"growth":    func(rows []Growth) string { return text(func(w io.Writer) { writeGrowth(w, rows) }) },
 		"sweeps":    func(rows []Sweep) string { return text(func(w io.Writer) { writeSweeps(w, rows) }) },

@@ -9,7 +9,7 @@ import (
 // gochiOn returns gitea.com/go-chi/session with one of its providers, and its
 // defaults. It notes each access, with an idle timeout or not.
 func gochiOn(name, provider string, setup func(place) (config string, err error), floors ...string) contender {
-	return contender{name: name, kind: rival, floors: floors, open: func(p place) (*site, error) {
+	return contender{name: name, kind: rival, floors: floors, shy: true, open: func(p place) (*site, error) {
 		config, err := setup(p)
 		if err != nil {
 			return nil, err

@@ -69,7 +69,7 @@ func runGroup(g group, o *options, durable bool, report *Report) error {
 		}
 	}
 	n := o.sessions
-	if g.files {
+	if g.files || durable {
 		n = min(n, o.files)
 	}
 	all, done, err := openAll(g, p, dir, n, o)

@@ -42,6 +42,7 @@ func postgres() []contender {
 		poolFloor(poolBare, false),
 		sessions("session2 on lib/pq", postgresSessions("postgres"), pqLike, pqBare),
 		sessions("session2 on pgx stdlib", postgresSessions("pgx"), pgxLike, pgxBare),
+		cached("session2 on lib/pq, NewCache", postgresSessions("postgres"), pqLike, pqBare),
 		scsOn("scs pgxstore", scsPool, poolLike, poolBare),
 		scsSweepsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
 		gochiOn("go-chi/session postgres (lib/pq)", "postgres", func(p place) (string, error) {
@@ -113,6 +114,19 @@ func postgresSessions(driver string) func(place) (session2.Store, error) {
 		store, err := session2.NewPostgresStore(db, nil)
 		return closing{store, db, rowsOfPostgres(db, "session2_sessions")}, err
 	}
+}
+
+// cached is session2 with a cache before the store, as it is by default.
+func cached(name string, open func(place) (session2.Store, error), floors ...string) contender {
+	c := sessions(name, func(p place) (session2.Store, error) {
+		store, err := open(p)
+		if err != nil {
+			return nil, err
+		}
+		return session2.NewCache(store, nil), nil
+	}, floors...)
+	c.aging = true
+	return c
 }
 
 // closing is a store whose database is closed with it.

@@ -44,8 +44,8 @@ type Sweep struct {
 // Latency is of single requests, in nanoseconds; of each the median of the rounds.
 type Latency struct{ P50, P99, Worst float64 }
 
-// sweeps measures W5 on a store: with a large cache and with a small one, and with more
-// and fewer sessions that have ended.
+// sweeps measures W5 on a store: with more and fewer sessions that have ended, and with a
+// cache that is smaller than the table.
 func sweeps(g group, o *options) (rows []Sweep, err error) {
 	n := o.sweep
 	if g.files {
@@ -54,41 +54,49 @@ func sweeps(g group, o *options) (rows []Sweep, err error) {
 	if n == 0 {
 		return nil, nil
 	}
-	settings := []Setting{{false, 1}, {false, 10}, {false, 100}}
-	if g.server != nil {
-		settings = append(settings, Setting{true, 10})
-	}
-	for _, c := range g.contenders {
-		for _, set := range settings {
-			if !c.sweeps {
+	for _, c := range sweepers(g) {
+		for _, settings := range [][]Setting{{{false, 1}, {false, 10}, {false, 100}}, {{true, 10}}} {
+			if settings[0].Durable && g.server == nil {
 				continue
 			}
-			more, err := sweepAlone(g, c, n, set, o)
+			more, err := sweepAlone(g, c, n, settings, o)
 			if err != nil {
 				return nil, fmt.Errorf("%s: sweep: %w", c.name, err)
 			}
 			rows = append(rows, more...)
-			o.log("%s: %s: %d %% swept", g.store, c.name, set.Percent)
 		}
 	}
 	return rows, nil
 }
 
+// sweepers returns who sweeps: on one server the first of each kind, for a driver makes no
+// difference to it.
+func sweepers(g group) (list []contender) {
+	for _, c := range g.contenders {
+		again := slices.ContainsFunc(list, func(x contender) bool { return x.kind == c.kind })
+		if c.sweeps && !(again && g.server != nil) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // sweepAlone gives a contender a place of its own: all of them at once would not fit
 // into memory.
-func sweepAlone(g group, c contender, n int, set Setting, o *options) (rows []Sweep, err error) {
-	dir, err := o.mkdir(set.Durable)
+func sweepAlone(g group, c contender, n int, settings []Setting, o *options) (rows []Sweep, err error) {
+	durable := settings[0].Durable
+	dir, err := o.mkdir(durable)
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	p := place{dir: dir, durable: set.Durable}
+	p := place{dir: dir, durable: durable}
 	if g.server != nil {
 		start := g.server
-		if set.Durable {
+		if durable {
 			start = g.cramped
 		}
-		server, stop, err := start(o.parent(set.Durable), set.Durable)
+		server, stop, err := start(o.parent(durable), durable)
 		if err != nil {
 			return nil, err
 		}
@@ -99,18 +107,25 @@ func sweepAlone(g group, c contender, n int, set Setting, o *options) (rows []Sw
 	if err != nil {
 		return nil, err
 	}
-	rounds := o.rounds
-	if set.Percent == 100 {
-		rounds = 1 // it is about how long it takes, and takes long
+	m := &measured{contender: c, site: s}
+	err = m.populate(n, min(n, readSessions))
+	for _, set := range settings {
+		if err != nil {
+			break
+		}
+		rounds := o.rounds
+		if set.Percent == 100 {
+			rounds = 1 // it is about how long it takes, and takes long
+		}
+		var more []Sweep
+		more, err = sweepOf(g, m, n, set, rounds)
+		rows = append(rows, more...)
+		o.log("%s: %s: %d %% swept", g.store, c.name, set.Percent)
 	}
-	rows, err = sweepOf(g, &measured{contender: c, site: s}, n, set, rounds)
 	return rows, errors.Join(err, s.close())
 }
 
 func sweepOf(g group, m *measured, n int, set Setting, rounds int) (rows []Sweep, err error) {
-	if err := m.populate(n, min(n, readSessions)); err != nil {
-		return nil, err
-	}
 	floor := ""
 	if len(m.floors) > 0 {
 		floor = m.floors[0] + inBatches
@@ -160,10 +175,14 @@ const readSessions = 10_000
 // populate makes n sessions: so many by requests, and the others as rows, if there are
 // rows.
 func (m *measured) populate(n, asked int) error {
-	if m.rows == nil {
-		return m.fill(n, 64)
+	clients := 64
+	if m.shy {
+		clients = 2
 	}
-	if err := m.fill(asked, 64); err != nil {
+	if m.rows == nil {
+		return m.fill(n, clients)
+	}
+	if err := m.fill(asked, clients); err != nil {
 		return err
 	}
 	return m.rows.add(n-asked, time.Now().Add(24*time.Hour))
