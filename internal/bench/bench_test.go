@@ -92,7 +92,7 @@ func testSweep(t *testing.T, g group, c contender, p place) {
 	var b strings.Builder
 	writeSweeps(&b, rows)
 	for _, way := range s.sweeper.ways {
-		if !strings.Contains(b.String(), "| "+c.name+way.name+" | in memory | 50 | 5 |") {
+		if !strings.Contains(b.String(), "| "+c.name+way.name+" | in memory | 55 | 5 |") {
 			t.Errorf("got %s", b.String())
 		}
 	}
