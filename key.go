@@ -47,6 +47,9 @@ func (k Key[T]) undecodable(s *Session, err error) {
 // Set sets the value, as [Session.Set] does.
 func (k Key[T]) Set(s *Session, v T) {
 	s.must()
+	if s.putBasic(k.name, any(v)) {
+		return
+	}
 	e, err := encodeTyped(s.m.cfg.Codec, k.name, v)
 	s.put(k.name, e, err)
 }

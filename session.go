@@ -59,6 +59,7 @@ type working struct {
 	life   life   // the session as it was loaded or last committed
 	work   *state // what the handler sees: life.base, or a clone with log applied
 	log    []op   // what was changed and is not stored yet
+	spare  []byte // room for encoded values
 	looks  looks  // what of life.base the handler has looked at
 	room   [1]row[look]
 	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
@@ -399,8 +400,42 @@ func (s *Session) undecodable(where, what string, err error) {
 // there already, nothing is written, and what others have set meanwhile stays.
 func (s *Session) Set(key string, v any) {
 	s.must()
+	if s.putBasic(key, v) {
+		return
+	}
 	e, err := encodeAny(s.m.cfg.Codec, key, v)
 	s.put(key, e, err)
+}
+
+// putBasic sets a short value of a basic kind, and reports whether it is one. It is
+// encoded before the lock is taken, and copied to where there is room for more of them.
+func (s *Session) putBasic(key string, v any) bool {
+	var room [256]byte
+	if len(key)+basicSize(v) > len(room) {
+		return false
+	}
+	b, ok := appendBasic(append(room[:0], key...), v)
+	if !ok {
+		return false
+	}
+	s.look()
+	defer s.mu.Unlock()
+	s.write(key, value{s.keep(b), len(key)})
+	return true
+}
+
+// keep returns a copy of b.
+func (w *working) keep(b []byte) []byte {
+	if len(b) > len(w.spare) {
+		n := len(b)
+		if w.gen > 0 { // as for roomy
+			n = max(n, 1024)
+		}
+		w.spare = make([]byte, n)
+	}
+	kept := w.spare[:len(b):len(b)]
+	w.spare = w.spare[copy(kept, b):]
+	return kept
 }
 
 func (s *Session) put(key string, v value, err error) {
@@ -410,6 +445,11 @@ func (s *Session) put(key string, v value, err error) {
 	}
 	s.look()
 	defer s.mu.Unlock()
+	s.write(key, v)
+}
+
+// write is put with s.mu held.
+func (s *Session) write(key string, v value) {
 	s.looks.wrote(key, s.gen+1)
 	work := s.own()
 	work.values.put(key, v)

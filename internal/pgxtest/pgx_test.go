@@ -90,10 +90,26 @@ func TestRoundTrips(t *testing.T) {
 				if noPrepare {
 					execMode(cfg)
 				}
-				cfg.DialFunc = counting(&trips)
+				cfg.DialFunc = dialling(trips.Conn)
 			})
 			wantOneTripEach(t, store, &trips)
 		})
+	}
+}
+
+// TestCallersGoroutine finds that a call stays on its caller's goroutine, as pgx ends it
+// with its context, whatever the server does.
+func TestCallersGoroutine(t *testing.T) {
+	var w testdb.Writer
+	store := open(t, testdb.Postgres(t), session2.SQLOptions{Table: table(t.Name())}, func(cfg *pgx.ConnConfig) {
+		cfg.DialFunc = dialling(w.Conn)
+	})
+	ctx, rec := t.Context(), record()
+	must(t, store.Save(ctx, rec, 0)) // on another: nothing is known of the connections yet
+	for range 2 {                    // the first prepares the statement
+		if _, err := store.Load(ctx, rec.ID); err != nil || !w.WasCaller() {
+			t.Errorf("Load: got %v, on the caller's goroutine: %v", err, w.WasCaller())
+		}
 	}
 }
 
@@ -124,13 +140,13 @@ func wantOneTripEach(t *testing.T, store *session2.PostgresStore, trips *testdb.
 	}
 }
 
-func counting(trips *testdb.Trips) func(context.Context, string, string) (net.Conn, error) {
+func dialling(wrap func(net.Conn) net.Conn) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return trips.Conn(c), nil
+		return wrap(c), nil
 	}
 }
 

@@ -32,10 +32,15 @@ type connStmts struct {
 var errIndirect = errors.New("not without database/sql")
 
 // on lends f a statement that is prepared on one of the pool's connections. It
-// returns [errIndirect] where there can be none.
-func (s *Store) on(ctx context.Context, query string, f func(driver.Stmt) error) error {
+// returns [errIndirect] where there can be none; and [errElsewhere] where it is to be
+// done here, on the caller's goroutine, and something could hold it up: a connection that
+// is yet to be made, or one that does not end a call with its context.
+func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.Stmt) error) error {
 	if s.opts.NoPrepare {
 		return errIndirect
+	}
+	if here && s.db.Stats().Idle == 0 {
+		return errElsewhere
 	}
 	c, err := s.db.Conn(ctx)
 	if err != nil {
@@ -43,12 +48,35 @@ func (s *Store) on(ctx context.Context, query string, f func(driver.Stmt) error)
 	}
 	defer c.Close()
 	return c.Raw(func(dc any) error {
+		prompt := isPrompt(dc)
+		if s.prompt.Load() != prompt {
+			s.prompt.Store(prompt)
+		}
+		if here && !prompt {
+			return errElsewhere
+		}
 		stmt, err := s.conns.stmt(ctx, dc, query, s.db)
 		if err != nil {
 			return err
 		}
 		return f(stmt)
 	})
+}
+
+// isPrompt reports whether a connection ends each call when its context ends, whatever the
+// server does, as those of these two drivers do. One that is wrapped is of another type.
+func isPrompt(dc any) bool {
+	t := reflect.TypeOf(dc)
+	if t.Kind() != reflect.Pointer {
+		return false
+	}
+	switch t = t.Elem(); t.PkgPath() {
+	case "github.com/go-sql-driver/mysql":
+		return t.Name() == "mysqlConn"
+	case "github.com/jackc/pgx/v5/stdlib":
+		return t.Name() == "Conn"
+	}
+	return false
 }
 
 // stmt returns the statement as prepared on the connection.

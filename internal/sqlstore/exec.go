@@ -18,10 +18,10 @@ type written struct {
 func (w written) exact(n int, err error) bool { return !w.lost || err == nil && w.rows == n }
 
 // exec runs a statement that may be run twice.
-func (s *Store) exec(ctx context.Context, query string, args []any) (written, error) {
+func (s *Store) exec(ctx context.Context, query string, args []driver.NamedValue) (written, error) {
 	var lost bool
-	w, err := call(ctx, s, func(ctx context.Context) (written, error) {
-		w, err := s.execOnce(ctx, query, args, false)
+	w, err := quick(ctx, s, func(ctx context.Context, here bool) (written, error) {
+		w, err := s.execOnce(ctx, query, args, false, here)
 		lost = lost || w.lost
 		w.lost = lost
 		return w, err
@@ -45,15 +45,21 @@ func query[T any](ctx context.Context, s *Store, query string, args []any,
 }
 
 // execOnce makes one attempt; single says that it is to be sent once, whatever
-// becomes of its connection.
-func (s *Store) execOnce(ctx context.Context, query string, args []any, single bool) (written, error) {
-	if len(args) >= BatchIDs { // of no request, but of a sweep
-		return s.execIndirect(ctx, query, args, single)
+// becomes of its connection, and here is as [Store.on] says.
+func (s *Store) execOnce(ctx context.Context, query string, args []driver.NamedValue, single, here bool,
+) (w written, err error) {
+	err = errIndirect
+	if len(args) < BatchIDs { // else it is of no request, but of a sweep
+		w, err = s.execOn(ctx, query, args, here)
 	}
-	w, err := s.execOn(ctx, query, args)
 	switch {
 	case err == errIndirect || s.inlines(err):
+		if here {
+			return written{}, errElsewhere
+		}
 		return s.execIndirect(ctx, query, args, single)
+	case here:
+		return w, err
 	case w.lost && !single && errors.Is(err, driver.ErrBadConn): // others may be as broken
 		w, err = s.execIndirect(ctx, query, args, single)
 		w.lost = true
@@ -62,16 +68,17 @@ func (s *Store) execOnce(ctx context.Context, query string, args []any, single b
 }
 
 // execOn makes the attempt on one connection.
-func (s *Store) execOn(ctx context.Context, query string, args []any) (w written, err error) {
+func (s *Store) execOn(ctx context.Context, query string, args []driver.NamedValue, here bool,
+) (w written, err error) {
 	var res driver.Result
 	sent := false
-	err = s.on(ctx, query, func(stmt driver.Stmt) (err error) {
+	err = s.on(ctx, query, here, func(stmt driver.Stmt) (err error) {
 		e, ok := stmt.(driver.StmtExecContext)
 		if !ok {
 			return errIndirect
 		}
 		sent = true
-		res, err = e.ExecContext(ctx, named(args))
+		res, err = e.ExecContext(ctx, args)
 		return err
 	})
 	if err != nil {
@@ -93,22 +100,17 @@ func (w written) result(ctx context.Context, res driver.Result) (written, error)
 	return w, err
 }
 
-// named are arguments as drivers take them. Ours are of types that every driver
-// knows.
-func named(args []any) []driver.NamedValue {
-	list := make([]driver.NamedValue, len(args))
-	for i, v := range args {
-		list[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
-	}
-	return list
-}
-
 // execIndirect makes the attempt by database/sql, which makes more by itself, on other
 // connections, where the driver answered ErrBadConn, which lib/pq does even after
 // the server may have carried out the statement; single does not let it.
-func (s *Store) execIndirect(ctx context.Context, query string, args []any, single bool) (w written, err error) {
-	sent := &counted{v: args[0], single: single && !s.opts.NoPrepare}
-	res, err := s.send(ctx, query, append([]any{sent}, args[1:]...))
+func (s *Store) execIndirect(ctx context.Context, query string, args []driver.NamedValue, single bool,
+) (w written, err error) {
+	sent := &counted{v: args[0].Value, single: single && !s.opts.NoPrepare}
+	list := []any{sent}
+	for _, arg := range args[1:] {
+		list = append(list, arg.Value)
+	}
+	res, err := s.send(ctx, query, list)
 	if errors.Is(err, errRepeated) {
 		err = driver.ErrBadConn
 	}

@@ -32,8 +32,8 @@ func (s *Store) look(query string, id [16]byte, columns int) *look {
 }
 
 // once makes one attempt.
-func (l *look) once(ctx context.Context) (f found, err error) {
-	err = l.s.on(ctx, l.query, func(stmt driver.Stmt) error {
+func (l *look) once(ctx context.Context, here bool) (f found, err error) {
+	err = l.s.on(ctx, l.query, here, func(stmt driver.Stmt) error {
 		q, ok := stmt.(driver.StmtQueryContext)
 		if !ok {
 			return errIndirect
@@ -53,6 +53,9 @@ func (l *look) once(ctx context.Context) (f found, err error) {
 		}
 	})
 	if err == errIndirect || errors.Is(err, driver.ErrBadConn) || l.s.inlines(err) {
+		if here {
+			return f, errElsewhere
+		}
 		return l.indirect(ctx)
 	}
 	return f, err

@@ -25,7 +25,7 @@ func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
 		return fmt.Errorf("%w: the user's name exceeds %d bytes", record.ErrTooLarge, maxUser)
 	}
 	w := &saving{s: s, r: r, data: s.own(r.Data), prev: prev}
-	o, err := call(ctx, s, w.attempt)
+	o, err := quick(ctx, s, w.attempt)
 	switch {
 	case err != nil && o.lost:
 		return unheard(err)
@@ -55,17 +55,17 @@ type saving struct {
 	taken int  // how often a key was taken, and no record had it
 }
 
-func (w *saving) attempt(ctx context.Context) (o saved, err error) {
+func (w *saving) attempt(ctx context.Context, here bool) (o saved, err error) {
 	var taken error
 	once := w.lost && w.prev == 0
 	if w.r.Version != w.prev && !once { // else it is written already, or is not to be
-		o.written, taken, err = w.write(ctx)
+		o.written, taken, err = w.write(ctx, here)
 	}
 	o.lost = w.lost
 	if err != nil || o.written {
 		return o, err
 	}
-	o.found, o.version, err = w.s.version(ctx, w.r.ID)
+	o.found, o.version, err = w.s.version(ctx, w.r.ID, here)
 	switch {
 	case err != nil:
 		return o, err
@@ -74,18 +74,18 @@ func (w *saving) attempt(ctx context.Context) (o saved, err error) {
 	case w.writable(o):
 		return o, errMoved
 	case o.found && o.version == w.r.Version:
-		return o, w.confirm(ctx)
+		return o, w.confirm(ctx, here)
 	}
 	return o, nil
 }
 
 // confirm makes sure that what an earlier attempt wrote is as safe as what was
 // acknowledged, in a database that shows it before.
-func (w *saving) confirm(ctx context.Context) error {
+func (w *saving) confirm(ctx context.Context, here bool) error {
 	if w.s.q.Confirm == "" {
 		return nil
 	}
-	done, err := w.s.execOnce(ctx, w.s.q.Confirm, w.s.args(w.r.ID[:], int64(w.r.Version)), false)
+	done, err := w.s.execOnce(ctx, w.s.q.Confirm, w.s.named(w.r.ID[:], int64(w.r.Version)), false, here)
 	if err == nil && done.rows == 0 {
 		return errMoved
 	}
@@ -102,18 +102,29 @@ func (w *saving) writable(o saved) bool {
 	return o.version == w.prev && o.version != w.r.Version
 }
 
+// none are no bytes, as an argument.
+var none any = []byte{}
+
 // write makes one attempt. taken is not nil if a create found its key taken.
-func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
-	s, r := w.s, w.r
-	user := []byte(r.User)
-	create := w.prev == 0
+func (w *saving) write(ctx context.Context, here bool) (done bool, taken, err error) {
+	s, r := w.s, &w.r
+	// Each becomes a piece of memory of its own: those that come twice are made once.
+	version, accessed, expires, id := any(int64(r.Version)), any(r.Accessed), any(r.Expires), any(r.ID[:])
+	create, created := w.prev == 0, accessed
+	if r.Created != r.Accessed {
+		created = r.Created
+	}
+	user := none
+	if r.User != "" {
+		user = []byte(r.User)
+	}
 	var out written
 	if create {
-		out, err = s.execOnce(ctx, s.q.Insert, s.args(r.ID[:], int64(r.Version), user,
-			r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires), true)
+		out, err = s.execOnce(ctx, s.q.Insert, s.named(id, version, user,
+			created, accessed, expires, w.data, accessed, expires), true, here)
 	} else {
-		out, err = s.execOnce(ctx, s.q.Update, s.args(int64(r.Version), user,
-			r.Created, r.Accessed, r.Expires, w.data, r.Accessed, r.Expires, r.ID[:], int64(w.prev)), false)
+		out, err = s.execOnce(ctx, s.q.Update, s.named(version, user,
+			created, accessed, expires, w.data, accessed, expires, id, int64(w.prev)), false, here)
 	}
 	w.lost = w.lost || out.lost
 	if create && s.fault(err) == Duplicate {
@@ -123,7 +134,7 @@ func (w *saving) write(ctx context.Context) (done bool, taken, err error) {
 	return out.rows > 0, nil, err
 }
 
-func (s *Store) version(ctx context.Context, id [16]byte) (found bool, version uint64, err error) {
-	f, err := s.look(s.q.Version, id, 1).once(ctx)
+func (s *Store) version(ctx context.Context, id [16]byte, here bool) (found bool, version uint64, err error) {
+	f, err := s.look(s.q.Version, id, 1).once(ctx, here)
 	return f.ok, f.r.Version, err
 }

@@ -6,6 +6,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"io/fs"
 	"slices"
@@ -84,6 +85,7 @@ type Store struct {
 	last   func() error // of Close; or nil
 	closed atomic.Bool
 	waits  atomic.Bool // the server knows no Skipping.Skip
+	prompt atomic.Bool // the pool's connections are, by the latest that was used
 	conns  conns
 
 	mu    sync.Mutex
@@ -129,7 +131,7 @@ func (s *Store) Close() error {
 
 // Load reads a record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
-	f, err := call(ctx, s, s.look(s.q.Load, id, 6).once)
+	f, err := quick(ctx, s, s.look(s.q.Load, id, 6).once)
 	if err == nil && !f.ok {
 		err = record.ErrNotFound
 	}
@@ -150,22 +152,23 @@ func checkRow(r *record.Record) error {
 
 // Has reports whether there is a record.
 func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
-	f, err := call(ctx, s, s.look(s.q.Has, id, 1).once)
+	f, err := quick(ctx, s, s.look(s.q.Has, id, 1).once)
 	return f.ok, err
 }
 
 // Delete removes a record.
 func (s *Store) Delete(ctx context.Context, id [16]byte) error {
-	return s.change(ctx, s.q.Delete, s.args(id[:]))
+	return s.change(ctx, s.q.Delete, s.named(id[:]))
 }
 
 // Touch moves a record's times forward.
 func (s *Store) Touch(ctx context.Context, id [16]byte, to record.Access) error {
-	return s.change(ctx, s.q.Touch, s.args(to.Accessed, to.Expires, id[:], to.Accessed, to.Expires))
+	accessed, expires := any(to.Accessed), any(to.Expires)
+	return s.change(ctx, s.q.Touch, s.named(accessed, expires, id[:], accessed, expires))
 }
 
 // change runs a statement that may be run twice, and whose rows nobody counts.
-func (s *Store) change(ctx context.Context, query string, args []any) error {
+func (s *Store) change(ctx context.Context, query string, args []driver.NamedValue) error {
 	w, err := s.exec(ctx, query, args)
 	switch {
 	case err == nil:
@@ -220,18 +223,32 @@ func (s *Store) deleteIDs(ctx context.Context, user string, ids [][16]byte) (wri
 	if len(ids) > BatchIDs {
 		q, size = s.q.DeleteMany, ManyIDs
 	}
-	return s.exec(ctx, q, s.args(append(batch(ids, size), []byte(user))...))
+	return s.exec(ctx, q, s.named(append(batch(ids, size), []byte(user))...))
 }
 
 // args makes arguments of a list. Drivers take a nil slice for NULL, which no
 // column of ours takes, so there must be none.
 func (s *Store) args(list ...any) []any {
 	for i, v := range list {
-		if b, ok := v.([]byte); ok && s.bytes != nil {
-			list[i] = s.bytes(b)
-		}
+		list[i] = s.arg(v)
 	}
 	return list
+}
+
+// named makes arguments as drivers take them. Ours are of types that every driver knows.
+func (s *Store) named(list ...any) []driver.NamedValue {
+	args := make([]driver.NamedValue, len(list))
+	for i, v := range list {
+		args[i] = driver.NamedValue{Ordinal: i + 1, Value: s.arg(v)}
+	}
+	return args
+}
+
+func (s *Store) arg(v any) any {
+	if b, ok := v.([]byte); ok && s.bytes != nil {
+		return s.bytes(b)
+	}
+	return v
 }
 
 // own is the argument for bytes of the caller's, who may use them again once

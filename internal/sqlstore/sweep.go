@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -142,7 +143,7 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 	}
 	if len(old) > 0 {
 		var out written
-		out, err = w.store.execSkip(ctx, w.q.Delete, w.store.args(append(batch(old, BatchIDs), w.to)...))
+		out, err = w.store.execSkip(ctx, w.q.Delete, w.store.named(append(batch(old, BatchIDs), w.to)...))
 		settled = out.rows
 		w.deleted += settled
 		w.unsure = w.unsure || !out.exact(len(old), err)
@@ -150,14 +151,14 @@ func (w *walk) settle(ctx context.Context, hits []hit) (settled int, err error) 
 	}
 	if len(early) > 0 && err == nil {
 		var out written
-		out, err = w.store.execSkip(ctx, w.q.Refile, w.store.args(batch(early, BatchIDs)...))
+		out, err = w.store.execSkip(ctx, w.q.Refile, w.store.named(batch(early, BatchIDs)...))
 		settled += out.rows
 	}
 	return settled, err
 }
 
 // execSkip runs the form of a statement that the server knows.
-func (s *Store) execSkip(ctx context.Context, q Skipping, args []any) (written, error) {
+func (s *Store) execSkip(ctx context.Context, q Skipping, args []driver.NamedValue) (written, error) {
 	lost := false
 	if !s.waits.Load() {
 		w, err := s.exec(ctx, q.Skip, args)

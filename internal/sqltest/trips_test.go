@@ -71,10 +71,44 @@ func wantOneTripEach(t *testing.T, store sqlStore, trips *testdb.Trips) {
 	}
 }
 
+// TestCallersGoroutine finds that a call stays on its caller's goroutine where the driver
+// is known to end a call with its context, which is quicker, and nowhere else: lib/pq
+// waits for a server that hangs, and of a connection that is wrapped nothing is known.
+// TestSQLHungServer has such servers.
+func TestCallersGoroutine(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		for what, want := range map[string]bool{"as it is": sys.name == "mysql", "wrapped": false} {
+			var w testdb.Writer
+			db := sys.dialled(t, dsn, false, w.Conn)
+			if what == "wrapped" {
+				pool, tapped := tap(t, sys.driver, dsn)
+				tapped.tamper(func(string) error { w.Note(); return nil }, nil)
+				db = pool
+			}
+			store := sys.store(t, db, session2.SQLOptions{Table: sqlTable(t.TempDir())})
+			testsite.Must(t, store.Setup(t.Context()))
+			for _, c := range sqlCalls(t.Context(), store) {
+				testsite.Must(t, c.make()) // prepares the statement, on whatever goroutine
+			}
+			for _, c := range sqlCalls(t.Context(), store) {
+				if testsite.Must(t, c.make()); w.WasCaller() != want {
+					t.Errorf("%s, %s: on the caller's goroutine: %v, want %v", what, c.name, !want, want)
+				}
+			}
+		}
+	})
+}
+
 // counted opens the database by one connection that counts round trips.
 func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB, *testdb.Trips) {
 	t.Helper()
 	trips := new(testdb.Trips)
+	return sys.dialled(t, dsn, noPrepare, trips.Conn), trips
+}
+
+// dialled opens the database by one connection, which wrap is given.
+func (sys sqlSystem) dialled(t *testing.T, dsn string, noPrepare bool, wrap func(net.Conn) net.Conn) *sql.DB {
+	t.Helper()
 	var db *sql.DB
 	switch sys.name {
 	case "postgres":
@@ -83,14 +117,14 @@ func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB,
 		}
 		c, err := pq.NewConnector(dsn)
 		testsite.Must(t, err)
-		c.Dialer(tripDialer{trips})
+		c.Dialer(wrapDialer(wrap))
 		db = sql.OpenDB(c)
 	case "mysql":
 		cfg, err := mysql.ParseDSN(dsn)
 		testsite.Must(t, err)
 		cfg.InterpolateParams = noPrepare
 		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return tripDialer{trips}.Dial(network, addr)
+			return wrapDialer(wrap).Dial(network, addr)
 		}
 		c, err := mysql.NewConnector(cfg)
 		testsite.Must(t, err)
@@ -98,21 +132,21 @@ func (sys sqlSystem) counted(t *testing.T, dsn string, noPrepare bool) (*sql.DB,
 	}
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { db.Close() })
-	return db, trips
+	return db
 }
 
-// tripDialer makes connections that count round trips.
-type tripDialer struct{ trips *testdb.Trips }
+// wrapDialer makes connections and wraps them.
+type wrapDialer func(net.Conn) net.Conn
 
-func (d tripDialer) Dial(network, addr string) (net.Conn, error) {
+func (d wrapDialer) Dial(network, addr string) (net.Conn, error) {
 	c, err := net.Dial(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return d.trips.Conn(c), nil
+	return d(c), nil
 }
 
-func (d tripDialer) DialTimeout(network, addr string, _ time.Duration) (net.Conn, error) {
+func (d wrapDialer) DialTimeout(network, addr string, _ time.Duration) (net.Conn, error) {
 	return d.Dial(network, addr)
 }
 
