@@ -58,6 +58,7 @@ type Store struct {
 	path    string   // of the file, with no symbolic links
 	own     fs.FileInfo
 	closed  atomic.Bool
+	listed  atomic.Bool // the file has the list of free pages
 	update  update
 	changes *batch.Batcher[change]
 
@@ -93,7 +94,7 @@ func open(path string, o Options, commit update) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
 	}
-	db, file, err := openFile(path, o)
+	db, file, listed, err := openFile(path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +104,7 @@ func open(path string, o Options, commit update) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{db: db, file: file, path: db.Path(), own: own, update: commit}
+	s.listed.Store(listed)
 	s.changes = batch.New(batchMax, s.commit)
 	return s, nil
 }
@@ -116,7 +118,21 @@ func (s *Store) Close() error {
 	if broken := s.broken.Load(); broken != nil {
 		damage = *broken
 	}
-	return letGo(s.db, s.file, damage)
+	return letGo(s.db, s.file, cmp.Or(damage, s.list()))
+}
+
+// list leaves the list of free pages in the file, for who opens it next: it spares them
+// as much time as checking the file takes. Where it cannot be written, they do without.
+func (s *Store) list() (damage error) {
+	if s.listed.Load() || s.broken.Load() != nil || s.stuck.Load() != nil {
+		return nil
+	}
+	return guard(func() {
+		s.db.Update(func(*bolt.Tx) error {
+			s.db.NoFreelistSync = false // nobody else has bbolt's lock
+			return nil
+		})
+	})
 }
 
 // Setup checks the file's format, and that it is there.

@@ -15,26 +15,31 @@ import (
 )
 
 // checkFile goes through all pages of a database file, without a look at what
-// the values say, and fails where bbolt would panic over one of them. bbolt goes
-// through them in a goroutine of its own, whose panic ends the process; and when
-// it finds damage without one, it panics in ours and pulls the transaction from
-// under the other.
-func checkFile(fsy fsys.FS, path string, o Options) error {
+// the values say, and fails where bbolt would panic over one of them. Without a list of
+// free pages, bbolt goes through them in a goroutine of its own, whose panic ends the
+// process; and when it finds damage without one, it panics in ours and pulls the
+// transaction from under the other. With a list, which bbolt believes, the list must be
+// right. It reports whether there is one.
+func checkFile(fsy fsys.FS, path string, o Options) (listed bool, err error) {
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
-		return nil // new; or else opening it for writing will say what is wrong
+		return false, nil // new; or else opening it for writing will say what is wrong
 	}
 	db, file, err := openWith(fsy, path, &bolt.Options{Timeout: o.Timeout, ReadOnly: true})
 	if err != nil {
-		return err
+		return false, err
 	}
 	damage := guard(func() {
-		err = db.View(func(btx *bolt.Tx) error {
+		err = db.View(func(btx *bolt.Tx) (err error) {
 			size := db.Info().PageSize
 			w := pages{file: file, size: size, seen: make([]bool, btx.Size()/int64(size))}
-			return w.check(uint64(btx.Cursor().Bucket().Root()), nil, nil)
+			if err := w.check(uint64(btx.Cursor().Bucket().Root()), nil, nil); err != nil {
+				return err
+			}
+			listed, err = w.checkList(uint64(btx.ID()))
+			return err
 		})
 	})
-	return errors.Join(cmp.Or(damage, err), letGo(db, file, nil)) // a reader's panic locks nothing
+	return listed, errors.Join(cmp.Or(damage, err), letGo(db, file, nil)) // a reader's panic locks nothing
 }
 
 // pages walks through the pages of a database as bbolt lays them out, which is
@@ -45,7 +50,10 @@ func checkFile(fsy fsys.FS, path string, o Options) error {
 //	leaf     flags 4, position 4, key's length 4, value's length 4
 //	bucket   root page's number 8, sequence 8; without a root, a page follows
 //
-// Keys and values are at their position, from the element's beginning.
+// Keys and values are at their position, from the element's beginning. The first two pages
+// say in turn what the latest transactions made of it, the page of the list among it.
+//
+//	list     8 for each free page's number; the first is their number where count is 65,535
 type pages struct {
 	file io.ReaderAt
 	size int
@@ -60,6 +68,12 @@ const (
 
 	branchPage = 1
 	leafPage   = 2
+	listPage   = 16
+
+	metaPages = 2
+	metaList  = pageHeader + 32
+	metaTx    = pageHeader + 48
+	noList    = 1<<64 - 1
 
 	bucketValue = 1 // the flag of a leaf's element
 )
@@ -75,6 +89,45 @@ func (w *pages) check(number uint64, first, end []byte) error {
 	err = w.elements(number, page, first, end)
 	w.bufs = append(w.bufs, page)
 	return err
+}
+
+// checkList wants the list of free pages, if the transaction has left one, to name pages
+// that are nowhere else, each once.
+func (w *pages) checkList(tx uint64) (listed bool, err error) {
+	meta := w.buffer()
+	if _, err := w.file.ReadAt(meta, int64(tx%metaPages)*int64(w.size)); err != nil {
+		return false, fmt.Errorf("page %d: %w", tx%metaPages, err)
+	}
+	if binary.NativeEndian.Uint64(meta[metaTx:]) != tx {
+		return false, w.damaged(tx%metaPages, "is of another transaction")
+	}
+	number := binary.NativeEndian.Uint64(meta[metaList:])
+	if number == noList {
+		return false, nil
+	}
+	w.seen[0], w.seen[1] = true, true
+	page, err := w.read(number)
+	if err != nil {
+		return false, err
+	}
+	if binary.NativeEndian.Uint16(page[8:]) != listPage {
+		return false, w.damaged(number, "is of the wrong kind")
+	}
+	count, free := uint64(binary.NativeEndian.Uint16(page[10:])), page[pageHeader:]
+	if count == 1<<16-1 {
+		count, free = binary.NativeEndian.Uint64(free), free[8:]
+	}
+	if count > uint64(len(free)/8) {
+		return false, w.damaged(number, "is too short")
+	}
+	for ; count > 0; count, free = count-1, free[8:] {
+		n := binary.NativeEndian.Uint64(free)
+		if n >= uint64(len(w.seen)) || w.seen[n] {
+			return false, w.damaged(number, "takes a page for free that is not")
+		}
+		w.seen[n] = true
+	}
+	return true, nil
 }
 
 // buffer returns room for a page.

@@ -92,7 +92,9 @@ func (s *Store) transact(f func(t *tx)) error {
 	var id int
 	broken := guard(func() {
 		err = s.update(s.db, func(btx *bolt.Tx) error {
-			id, applied = btx.ID(), apply(btx, f)
+			if id, applied = btx.ID(), apply(btx, f); applied == nil {
+				s.listed.Store(false)
+			}
 			return applied
 		})
 	})

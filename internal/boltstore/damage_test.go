@@ -341,6 +341,76 @@ func TestBoltDamagedPages(t *testing.T) {
 	}
 }
 
+// A list of free pages that takes one for free which is in use would have bbolt write over
+// it: the file is refused. The list is long, so that its number stands in the list itself.
+func TestBoltListOfFreePages(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sessions.db")
+	openStore(t, dir).Close()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true})
+	testsite.Must(t, err)
+	size := db.Info().PageSize
+	testsite.Must(t, db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("sessions")).Put([]byte("long"), make([]byte, 66_000*size))
+	}))
+	testsite.Must(t, db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("sessions")).Delete([]byte("long")) }))
+	testsite.Must(t, db.Close())
+	wantList := func(want bool) {
+		t.Helper()
+		if listed, err := boltstore.CheckFile(path); listed != want || err != nil {
+			t.Fatalf("there is a list: %v, %v, want %v", listed, err, want)
+		}
+	}
+	wantList(true)
+	b := openStore(t, dir)
+	save(t, b, newRecord(1, "ann"))
+	wantNoList(t, path)
+	testsite.Must(t, b.Close())
+	wantList(true)
+
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	testsite.Must(t, err)
+	defer f.Close()
+	list := listOf(t, f, size)
+	var used [8]byte
+	if n, err := f.ReadAt(used[:], list+16); err != nil || binary.NativeEndian.Uint64(used[:n]) < 65_000 {
+		t.Fatalf("%d pages are free, %v", binary.NativeEndian.Uint64(used[:]), err)
+	}
+	binary.NativeEndian.PutUint64(used[:], uint64(list/int64(size))) // its own page
+	if _, err := f.WriteAt(used[:], list+16+8); err != nil {
+		t.Fatal(err)
+	}
+	wantOpenError(t, path, "takes a page for free that is not")
+}
+
+// wantNoList finds that a file in use has no list: a copy of it opens by a search.
+func wantNoList(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	testsite.Must(t, err)
+	copied := filepath.Join(t.TempDir(), "copy.db")
+	testsite.Must(t, os.WriteFile(copied, data, 0o600))
+	if listed, err := boltstore.CheckFile(copied); listed || err != nil {
+		t.Errorf("a file that is in use has a list of free pages: %v, %v", listed, err)
+	}
+}
+
+// listOf returns where the list of free pages is, by the page of the latest transaction.
+func listOf(t *testing.T, f *os.File, size int) int64 {
+	t.Helper()
+	var latest, list uint64
+	for page := range int64(2) {
+		var meta [16 + 64]byte
+		if _, err := f.ReadAt(meta[:], page*int64(size)); err != nil {
+			t.Fatal(err)
+		}
+		if tx := binary.NativeEndian.Uint64(meta[16+48:]); tx >= latest {
+			latest, list = tx, binary.NativeEndian.Uint64(meta[16+32:])
+		}
+	}
+	return int64(list) * int64(size)
+}
+
 // Bytes all over a small file changed, and the file cut at many lengths: the store does
 // not open, or a record is read as it was, or not at all. bbolt's pages have no checksum:
 // a record may be out of reach, but is never another.

@@ -1,7 +1,12 @@
 package boltstore
 
+import "github.com/session2/session2/internal/fsys"
+
 // OpenWith is Open with a function that commits in place of bbolt's Update.
 var OpenWith = open
+
+// CheckFile is what opening a file begins with.
+func CheckFile(path string) (listed bool, err error) { return checkFile(fsys.OS, path, Options{}) }
 
 // Page and Sweep are the bounds of one transaction.
 const (

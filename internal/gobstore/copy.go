@@ -207,16 +207,24 @@ func (c *copier) all() []spot {
 	return spots
 }
 
-// changes returns where the records are that have changed since it was last called.
+// changes returns where the records are that have changed since it was last called. It
+// lets go of s.mu as all does: while many were copied, many have changed.
 func (c *copier) changes() []spot {
 	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	spots := make([]spot, 0, len(c.changed))
-	for id := range c.changed {
+	changed := c.changed
+	c.changed = make(map[[16]byte]bool)
+	c.s.mu.Unlock()
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	spots := make([]spot, 0, len(changed))
+	for id := range changed {
 		e, _ := c.old.index.Get(id)
 		spots = append(spots, spot{id, e.Value.off})
+		if len(spots)%copySize == 0 {
+			c.s.mu.RUnlock()
+			c.s.mu.RLock()
+		}
 	}
-	clear(c.changed)
 	return spots
 }
 
