@@ -39,7 +39,7 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 	if s.opts.NoPrepare {
 		return errIndirect
 	}
-	if here && s.db.Stats().Idle == 0 {
+	if here && s.connects() {
 		return errElsewhere
 	}
 	c, err := s.db.Conn(ctx)
@@ -61,6 +61,13 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 		}
 		return f(stmt)
 	})
+}
+
+// connects reports whether the pool may make a connection for the next call. Where it has
+// as many as it may, the call waits for one, and not longer than its context lasts.
+func (s *Store) connects() bool {
+	pool := s.db.Stats()
+	return pool.Idle == 0 && (pool.MaxOpenConnections == 0 || pool.OpenConnections < pool.MaxOpenConnections)
 }
 
 // isPrompt reports whether a connection ends each call when its context ends, whatever the
