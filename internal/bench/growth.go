@@ -72,6 +72,7 @@ func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
 	}
 	c.floors = c.floors[:1]
 	two := g
+	two.shares = g.store == "postgres" // where the floor's table is session2's
 	two.contenders = []contender{g.contenders[slices.IndexFunc(g.contenders, func(x contender) bool {
 		return x.name == c.floors[0]
 	})], c}

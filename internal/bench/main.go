@@ -230,12 +230,14 @@ func run(o *options, out io.Writer) error {
 			return fmt.Errorf("%s: %w", g.store, err)
 		}
 		report.Sweeps = append(report.Sweeps, swept...)
+		if o.write != "" { // each time: the whole takes long, and may be interrupted
+			if err := report.save(o.write); err != nil {
+				return err
+			}
+		}
 	}
 	writeTrips(out, report.Trips)
 	writeGrowth(out, report.Growth)
 	writeSweeps(out, report.Sweeps)
-	if o.write == "" {
-		return nil
-	}
-	return report.save(o.write)
+	return nil
 }

@@ -45,6 +45,7 @@ type group struct {
 	server     startServer
 	cramped    startServer // with a cache that is smaller than a large table
 	volatile   bool        // nothing of it can be durable
+	shares     bool        // its contenders have one table
 }
 
 // runGroup measures one store: all its contenders are open at once, and take turns.
@@ -106,6 +107,9 @@ func openAll(g group, p place, dir string, n int, o *options) (all []*measured, 
 	}
 	for i, c := range g.contenders {
 		p.number, p.dir = i, filepath.Join(dir, fmt.Sprint(i))
+		if g.shares && i > 0 {
+			p.number, n = 0, min(n, o.sessions)
+		}
 		if err := os.Mkdir(p.dir, 0o700); err != nil {
 			return all, done, err
 		}

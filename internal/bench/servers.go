@@ -62,10 +62,10 @@ var (
 	startPostgres = serverOf(testdb.NewPostgres,
 		[]string{"shared_buffers = 1GB", "max_wal_size = 2GB"},
 		[]string{"fsync = off", "synchronous_commit = off", "full_page_writes = off"})
-	crampedPostgres = serverOf(testdb.NewPostgres, []string{"shared_buffers = 32MB", "max_wal_size = 2GB"}, nil)
+	crampedPostgres = serverOf(testdb.NewPostgres, []string{"shared_buffers = 16MB", "max_wal_size = 2GB"}, nil)
 	startMySQL      = serverOf(testdb.NewMySQL,
 		[]string{"innodb-buffer-pool-size = 2G", "innodb-log-file-size = 512M"},
 		[]string{"innodb-flush-log-at-trx-commit = 0", "innodb-flush-method = nosync", "innodb-doublewrite = 0"})
 	crampedMySQL = serverOf(testdb.NewMySQL,
-		[]string{"innodb-buffer-pool-size = 32M", "innodb-flush-method = O_DIRECT", "innodb-log-file-size = 512M"}, nil)
+		[]string{"innodb-buffer-pool-size = 16M", "innodb-flush-method = O_DIRECT", "innodb-log-file-size = 512M"}, nil)
 )

@@ -32,10 +32,14 @@ type Setting struct {
 }
 
 // sizes returns how many sessions live and how many have ended, where a large store has n.
-// Where all have ended but those that are read, a tenth is enough to say what each costs.
+// Where all have ended but those that are read, a tenth is enough to say what each costs;
+// and on a disk, to be more than the cache holds.
 func (s Setting) sizes(n int) (living, ended int) {
+	if s.Percent == 100 || s.Durable {
+		n /= 10
+	}
 	if s.Percent == 100 {
-		return min(n/10, readSessions), n / 10
+		return min(n, readSessions), n
 	}
 	return n, n * s.Percent / 100
 }
