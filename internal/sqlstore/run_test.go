@@ -1,0 +1,67 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestQuick finds that only the first attempt is made on the caller's goroutine, that it
+// counts as one, and that a call whose time is over there says so.
+func TestQuick(t *testing.T) {
+	broken, refused := errors.New("broken"), errors.New("refused")
+	for _, test := range []struct {
+		what    string
+		prompt  bool
+		answers []error
+		want    error
+		here    []bool
+	}{
+		{"nothing is known of the driver", false, []error{nil}, nil, []bool{false}},
+		{"done at once", true, []error{nil}, nil, []bool{true}},
+		{"refused", true, []error{refused}, refused, []bool{true}},
+		{"tried again", true, []error{broken, broken, nil}, nil, []bool{true, false, false}},
+		{"handed on", true, []error{errElsewhere, nil}, nil, []bool{true, false}},
+		{"out of time", true, []error{context.DeadlineExceeded}, context.DeadlineExceeded, []bool{true}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			db := sql.OpenDB(&counting{})
+			defer db.Close()
+			s, err := newStore(db, Options{Timeout: time.Second}, func([]string) dialect {
+				return dialect{meaning: func(err error) Fault {
+					if errors.Is(err, broken) {
+						return Broken
+					}
+					return Refused
+				}}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.prompt.Store(test.prompt)
+			var here []bool
+			n, err := quick(t.Context(), s, func(ctx context.Context, h bool) (int, error) {
+				here = append(here, h)
+				answer := test.answers[len(here)-1]
+				if errors.Is(answer, context.DeadlineExceeded) {
+					<-ctx.Done()
+				}
+				return len(here), answer
+			})
+			if !errors.Is(err, test.want) || !slices.Equal(here, test.here) {
+				t.Errorf("%s: got %v, attempts here %v, want %v, %v", test.what, err, here, test.want, test.here)
+			}
+			if err == nil && n != len(test.answers) {
+				t.Errorf("%s: got what attempt %d made, want that of %d", test.what, n, len(test.answers))
+			}
+			if test.want == context.DeadlineExceeded && !strings.Contains(err.Error(), errSilent.Error()) {
+				t.Errorf("%s: got %v, want it to say who did not answer", test.what, err)
+			}
+		})
+	}
+}
