@@ -81,6 +81,10 @@ func growthOf(g group, c contender, n int, o *options) (row Growth, err error) {
 		done()
 		return row, err
 	}
+	if err := g.settled(p.dsn); err != nil {
+		done()
+		return row, err
+	}
 	row = Growth{
 		Store: g.store, Contender: c.name, Sessions: n,
 		Floor: map[Workload]float64{}, Time: map[Workload]float64{}, Ratios: map[Workload]Spread{},

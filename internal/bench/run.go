@@ -46,6 +46,7 @@ type group struct {
 	cramped    startServer // with a cache that is smaller than a large table
 	volatile   bool        // nothing of it can be durable
 	shares     bool        // its contenders have one table
+	settle     []string    // what a server would do by itself after so many creations, and while others are measured
 }
 
 // runGroup measures one store: all its contenders are open at once, and take turns.
@@ -78,6 +79,9 @@ func runGroup(g group, o *options, durable bool, report *Report) error {
 	if err != nil {
 		return err
 	}
+	if err := g.settled(p.dsn); err != nil {
+		return err
+	}
 	for _, md := range o.modes() {
 		t := Table{
 			Store: g.store, Durable: durable, Loopback: md.loopback, Clients: md.clients, Sessions: n,
@@ -96,6 +100,18 @@ func runGroup(g group, o *options, durable bool, report *Report) error {
 		report.Tables = append(report.Tables, t)
 	}
 	return nil
+}
+
+// settled has the server do what is to be done before anything is measured.
+func (g group) settled(dsn string) error {
+	if len(g.settle) == 0 {
+		return nil
+	}
+	db, err := openDB(g.store, dsn, g.settle...)
+	if err != nil {
+		return err
+	}
+	return db.Close()
 }
 
 // openAll opens a group's contenders, and makes the sessions of each.

@@ -16,7 +16,10 @@ func groups() []group {
 		{store: "file", contenders: files(), files: true},
 		{store: "bolt", contenders: bolt()},
 		{store: "gob", contenders: gob()},
-		{store: "postgres", contenders: postgres(), server: startPostgres, cramped: crampedPostgres},
+		{
+			store: "postgres", contenders: postgres(), server: startPostgres, cramped: crampedPostgres,
+			settle: []string{"VACUUM ANALYZE", "CHECKPOINT"},
+		},
 		{store: "mysql", contenders: mysqls(), server: startMySQL, cramped: crampedMySQL},
 	}
 }

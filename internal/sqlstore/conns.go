@@ -64,7 +64,9 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 }
 
 // connects reports whether the pool may make a connection for the next call. Where it has
-// as many as it may, the call waits for one, and not longer than its context lasts.
+// as many as it may, the call waits for one, and not longer than its context lasts. An idle
+// one may turn out to be dead, and be made anew all the same: by these drivers, that ends
+// with the context as well.
 func (s *Store) connects() bool {
 	pool := s.db.Stats()
 	return pool.Idle == 0 && (pool.MaxOpenConnections == 0 || pool.OpenConnections < pool.MaxOpenConnections)

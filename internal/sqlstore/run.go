@@ -31,8 +31,8 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 	})
 }
 
-// errElsewhere is what an attempt on the caller's goroutine returns that needs another:
-// it did nothing.
+// errElsewhere is what an attempt on the caller's goroutine returns that needs another: it
+// has changed nothing, and is made again.
 var errElsewhere = errors.New("not on the caller's goroutine")
 
 // quick is [call] for what every request does. Where no driver can hold it up, it makes
