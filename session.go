@@ -429,7 +429,7 @@ func (w *working) keep(b []byte) []byte {
 	if len(b) > len(w.spare) {
 		n := len(b)
 		if w.gen > 0 { // as for roomy
-			n = max(n, 1024)
+			n = max(n, min(16*n, 1024))
 		}
 		w.spare = make([]byte, n)
 	}

@@ -5,6 +5,7 @@ import (
 	"html"
 	"io"
 	"math"
+	"strings"
 )
 
 // Bar is one contender's ratio to its floor.
@@ -21,7 +22,7 @@ type Panel struct {
 }
 
 // chartOf takes what a visitor wants to know: reading, and reading and writing, in
-// process by one client in memory.
+// process by one client in memory. With all sessions in turns, a cache has nothing to say.
 func chartOf(tables []Table) (panels []Panel) {
 	for _, t := range tables {
 		if t.Loopback || t.Durable || t.Clients != 1 {
@@ -30,7 +31,7 @@ func chartOf(tables []Table) (panels []Panel) {
 		for _, w := range []Workload{W1, W2} {
 			p := Panel{Title: fmt.Sprintf("%s: %s", t.Store, workloads[w].text)}
 			for _, r := range t.Results {
-				if r.Workload == w && r.Kind != floor && !r.Missing {
+				if r.Workload == w && r.Kind != floor && !r.Missing && !strings.HasSuffix(r.Contender, cacheSuffix) {
 					p.Bars = append(p.Bars, Bar{r.Contender, r.Ratios[0].Median, r.Kind == ours})
 				}
 			}

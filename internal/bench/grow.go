@@ -23,7 +23,7 @@ SELECT decode(md5(random()::text || id::text), 'hex'), version, username, create
 FROM (SELECT *, (random() * 3600000000)::bigint AS r FROM {t} LIMIT $2) AS old`
 
 	mysqlRows = `INSERT INTO {t} (id, version, username, created, accessed, expires, by_accessed, by_expires, data)
-SELECT UNHEX(MD5(CONCAT(RAND(), HEX(id)))), version, username, created, accessed,
+SELECT UNHEX(MD5(CONCAT(UUID(), RAND(), HEX(id)))), version, username, created, accessed,
 	? - r, accessed - r, ? - r, SUBSTR(data, 1, 100)
 FROM (SELECT *, FLOOR(RAND() * 3600000000) AS r FROM {t} LIMIT ?) AS old`
 )

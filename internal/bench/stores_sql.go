@@ -42,7 +42,7 @@ func postgres() []contender {
 		poolFloor(poolBare, false),
 		sessions("session2 on lib/pq", postgresSessions("postgres"), pqLike, pqBare),
 		sessions("session2 on pgx stdlib", postgresSessions("pgx"), pgxLike, pgxBare),
-		cached("session2 on lib/pq, NewCache", postgresSessions("postgres"), pqLike, pqBare),
+		cached("session2 on lib/pq"+cacheSuffix, postgresSessions("postgres"), pqLike, pqBare),
 		scsOn("scs pgxstore", scsPool, poolLike, poolBare),
 		scsSweepsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
 		gochiOn("go-chi/session postgres (lib/pq)", "postgres", func(p place) (string, error) {
@@ -60,7 +60,7 @@ func mysqls() []contender {
 	return []contender{
 		mysqlFloor(myLike, true),
 		mysqlFloor(myBare, false),
-		sessions("session2", func(p place) (session2.Store, error) {
+		sessions("session2 on MySQL", func(p place) (session2.Store, error) {
 			db, err := openDB("mysql", p.dsn)
 			if err != nil {
 				return nil, err
@@ -115,6 +115,8 @@ func postgresSessions(driver string) func(place) (session2.Store, error) {
 		return closing{store, db, rowsOfPostgres(db, "session2_sessions")}, err
 	}
 }
+
+const cacheSuffix = ", NewCache"
 
 // cached is session2 with a cache before the store, as it is by default.
 func cached(name string, open func(place) (session2.Store, error), floors ...string) contender {
@@ -251,7 +253,7 @@ SELECT md5(random()::text || token), data, to_timestamp(($1 - random() * 3600000
 FROM (SELECT token, data FROM sessions LIMIT $2) AS old`
 
 	scsMySQLRows = `INSERT INTO sessions (token, data, expiry)
-SELECT MD5(CONCAT(RAND(), token)), data, FROM_UNIXTIME((? - FLOOR(RAND() * 3600000000)) / 1000000)
+SELECT MD5(CONCAT(UUID(), RAND(), token)), data, FROM_UNIXTIME((? - FLOOR(RAND() * 3600000000)) / 1000000)
 FROM (SELECT token, data FROM sessions LIMIT ?) AS old`
 )
 
