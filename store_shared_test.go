@@ -254,7 +254,12 @@ func sharedBinary(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	name := filepath.Join(dir, "binary")
-	if err := os.WriteFile(name, b, 0o755); err != nil {
+	// A process that another test starts meanwhile would have the file open for writing
+	// for a moment, and the system runs no such file.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(name, b, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return name
