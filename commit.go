@@ -40,7 +40,10 @@ type txn struct {
 	plan      plan
 	extra     *keyCommit // the last change of the log, which the session's own has not; nil: there is none
 	time      allowance  // for all this
-	room      [2]Event   // for what is heard
+	room      struct {   // for what most commits hear and guard
+		heard  [2]Event
+		guards [1]row[look]
+	}
 }
 
 var (
@@ -119,7 +122,7 @@ func (s *Session) commitNow(ctx context.Context, k *keyCommit, last bool) (heari
 
 // carryOut does what t is to do, within the time that a commit may take.
 func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
-	t.time = allowance{Context: context.WithoutCancel(ctx), until: time.Now().Add(s.m.cfg.CommitTimeout)}
+	t.time = allowance{Context: ctx, until: time.Now().Add(s.m.cfg.CommitTimeout)}
 	defer t.time.end()
 	ctx = &t.time
 	o, err := t.run(ctx)
@@ -146,7 +149,7 @@ func (s *Session) carryOut(ctx context.Context, t *txn) (outcome, error) {
 // allowance is the context of a commit: context.WithTimeout, with a timer from the first
 // call of Done on. Stores that wait for nothing do not ask for it.
 type allowance struct {
-	context.Context // to look values up in; it does not end
+	context.Context // to look values up in
 	until           time.Time
 	timed           atomic.Pointer[timed]
 }
@@ -170,7 +173,7 @@ func (a *allowance) Done() <-chan struct{} {
 		return t.Done()
 	}
 	t := new(timed)
-	t.Context, t.cancel = context.WithDeadline(a.Context, a.until)
+	t.Context, t.cancel = context.WithDeadline(context.WithoutCancel(a.Context), a.until)
 	if !a.timed.CompareAndSwap(nil, t) {
 		t.cancel()
 	}
@@ -193,7 +196,7 @@ func (a *allowance) Value(key any) any {
 	if t := a.timed.Load(); t != nil && t != spent {
 		return t.Value(key)
 	}
-	return a.Context.Value(key)
+	return context.WithoutCancel(a.Context).Value(key) // which hides what would end it
 }
 
 // end stops the timer.
@@ -305,10 +308,19 @@ func (s *Session) start(k *keyCommit, last bool) (*txn, hearing, error) {
 	t.behind = t.life.standing == superseded || t.resend() && len(t.log) == 0 || t.stale() || s.emptied()
 	t.blind, t.leaves = s.blind || k != nil, leaves
 	if len(t.log) > 0 {
-		t.view = s.work.frozen()
-		t.seen, t.guards, t.gen = t.view, s.looks.guards(), s.gen
+		s.frame(t)
+		t.seen, t.guards, t.gen = t.view, s.looks.guards(t.room.guards[:0]), s.gen
 	}
 	return t, nil, nil
+}
+
+// frame gives t what it stores, in what is left of the draft. It is called with s.mu held.
+func (s *Session) frame(t *txn) {
+	d := s.draft
+	if s.draft = nil; d == nil { // the state was made anew after another commit
+		d = new(draft)
+	}
+	t.view, t.spare = s.work.frozenTo(&d.view), d.versions[:0]
 }
 
 // changed reports whether there are changes that no commit has stored yet. It is
@@ -332,7 +344,7 @@ func (s *Session) emptied() bool {
 // txn returns a commit of nothing yet. It is called with s.mu held.
 func (s *Session) txn() *txn {
 	t := &txn{s: s, resets: s.resets, ends: s.ends, attempt: s.attempt()}
-	t.hearing, t.origin = t.room[:0], t.life.base
+	t.hearing, t.origin = t.room.heard[:0], t.life.base
 	return t
 }
 

@@ -13,8 +13,9 @@ import (
 
 // begins notes that the response begins. It returns whether the handler looked
 // at the session, and the fields that the response owes. A token that was not
-// committed just now may have been replaced by another request's.
-func (s *Session) begins(committed bool) (looked bool, fields []field) {
+// committed just now may have been replaced by another request's. The fields are in room
+// if that suffices.
+func (s *Session) begins(committed bool, room []field) (looked bool, fields []field) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun = true
@@ -24,11 +25,11 @@ func (s *Session) begins(committed bool) (looked bool, fields []field) {
 	if s.cookie == setCookie && !(committed && s.fresh) {
 		s.confirmCookie()
 	}
-	return true, s.owed()
+	return true, s.owed(room)
 }
 
-// setCookies returns the cookies that the response owes. It is called with s.mu held.
-func (s *Session) setCookies() (fields []field) {
+// setCookies appends the cookies that the response owes. It is called with s.mu held.
+func (s *Session) setCookies(fields []field) []field {
 	jar := s.jar()
 	if s.former {
 		for i := range jar.Former {
@@ -45,7 +46,7 @@ func (s *Session) setCookies() (fields []field) {
 		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st).time()))
 		return append(fields, field{setCookieField, c.String()})
 	}
-	return append(fields, field{setCookieField, jar.before + s.life.token.encode() + jar.after})
+	return append(fields, field{setCookieField, s.life.token.within(jar.before, jar.after)})
 }
 
 // jar is the cookie of requests of one kind, and the Set-Cookie line of one that does
@@ -182,12 +183,17 @@ func (s *Session) warnLateLook() {
 // isLoopback reports whether a Host header names this machine. A client that
 // sends none is no browser.
 func isLoopback(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
+	if strings.Contains(host, ":") {
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
 	addr, err := netip.ParseAddr(host)
-	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.IsLoopback()
+	return err == nil && addr.IsLoopback()
 }
 
 // schemeHeaders are the headers by which proxies pass on how the client spoke
@@ -220,9 +226,8 @@ func saysHTTPS(h http.Header) bool {
 // it, it would be one visitor's session for all. Cache-Control stays as it is if it
 // says private or no-store, and becomes no-store otherwise (RFC 9111 3). Then it
 // alone counts: what certain caches would look at first goes.
-func confine(h http.Header) {
-	var room [4]string
-	own := room[:0]
+func confine(h http.Header, room *headerRoom) {
+	own := make([]string, 0, 4)
 	for name, lines := range h {
 		switch {
 		case strings.EqualFold(name, "Cache-Control"):
@@ -240,7 +245,7 @@ func confine(h http.Header) {
 		}
 	}
 	h.Del("Expires") // for what does not know Cache-Control
-	h.Set("Cache-Control", "no-store")
+	room.add(h, "Cache-Control", "no-store")
 }
 
 // outranksCacheControl reports whether some cache prefers the field of this name:
@@ -305,7 +310,7 @@ func (s *Session) clearSite(h http.Header, committed bool) {
 }
 
 // vary adds a field's name to Vary, if it is not there.
-func vary(h http.Header, field string) {
+func vary(h http.Header, room *headerRoom, field string) {
 	for _, line := range h["Vary"] {
 		for name := range strings.SplitSeq(line, ",") {
 			if name = strings.TrimSpace(name); name == "*" || strings.EqualFold(name, field) {
@@ -313,5 +318,5 @@ func vary(h http.Header, field string) {
 			}
 		}
 	}
-	h.Add("Vary", field)
+	room.add(h, "Vary", field)
 }

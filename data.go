@@ -72,11 +72,13 @@ type versions []byte
 
 const versionSize = 8
 
-// with returns the list with v at its end.
-func (l versions) with(v Version) versions {
-	const room = (maxVersions - 1) * versionSize
-	next := make(versions, 0, maxVersions*versionSize)
-	next = append(next, l[max(0, len(l)-room):]...)
+// with returns the list with v at its end, in room unless that is nil.
+func (l versions) with(v Version, room []byte) versions {
+	const others = (maxVersions - 1) * versionSize
+	if room == nil {
+		room = make([]byte, 0, maxVersions*versionSize)
+	}
+	next := append(room[:0], l[max(0, len(l)-others):]...)
 	return binary.BigEndian.AppendUint64(next, uint64(v))
 }
 
@@ -113,19 +115,22 @@ func (st *state) holds() bool {
 func (st *state) clear() { st.values, st.flashes, st.forms, st.csrf = values{}, nil, nil, nil }
 
 // clone returns a copy that can be changed by itself.
-func (st *state) clone() *state {
-	c := *st
-	c.values = st.values.clone()
+func (st *state) clone() *state { return st.cloneTo(new(state), nil) }
+
+// cloneTo is clone with memory for the copy and for its edits.
+func (st *state) cloneTo(c *state, edits []row[value]) *state {
+	*c = *st
+	c.values = st.values.cloneTo(edits)
 	c.flashes = slices.Clip(st.flashes)
-	return &c
+	return c
 }
 
-// frozen returns a copy whose values are settled.
-func (st *state) frozen() *state {
-	c := *st
+// frozenTo makes c a copy whose values are settled.
+func (st *state) frozenTo(c *state) *state {
+	*c = *st
 	c.values = values{base: st.values.list()}
 	c.flashes = slices.Clip(st.flashes)
-	return &c
+	return c
 }
 
 // changed reports whether st, made of base, differs from it in anything that

@@ -54,7 +54,8 @@ type attempt struct {
 	life    life
 	view    *state // life.base with the session's own log applied, as the handler sees it
 	log     []op
-	viewed  int // so many of them: the session's own, without what Key.Commit does
+	spare   []byte // room for the versions that are stored; nil: none
+	viewed  int    // so many of them: the session's own, without what Key.Commit does
 	guards  guarded
 	login   bool   // the log signs somebody in
 	user    string // whom
@@ -293,7 +294,7 @@ func (st *state) remembers(mine, prev Version) (outcome, error) {
 func (a *attempt) record(p *plan, version Version, now instant) (Record, error) {
 	next := p.next
 	next.version = version
-	next.versions = next.versions.with(version)
+	next.versions, a.spare = next.versions.with(version, a.spare), nil
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}

@@ -144,7 +144,7 @@ func (s *Session) take(f found, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.working = &working{life: l, work: l.base, others: f.opened, barred: f.barred, broken: err, unread: err != nil}
-	s.looks.keys.rows = s.room[:0] // most requests look at little
+	s.looks.keys.rows, s.log = s.room.looks[:0], s.room.log[:0]
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}

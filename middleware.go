@@ -111,6 +111,7 @@ type exchange struct {
 	body            bool         // the first byte of the body, too, has left
 	failed          error        // the commit did: the response is the error handler's
 	answer          http.Header  // the error handler's header
+	room            headerRoom   // for the session's fields
 	within          []field      // what managers inside this one owe: what it stands for is stored
 }
 
@@ -170,14 +171,15 @@ func (x *exchange) header(committed bool) {
 	h := x.w.Header()
 	x.disown(h)
 	x.disownAnnounced(h)
-	looked, owed := x.session.begins(committed)
+	var room [1]field
+	looked, owed := x.session.begins(committed, room[:0])
 	if !looked {
 		return
 	}
-	x.session.vary(h)
+	x.session.vary(h, &x.room)
 	x.session.clearSite(h, committed)
 	for _, f := range owed {
-		f.put(h)
+		f.put(h, &x.room)
 	}
 	if len(owed) > 0 {
 		x.cookie = true
@@ -202,7 +204,7 @@ func (x *exchange) around() *exchange {
 // a header back for so long, and the handler may have changed it.
 func (x *exchange) confine() {
 	if x.cookie {
-		confine(x.w.Header())
+		confine(x.w.Header(), &x.room)
 	}
 }
 
@@ -215,7 +217,7 @@ func (x *exchange) fail(err error) {
 	clear(h)
 	maps.Copy(h, x.outer)
 	for _, f := range x.within {
-		f.put(h)
+		f.put(h, &x.room)
 	}
 	x.cookie = len(x.within) > 0
 	x.confine()

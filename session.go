@@ -56,12 +56,13 @@ type Session struct {
 // working is a session that was loaded. It is apart so that a request that never
 // looks does not pay for it. Session.mu guards it.
 type working struct {
-	life   life   // the session as it was loaded or last committed
-	work   *state // what the handler sees: life.base, or a clone with log applied
-	log    []op   // what was changed and is not stored yet
-	spare  []byte // room for encoded values
-	looks  looks  // what of life.base the handler has looked at
-	room   [1]row[look]
+	life   life     // the session as it was loaded or last committed
+	work   *state   // what the handler sees: life.base, or a clone with log applied
+	draft  *draft   // what work is made in until the next commit
+	log    []op     // what was changed and is not stored yet
+	spare  []byte   // room for encoded values
+	looks  looks    // what of life.base the handler has looked at
+	room   room     // for the first of each
 	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
 	barred []*state // what they would open, had it not expired, or were it sealed as configured
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
@@ -91,6 +92,20 @@ type working struct {
 	handed    []hash   // of the tokens that Token has returned
 	drawn     []mark   // the form tokens that this request has made
 	known     verifier // the current one when Check last looked
+}
+
+// room is for requests that look at one key and make one change, as most do.
+type room struct {
+	looks [1]row[look]
+	log   [1]op
+}
+
+// draft is one piece of memory for what a request that changes its session needs: the
+// state that it changes, and the one that its commit stores.
+type draft struct {
+	work, view state
+	edits      [1]row[value]
+	versions   [maxVersions * versionSize]byte
 }
 
 // life is a session's base and what the client's token is to it.
@@ -195,7 +210,8 @@ func (s *Session) changes(work *state, o op) {
 // own returns a state for the handler's own changes.
 func (s *Session) own() *state {
 	if s.work == s.life.base {
-		return s.work.clone()
+		s.draft = new(draft)
+		return s.work.cloneTo(&s.draft.work, s.draft.edits[:0])
 	}
 	return s.work
 }
@@ -709,7 +725,7 @@ func (s *Session) endOthers() {
 // remember keeps the session as it was before the first Destroy, for Discard.
 func (s *Session) remember() {
 	if s.undo == nil {
-		s.undo = &undo{s.life, s.looks, s.others}
+		s.undo = &undo{s.life, s.looks.clone(), s.others}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -67,12 +68,20 @@ func newNonce() (n nonce) {
 }
 
 // encode returns the token as its client must present it.
-func (t token) encode() string {
+func (t token) encode() string { return t.within("", "") }
+
+// within returns the token between two texts.
+func (t token) within(before, after string) string {
 	var text [tokenLen]byte
 	hex.Encode(text[:], t.id[:])
 	text[2*len(t.id)] = '.'
 	strict64.Encode(text[2*len(t.id)+1:], t.secret[:])
-	return string(text[:])
+	var b strings.Builder
+	b.Grow(len(before) + len(text) + len(after))
+	b.WriteString(before)
+	b.Write(text[:])
+	b.WriteString(after)
+	return b.String()
 }
 
 // parseToken takes what encode wrote and nothing else: a token has one

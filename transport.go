@@ -202,38 +202,54 @@ type field struct{ name, value string }
 const setCookieField = "Set-Cookie"
 
 // put writes the field. Cookies stand beside one another; of tokens a response tells one.
-func (f field) put(h http.Header) {
-	if f.name == setCookieField {
-		h.Add(f.name, f.value)
-	} else {
-		h.Set(f.name, f.value)
+func (f field) put(h http.Header, room *headerRoom) {
+	if f.name != setCookieField {
+		delete(h, f.name)
 	}
+	room.add(h, f.name, f.value)
 }
 
-// owed returns the fields that tell the client of its token. It is called with s.mu held.
-func (s *Session) owed() []field {
+// headerRoom is room for the lines of header fields that have but one, as those of most
+// responses: http.Header makes a slice for each.
+type headerRoom struct {
+	lines [3]string
+	n     int
+}
+
+// add is http.Header.Add for a canonical name.
+func (r *headerRoom) add(h http.Header, name, value string) {
+	if len(h[name]) > 0 || r.n == len(r.lines) {
+		h[name] = append(h[name], value)
+		return
+	}
+	h[name] = append(r.lines[r.n:r.n:r.n+1], value)
+	r.n++
+}
+
+// owed appends the fields that tell the client of its token. It is called with s.mu held.
+func (s *Session) owed(fields []field) []field {
 	switch {
 	case s.cookie == keepCookie, s.way == byOther:
-		return nil
+		return fields
 	case s.way.cookie():
-		return s.setCookies()
+		return s.setCookies(fields)
 	case s.cookie == revokeCookie:
-		return []field{{s.m.cfg.Transport.reply(), ""}}
+		return append(fields, field{s.m.cfg.Transport.reply(), ""})
 	}
-	return []field{{s.m.cfg.Transport.reply(), s.life.token.encode()}}
+	return append(fields, field{s.m.cfg.Transport.reply(), s.life.token.encode()})
 }
 
 // vary tells caches on what the response depends (RFC 9111, 4.1).
-func (s *Session) vary(h http.Header) {
+func (s *Session) vary(h http.Header, room *headerRoom) {
 	t := &s.m.cfg.Transport
 	if !t.HeaderOnly {
-		vary(h, "Cookie")
+		vary(h, room, "Cookie")
 	}
 	if t.Header != "" {
-		vary(h, t.Header)
+		vary(h, room, t.Header)
 	}
 	if s.way == byOther { // what ReadOnly looks at only the application knows
-		vary(h, "*")
+		vary(h, room, "*")
 	}
 }
 

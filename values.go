@@ -102,8 +102,10 @@ func (v *values) any() bool { return len(v.base)+v.added > 0 }
 // settle makes the edits part of the base.
 func (v *values) settle() { *v = values{base: v.list()} }
 
-// clone returns a copy that can be edited by itself.
-func (v *values) clone() values { return values{v.base, v.edits.clone(), v.added} }
+// cloneTo returns a copy that can be edited by itself, its edits in room if that suffices.
+func (v *values) cloneTo(room []row[value]) values {
+	return values{v.base, table[value]{rows: append(room, v.edits.rows...)}, v.added}
+}
 
 func equalValues(a, b []value) bool {
 	return slices.EqualFunc(a, b, value.equal)
@@ -259,6 +261,13 @@ func (l *looks) wroteAll(gen int32) {
 	l.cleared, l.blank, l.clear = l.all, true, gen
 }
 
+// clone returns a copy that changes by itself.
+func (l *looks) clone() looks {
+	c := *l
+	c.keys = l.keys.clone()
+	return c
+}
+
 // guarded is what a commit must find as it was: a copy, for the request may go on.
 type guarded struct {
 	keys    []row[look]
@@ -266,7 +275,9 @@ type guarded struct {
 	except  table[look] // of cleared: they are judged by themselves
 }
 
-func (l *looks) guards() (g guarded) {
+// guards returns that, in room if that suffices.
+func (l *looks) guards(room []row[look]) guarded {
+	g := guarded{keys: room}
 	for _, r := range l.keys.rows {
 		if r.of.guarded {
 			g.keys = append(g.keys, r)
@@ -309,7 +320,7 @@ func changed(key string, from, to *state) bool {
 // in view: that is what it knows from now on.
 func (l *looks) committed(gen int32, view *state) {
 	old := l.keys.rows
-	l.keys = table[look]{}
+	l.keys = table[look]{rows: old[:0]}
 	for _, r := range old {
 		k := r.of
 		if k.changed > 0 && (k.at != nil || l.all != nil) {

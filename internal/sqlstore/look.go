@@ -17,17 +17,20 @@ type found struct {
 }
 
 // look is a query for what there is under one ID: Load's, or one of a single
-// number.
+// number. It is one piece of memory.
 type look struct {
 	s       *Store
 	query   string
+	id      [16]byte
 	args    [1]driver.NamedValue
 	columns []driver.Value
+	room    [6]driver.Value
 }
 
 func (s *Store) look(query string, id [16]byte, columns int) *look {
-	l := &look{s: s, query: query, columns: make([]driver.Value, columns)}
-	l.args[0] = driver.NamedValue{Ordinal: 1, Value: s.own(id[:])}
+	l := &look{s: s, query: query, id: id}
+	l.args[0] = driver.NamedValue{Ordinal: 1, Value: s.arg(l.id[:])}
+	l.columns = l.room[:columns]
 	return l
 }
 
