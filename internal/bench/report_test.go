@@ -51,7 +51,7 @@ func TestReport(t *testing.T) {
 		"|  | cannot | – | – | – | – |\n",
 		"| postgres | W1 | W2 |\n", "| session2 | 1 | 2.5 |\n",
 		"| session2 gob | 10 | 2.00 µs | 1.00 µs | **2.00** 2.00–2.00 | 4.00 ms | 2.00 ms | **2.00** 2.00–2.00 |" +
-			" 250 B | 1000 ms | – |\n",
+			" 250 B | 1000 ms | – | – |\n",
 		"|  |  | W1 |\n| --- | --- | --- |\n| memory | session2 | 2.00 |\n| memory | another <&> | (9000?) |\n" +
 			"| memory | cannot | – |\n",
 		"- **W3**: creates a session of ten keys\n",

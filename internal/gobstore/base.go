@@ -223,7 +223,7 @@ func (s *Store) writeBase(l *log) error {
 	s.mu.RLock()
 	end, suspect := l.end, l.suspect
 	s.mu.RUnlock()
-	if suspect != nil || len(users) > maxUsers {
+	if suspect != nil || users.n > maxUsers {
 		return suspect
 	}
 	if failed, err := l.sync(true); failed {
@@ -244,7 +244,7 @@ func (s *Store) writeBase(l *log) error {
 		to := io.MultiWriter(w, sum)
 		head := append(make([]byte, 0, baseHead), baseMagic...)
 		for _, n := range []uint64{
-			uint64(len(records)), uint64(len(users)), uint64(l.gen), uint64(from), uint64(end), mark,
+			uint64(len(records)), uint64(users.n), uint64(l.gen), uint64(from), uint64(end), mark,
 		} {
 			head = binary.LittleEndian.AppendUint64(head, n)
 		}
@@ -252,7 +252,7 @@ func (s *Store) writeBase(l *log) error {
 		for i := range records {
 			to.Write(records[i][:])
 		}
-		to.Write(users)
+		users.writeTo(to)
 		w.Write(binary.LittleEndian.AppendUint32(nil, sum.Sum32()))
 		return w.Flush()
 	})
@@ -274,30 +274,66 @@ func (p *paced) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// encode returns the records and users of an index. Now and then it lets go of s.mu.
-func (s *Store) encode(l *log) (records [][baseRecord]byte, users []byte) {
+// collect returns what of makes of each record of l. Now and then it lets go of s.mu, and
+// it makes room for more only then: who asks for much memory at once may have to work for
+// the garbage collector, for longer than a change may wait.
+func collect[T any](s *Store, l *log, of func(id [16]byte, e *entry) T) []T {
+	s.mu.RLock()
+	n := l.index.Len()
+	s.mu.RUnlock()
+	list := make([]T, 0, n+copySize)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	records = make([][baseRecord]byte, 0, l.index.Len())
 	for id, e := range l.index.All() {
-		var r [baseRecord]byte
+		list = append(list, of(id, e))
+		if len(list)%copySize == 0 {
+			s.mu.RUnlock()
+			list = slices.Grow(list, copySize)
+			s.mu.RLock()
+		}
+	}
+	return list
+}
+
+// encode returns the records and users of an index.
+func (s *Store) encode(l *log) (records [][baseRecord]byte, users *names) {
+	users = new(names)
+	return collect(s, l, func(id [16]byte, e *entry) (r [baseRecord]byte) {
 		copy(r[:], id[:])
 		for i, n := range []uint64{uint64(e.Value.off), e.Value.version, uint64(e.Accessed), uint64(e.Expires)} {
 			binary.LittleEndian.PutUint64(r[16+8*i:], n)
 		}
 		binary.LittleEndian.PutUint32(r[48:], e.Value.size)
-		binary.LittleEndian.PutUint32(r[52:], uint32(len(users)))
+		binary.LittleEndian.PutUint32(r[52:], uint32(users.n))
 		binary.LittleEndian.PutUint32(r[56:], uint32(len(e.User)))
 		if e.Value.lost {
 			r[60] = 1
 		}
-		records, users = append(records, r), append(users, e.User...)
-		if len(records)%copySize == 0 {
-			s.mu.RUnlock()
-			s.mu.RLock()
-		}
+		users.add(e.User)
+		return r
+	}), users
+}
+
+// names are the users of an index, in pieces: see collect.
+type names struct {
+	pieces [][]byte
+	last   []byte
+	n      int // bytes
+}
+
+func (l *names) add(user string) {
+	if l.n += len(user); len(user) > cap(l.last)-len(l.last) {
+		l.pieces = append(l.pieces, l.last)
+		l.last = make([]byte, 0, max(windowSize, len(user)))
 	}
-	return records, users
+	l.last = append(l.last, user...)
+}
+
+func (l *names) writeTo(w io.Writer) {
+	for _, p := range l.pieces {
+		w.Write(p)
+	}
+	w.Write(l.last)
 }
 
 // indexBeside starts a goroutine that writes the index while changes go on. Close waits

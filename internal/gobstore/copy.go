@@ -191,32 +191,21 @@ func (c *copier) copyMost(ctx context.Context) error {
 	return c.copy(ctx, spots)
 }
 
-// all returns where all records are. Now and then it lets go of s.mu: what changes
-// then is noted.
+// all returns where all records are. What changes meanwhile is noted.
 func (c *copier) all() []spot {
-	c.s.mu.RLock()
-	defer c.s.mu.RUnlock()
-	spots := make([]spot, 0, c.old.index.Len())
-	for id, e := range c.old.index.All() {
-		spots = append(spots, spot{id, e.Value.off})
-		if len(spots)%copySize == 0 {
-			c.s.mu.RUnlock()
-			c.s.mu.RLock()
-		}
-	}
-	return spots
+	return collect(c.s, c.old, func(id [16]byte, e *entry) spot { return spot{id, e.Value.off} })
 }
 
 // changes returns where the records are that have changed since it was last called. It
-// lets go of s.mu as all does: while many were copied, many have changed.
+// lets go of s.mu as collect does: while many were copied, many have changed.
 func (c *copier) changes() []spot {
 	c.s.mu.Lock()
 	changed := c.changed
 	c.changed = make(map[[16]byte]bool)
 	c.s.mu.Unlock()
+	spots := make([]spot, 0, len(changed))
 	c.s.mu.RLock()
 	defer c.s.mu.RUnlock()
-	spots := make([]spot, 0, len(changed))
 	for id := range changed {
 		e, _ := c.old.index.Get(id)
 		spots = append(spots, spot{id, e.Value.off})

@@ -70,13 +70,20 @@ func (s *Store) deleteAll(ctx context.Context, sweeps bool,
 // their order.
 func (s *Store) Iter(ctx context.Context) iter.Seq2[record.Record, error] {
 	return s.each(ctx,
-		func(l *log) [][16]byte { return l.index.AppendIDs(nil) },
+		func(l *log) [][16]byte {
+			return collect(s, l, func(id [16]byte, _ *entry) [16]byte { return id })
+		},
 		func(record.Record) bool { return true })
 }
 
 // IterUser lists the user's records likewise.
 func (s *Store) IterUser(ctx context.Context, user string) iter.Seq2[record.Record, error] {
-	return s.each(ctx, func(l *log) [][16]byte { return l.index.AppendUser(nil, user) },
+	return s.each(ctx,
+		func(l *log) [][16]byte {
+			s.mu.RLock()
+			defer s.mu.RUnlock()
+			return l.index.AppendUser(nil, user)
+		},
 		func(r record.Record) bool { return r.User == user })
 }
 
@@ -86,18 +93,12 @@ func (s *Store) each(ctx context.Context,
 	ids func(*log) [][16]byte, meant func(record.Record) bool,
 ) iter.Seq2[record.Record, error] {
 	return func(yield func(record.Record, error) bool) {
-		err := s.refresh(ctx)
-		if err == nil {
-			err = s.whole(ctx)
-		}
+		l, err := s.listed(ctx)
 		if err != nil {
 			yield(record.Record{}, err)
 			return
 		}
-		s.mu.Lock()
-		s.log.fillAll()
-		all := ids(s.log)
-		s.mu.Unlock()
+		all := ids(l)
 		slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 		for _, id := range all {
 			r, err := s.Load(ctx, id)
@@ -112,4 +113,21 @@ func (s *Store) each(ctx context.Context,
 			}
 		}
 	}
+}
+
+// listed returns the present log, all of whose records are in its index.
+func (s *Store) listed(ctx context.Context) (*log, error) {
+	err := s.refresh(ctx)
+	for err == nil {
+		if err = s.whole(ctx); err != nil {
+			break
+		}
+		s.mu.RLock()
+		l, whole := s.log, s.log.base == nil
+		s.mu.RUnlock()
+		if whole { // else another file has taken its place just now
+			return l, nil
+		}
+	}
+	return nil, err
 }
