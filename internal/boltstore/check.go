@@ -21,7 +21,8 @@ import (
 // transaction from under the other. With a list, which bbolt believes, the list must be
 // right. It reports whether there is one.
 func checkFile(fsy fsys.FS, path string, o Options) (listed bool, err error) {
-	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() == 0 {
 		return false, nil // new; or else opening it for writing will say what is wrong
 	}
 	db, file, err := openWith(fsy, path, &bolt.Options{Timeout: o.Timeout, ReadOnly: true})
@@ -30,6 +31,9 @@ func checkFile(fsy fsys.FS, path string, o Options) (listed bool, err error) {
 	}
 	damage := guard(func() {
 		err = db.View(func(btx *bolt.Tx) (err error) {
+			if btx.Size() > info.Size() { // bbolt makes room before it uses it, and takes it for granted after that
+				return fmt.Errorf("bolt database damaged: it was cut off after %d bytes of %d", info.Size(), btx.Size())
+			}
 			size := db.Info().PageSize
 			w := pages{file: file, size: size, seen: make([]bool, btx.Size()/int64(size))}
 			if err := w.check(uint64(btx.Cursor().Bucket().Root()), nil, nil); err != nil {

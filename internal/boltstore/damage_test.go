@@ -383,6 +383,32 @@ func TestBoltListOfFreePages(t *testing.T) {
 	wantOpenError(t, path, "takes a page for free that is not")
 }
 
+// What is cut off may be free pages alone, so that all that is alive can be read. The next
+// change would write behind the end.
+func TestBoltCutOff(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sessions.db")
+	b := openStore(t, dir)
+	r := newRecord(1, "ann")
+	for _, r.Data = range [][]byte{make([]byte, 1<<20), nil} {
+		save(t, b, r)
+		_, err := b.DeleteUser(t.Context(), r.User)
+		testsite.Must(t, err)
+	}
+	testsite.Must(t, b.Close())
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true})
+	testsite.Must(t, err)
+	var size int64
+	testsite.Must(t, db.View(func(tx *bolt.Tx) error { size = tx.Size(); return nil }))
+	testsite.Must(t, db.Close())
+	testsite.Must(t, os.Truncate(path, size))
+	openStore(t, dir).Close()
+	for _, size := range []int64{size - 1, size * 3 / 4, size / 2} {
+		testsite.Must(t, os.Truncate(path, size))
+		wantOpenError(t, path, "was cut off after")
+	}
+}
+
 // wantNoList finds that a file in use has no list: a copy of it opens by a search.
 func wantNoList(t *testing.T, path string) {
 	t.Helper()
