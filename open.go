@@ -297,7 +297,8 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 	if err != nil {
 		return nil, errSQLURL
 	}
-	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
+	bounded := sqlstore.BoundedConnector{Connector: connector, Timeout: opts.Wait()}
+	return openSQL(bounded, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewMySQLStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {
 			return nil, nil, err

@@ -221,7 +221,11 @@ func (p *Proxy) connect(client *net.TCPConn) {
 
 // pump passes on what src sends, if may says so, until one side ends.
 func (p *Proxy) pump(l *link, dst io.Writer, src io.Reader, may func(*link) bool) {
-	defer p.set(func() { p.endLink(l, false) })
+	defer p.set(func() {
+		if !l.hung { // else the other side does not hear of it
+			p.endLink(l, false)
+		}
+	})
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(buf)

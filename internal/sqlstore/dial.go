@@ -1,6 +1,8 @@
 package sqlstore
 
 import (
+	"context"
+	"database/sql/driver"
 	"net"
 	"time"
 )
@@ -49,4 +51,19 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Read(p)
+}
+
+// BoundedConnector makes connections in time, or none. Those that a pool makes for callers
+// who wait for one are made in nobody's time, one after the other: a server that accepts one
+// and says nothing would have them all wait for good.
+type BoundedConnector struct {
+	driver.Connector
+	Timeout time.Duration // for one; zero or less is none
+}
+
+// Connect implements [driver.Connector].
+func (c BoundedConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := within(ctx, c.Timeout)
+	defer cancel()
+	return c.Connector.Connect(ctx)
 }

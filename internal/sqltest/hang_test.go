@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,6 +129,16 @@ func TestOpenSQLHungServer(t *testing.T) {
 			_, err := store.Load(t.Context(), rec.ID)
 			return err
 		})
+		var all sync.WaitGroup
+		for i := range 8 { // the pool makes connections for those who wait for one, in nobody's time
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * hangTimeout / 8)
+				for range 3 {
+					store.Load(t.Context(), rec.ID)
+				}
+			})
+		}
+		all.Wait()
 		if err := store.Setup(t.Context()); err == nil {
 			t.Error("set up: got no error, and the server hangs")
 		}
