@@ -7,13 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/faultproxy"
+	"github.com/session2/session2/internal/sqlstore"
 	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/storetest"
 )
@@ -30,6 +35,11 @@ func must(t testing.TB, err error) {
 // open returns a store over a connection pool of pgx, set up.
 func open(t testing.TB, dsn string, opts session2.SQLOptions, change func(*pgx.ConnConfig)) *session2.PostgresStore {
 	t.Helper()
+	return setUp(t, pool(t, dsn, change), opts)
+}
+
+func pool(t testing.TB, dsn string, change func(*pgx.ConnConfig)) *sql.DB {
+	t.Helper()
 	cfg, err := pgx.ParseConfig(dsn)
 	must(t, err)
 	if change != nil {
@@ -38,7 +48,7 @@ func open(t testing.TB, dsn string, opts session2.SQLOptions, change func(*pgx.C
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxIdleConns(32) // a connection made anew for each call would be most of the work
 	t.Cleanup(func() { db.Close() })
-	return setUp(t, db, opts)
+	return db
 }
 
 func setUp(t testing.TB, db *sql.DB, opts session2.SQLOptions) *session2.PostgresStore {
@@ -97,19 +107,63 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// TestCallersGoroutine finds that a call stays on its caller's goroutine, as pgx ends it
-// with its context, whatever the server does.
+// TestCallersGoroutine finds that a call stays on its caller's goroutine where pgx ends it
+// with its context, whatever the server does, and nowhere else.
 func TestCallersGoroutine(t *testing.T) {
-	var w testdb.Writer
-	store := open(t, testdb.Postgres(t), session2.SQLOptions{Table: table(t.Name())}, func(cfg *pgx.ConnConfig) {
-		cfg.DialFunc = dialling(w.Conn)
-	})
-	ctx, rec := t.Context(), record()
-	must(t, store.Save(ctx, rec, 0)) // on another: nothing is known of the connections yet
-	for range 2 {                    // the first prepares the statement
-		if _, err := store.Load(ctx, rec.ID); err != nil || !w.WasCaller() {
-			t.Errorf("Load: got %v, on the caller's goroutine: %v", err, w.WasCaller())
+	for _, test := range []struct {
+		what   string
+		change func(*pgx.ConnConfig)
+		want   bool
+	}{
+		{"as it is", func(*pgx.ConnConfig) {}, true},
+		{"a socket of its own", func(cfg *pgx.ConnConfig) { cfg.DialFunc = dialling(patient) }, false},
+		{"a watcher of its own", func(cfg *pgx.ConnConfig) {
+			cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+				return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: time.Hour}
+			}
+		}, false},
+		{"one that comes late", func(cfg *pgx.ConnConfig) {
+			cfg.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+				return &pgconn.DeadlineContextWatcherHandler{Conn: c.Conn(), DeadlineDelay: time.Hour}
+			}
+		}, false},
+	} {
+		db := pool(t, testdb.Postgres(t), test.change)
+		back, err := sqlstore.NewPostgres(db, sqlstore.Options{Table: table(t.Name())})
+		must(t, err)
+		must(t, back.Setup(t.Context()))
+		if _, err := back.Has(t.Context(), [16]byte{1}); err != nil || back.Prompt() != test.want {
+			t.Errorf("%s: got %v, on the caller's goroutine: %v, want %v", test.what, err, back.Prompt(), test.want)
 		}
+	}
+}
+
+// patient is a connection that knows no deadlines, as one through a tunnel of package ssh.
+func patient(c net.Conn) net.Conn { return withoutDeadlines{c} }
+
+type withoutDeadlines struct{ net.Conn }
+
+func (withoutDeadlines) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
+func (withoutDeadlines) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
+func (withoutDeadlines) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
+
+// TestSilenceWithoutDeadlines finds that a call keeps its timeout over such a connection.
+func TestSilenceWithoutDeadlines(t *testing.T) {
+	dsn := testdb.Postgres(t)
+	u, err := url.Parse(dsn)
+	must(t, err)
+	p := faultproxy.New(t, u.Host)
+	t.Cleanup(func() { p.Cut() })
+	u.Host = p.Addr()
+	opts := session2.SQLOptions{Table: table(t.Name()), Timeout: 300 * time.Millisecond}
+	store := open(t, u.String(), opts, func(cfg *pgx.ConnConfig) { cfg.DialFunc = dialling(patient) })
+	ctx, rec := t.Context(), record()
+	must(t, store.Save(ctx, rec, 0))
+	_, err = store.Load(ctx, rec.ID)
+	must(t, err)
+	p.Hang(true)
+	if _, err := store.Load(ctx, rec.ID); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Load from a silent server: got %v, want that it took too long", err)
 	}
 }
 

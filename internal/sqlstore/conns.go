@@ -23,8 +23,10 @@ type conns struct {
 // connStmts are one connection's statements. They belong to whom [sql.Conn.Raw]
 // has lent the connection.
 type connStmts struct {
-	used  uint64 // when it was last used, as counted by conns.uses
-	stmts map[string]driver.Stmt
+	conn   driver.ConnPrepareContext
+	prompt bool   // it ends a call with its context
+	used   uint64 // when it was last used, as counted by conns.uses
+	stmts  map[string]driver.Stmt
 }
 
 // errIndirect says that a statement has to go through database/sql: nothing was
@@ -48,14 +50,17 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 	}
 	defer c.Close()
 	return c.Raw(func(dc any) error {
-		prompt := isPrompt(dc)
-		if s.prompt.Load() != prompt {
-			s.prompt.Store(prompt)
+		own, err := s.conns.of(dc, s.db)
+		if err != nil {
+			return err
 		}
-		if here && !prompt {
+		if s.prompt.Load() != own.prompt {
+			s.prompt.Store(own.prompt)
+		}
+		if here && !own.prompt {
 			return errElsewhere
 		}
-		stmt, err := s.conns.stmt(ctx, dc, query, s.db)
+		stmt, err := own.stmt(ctx, query)
 		if err != nil {
 			return err
 		}
@@ -63,66 +68,25 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 	})
 }
 
-// connects reports whether the pool may make a connection for the next call. Where it has
-// as many as it may, the call waits for one, and not longer than its context lasts. An idle
-// one may turn out to be dead, and be made anew all the same: by these drivers, that ends
-// with the context as well.
-func (s *Store) connects() bool {
-	pool := s.db.Stats()
-	return pool.Idle == 0 && (pool.MaxOpenConnections == 0 || pool.OpenConnections < pool.MaxOpenConnections)
-}
-
-// isPrompt reports whether a connection ends each call when its context ends, whatever the
-// server does, as those of these two drivers do. One that is wrapped is of another type.
-func isPrompt(dc any) bool {
-	t := reflect.TypeOf(dc)
-	if t.Kind() != reflect.Pointer {
-		return false
-	}
-	switch t = t.Elem(); t.PkgPath() {
-	case "github.com/go-sql-driver/mysql":
-		return t.Name() == "mysqlConn"
-	case "github.com/jackc/pgx/v5/stdlib":
-		return t.Name() == "Conn"
-	}
-	return false
-}
-
-// stmt returns the statement as prepared on the connection.
-func (c *conns) stmt(ctx context.Context, dc any, query string, db *sql.DB) (driver.Stmt, error) {
+// of returns what there is of the connection, or errIndirect, for one that it cannot
+// know again or prepare on, and once the store is closed. The pool tells nobody which
+// connections it has closed. So where there are many more than it has, those that were
+// not used for the longest time are forgotten.
+func (c *conns) of(dc any, db *sql.DB) (*connStmts, error) {
 	conn, ok := dc.(driver.Conn)
 	preparer, can := dc.(driver.ConnPrepareContext)
 	if !ok || !can || reflect.TypeOf(dc).Kind() != reflect.Pointer {
 		return nil, errIndirect
 	}
-	own := c.of(conn, db)
-	if own == nil {
-		return nil, errIndirect
-	}
-	if stmt := own.stmts[query]; stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := preparer.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, errIndirect // which says why, and gets over more
-	}
-	own.stmts[query] = stmt
-	return stmt, nil
-}
-
-// of returns the connection's statements, or nil once the store is closed. The
-// pool tells nobody which connections it has closed. So where there are many
-// more than it has, those that were not used for the longest time are forgotten.
-func (c *conns) of(conn driver.Conn, db *sql.DB) *connStmts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil
+		return nil, errIndirect
 	}
 	own := c.byConn[conn]
 	if own == nil {
 		c.forget(2*db.Stats().OpenConnections + 8)
-		own = &connStmts{stmts: make(map[string]driver.Stmt)}
+		own = &connStmts{conn: preparer, prompt: isPrompt(dc), stmts: make(map[string]driver.Stmt)}
 		if c.byConn == nil {
 			c.byConn = make(map[driver.Conn]*connStmts)
 		}
@@ -130,7 +94,20 @@ func (c *conns) of(conn driver.Conn, db *sql.DB) *connStmts {
 	}
 	c.uses++
 	own.used = c.uses
-	return own
+	return own, nil
+}
+
+// stmt returns the statement as prepared on the connection.
+func (own *connStmts) stmt(ctx context.Context, query string) (driver.Stmt, error) {
+	if stmt := own.stmts[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := own.conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, errIndirect // which says why, and gets over more
+	}
+	own.stmts[query] = stmt
+	return stmt, nil
 }
 
 // forget makes room for one connection more, where there are to be so many.

@@ -31,55 +31,6 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 	})
 }
 
-// errElsewhere is what an attempt on the caller's goroutine returns that needs another: it
-// has changed nothing, and is made again.
-var errElsewhere = errors.New("not on the caller's goroutine")
-
-// quick is [call] for what every request does. Where no driver can hold it up, it makes
-// the first attempt on the caller's goroutine, as f is told: to hand it to another one and
-// to wait for that costs as much as a server takes to find a row.
-func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (T, error) {
-	if !s.prompt.Load() {
-		return elsewhere(ctx, s, f)
-	}
-	if err := s.check(ctx); err != nil {
-		var none T
-		return none, err
-	}
-	ctx, cancel := within(ctx, s.opts.Timeout)
-	defer cancel()
-	v, err := f(ctx, true)
-	ended := ctx.Err()
-	switch {
-	case err == nil:
-		return v, nil
-	case err == errElsewhere:
-		return elsewhere(ctx, s, f)
-	case ended != nil:
-		return v, late(s.overtime(ended, err, nil))
-	}
-	return again(ctx, s, f, v, err)
-}
-
-// elsewhere makes all attempts on another goroutine.
-func elsewhere[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (T, error) {
-	return call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
-}
-
-// again goes on elsewhere after a first attempt.
-func again[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error),
-	v T, err error,
-) (T, error) {
-	first := true
-	return call(ctx, s, func(ctx context.Context) (T, error) {
-		if first {
-			first = false
-			return v, err
-		}
-		return f(ctx, false)
-	})
-}
-
 // retry calls f until its outcome is none that passes, a bounded number of
 // times.
 func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {

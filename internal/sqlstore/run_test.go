@@ -18,16 +18,18 @@ func TestQuick(t *testing.T) {
 	for _, test := range []struct {
 		what    string
 		prompt  bool
+		heard   time.Duration // how long ago the server has answered
 		answers []error
 		want    error
 		here    []bool
 	}{
-		{"nothing is known of the driver", false, []error{nil}, nil, []bool{false}},
-		{"done at once", true, []error{nil}, nil, []bool{true}},
-		{"refused", true, []error{refused}, refused, []bool{true}},
-		{"tried again", true, []error{broken, broken, nil}, nil, []bool{true, false, false}},
-		{"handed on", true, []error{errElsewhere, nil}, nil, []bool{true, false}},
-		{"out of time", true, []error{context.DeadlineExceeded}, context.DeadlineExceeded, []bool{true}},
+		{"nothing is known of the driver", false, 0, []error{nil}, nil, []bool{false}},
+		{"done at once", true, 0, []error{nil}, nil, []bool{true}},
+		{"nothing was heard for a while", true, lately, []error{nil}, nil, []bool{false}},
+		{"refused", true, 0, []error{refused}, refused, []bool{true}},
+		{"tried again", true, 0, []error{broken, broken, nil}, nil, []bool{true, false, false}},
+		{"handed on", true, 0, []error{errElsewhere, nil}, nil, []bool{true, false}},
+		{"out of time", true, 0, []error{context.DeadlineExceeded}, context.DeadlineExceeded, []bool{true}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			db := sql.OpenDB(&counting{})
@@ -44,6 +46,7 @@ func TestQuick(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.prompt.Store(test.prompt)
+			s.heard.Store((time.Since(began) - test.heard).Nanoseconds())
 			var here []bool
 			n, err := quick(t.Context(), s, func(ctx context.Context, h bool) (int, error) {
 				here = append(here, h)

@@ -84,8 +84,9 @@ type Store struct {
 	opts   Options
 	last   func() error // of Close; or nil
 	closed atomic.Bool
-	waits  atomic.Bool // the server knows no Skipping.Skip
-	prompt atomic.Bool // the pool's connections are, by the latest that was used
+	waits  atomic.Bool  // the server knows no Skipping.Skip
+	prompt atomic.Bool  // the pool's connections are, by the latest that was used
+	heard  atomic.Int64 // when the server has answered last, by began; 0: not yet
 	conns  conns
 
 	mu    sync.Mutex

@@ -16,6 +16,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/sqlstore"
 	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/internal/testsite"
 )
@@ -26,6 +27,7 @@ type sqlSystem struct {
 	server       func(testing.TB) string // the shared one
 	private      func(testing.TB, ...string) *testdb.Server
 	open         func(db *sql.DB, opts *session2.SQLOptions) (sqlStore, error)
+	back         func(db *sql.DB, opts sqlstore.Options) (*sqlstore.Store, error)
 	deadlock     error
 }
 
@@ -44,9 +46,11 @@ type sqlStore interface {
 var sqlSystems = []sqlSystem{
 	{"postgres", "postgres", testdb.Postgres, testdb.NewPostgres,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewPostgresStore(db, o) },
+		sqlstore.NewPostgres,
 		&pq.Error{Code: "40P01"}},
 	{"mysql", "mysql", testdb.MySQL, testdb.NewMySQL,
 		func(db *sql.DB, o *session2.SQLOptions) (sqlStore, error) { return session2.NewMySQLStore(db, o) },
+		sqlstore.NewMySQL,
 		&mysql.MySQLError{Number: 1213}},
 }
 

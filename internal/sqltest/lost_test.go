@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io/fs"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/internal/testsite"
 )
@@ -237,4 +239,58 @@ func TestPostgresHandshakeThatBreaks(t *testing.T) {
 	if left := dialer.left.Load(); left >= 0 {
 		t.Errorf("%d connections were to break yet", left)
 	}
+}
+
+// TestSQLCloseBesideALostAnswer finds that a call whose answer is lost says so, although the
+// store was closed while it waited: it may have been carried out.
+func TestSQLCloseBesideALostAnswer(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, direct string) {
+		p, dsn := viaProxy(t, direct)
+		for _, c := range changes {
+			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: sqlTable(t.TempDir())})
+			ctx, rec := t.Context(), sqlRecord(1)
+			testsite.Must(t, store.Setup(ctx))
+			for range 2 { // so that each statement is prepared
+				for _, c := range changes {
+					testsite.Must(t, c.make(ctx, store, rec))
+				}
+			}
+			if c.what != "create" {
+				testsite.Must(t, store.Save(ctx, rec, 0))
+			}
+			closed := make(chan error, 1)
+			held := p.HoldAnswer()
+			go func() {
+				<-held
+				go func() { closed <- store.Close() }()
+				for {
+					if _, err := store.Has(ctx, rec.ID); errors.Is(err, fs.ErrClosed) {
+						break
+					}
+				}
+				p.Cut()
+			}()
+			if err := c.make(ctx, store, rec); errors.Is(err, record.ErrNotDone) {
+				t.Errorf("%s: got %v, which is certain", c.what, err)
+			}
+			<-closed
+		}
+	})
+}
+
+// changes are the calls that change something, in an order in which they can.
+var changes = []struct {
+	what string
+	make func(context.Context, sqlStore, session2.Record) error
+}{
+	{"create", func(ctx context.Context, s sqlStore, r session2.Record) error { return s.Save(ctx, r, 0) }},
+	{"replace", func(ctx context.Context, s sqlStore, r session2.Record) error {
+		prev := r.Version
+		r.Version++
+		return s.Save(ctx, r, prev)
+	}},
+	{"touch", func(ctx context.Context, s sqlStore, r session2.Record) error {
+		return s.Touch(ctx, r.ID, r.Accessed.Add(time.Hour), r.Expires.Add(time.Hour))
+	}},
+	{"delete", func(ctx context.Context, s sqlStore, r session2.Record) error { return s.Delete(ctx, r.ID) }},
 }

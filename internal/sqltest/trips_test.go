@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/sqlstore"
 	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/internal/testsite"
 	"github.com/session2/session2/storetest"
@@ -77,22 +78,22 @@ func wantOneTripEach(t *testing.T, store sqlStore, trips *testdb.Trips) {
 // TestSQLHungServer has such servers.
 func TestCallersGoroutine(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		for what, want := range map[string]bool{"as it is": sys.name == "mysql", "wrapped": false} {
-			var w testdb.Writer
-			db := sys.dialled(t, dsn, false, w.Conn)
-			if what == "wrapped" {
-				pool, tapped := tap(t, sys.driver, dsn)
-				tapped.tamper(func(string) error { w.Note(); return nil }, nil)
-				db = pool
-			}
-			store := sys.store(t, db, session2.SQLOptions{Table: sqlTable(t.TempDir())})
-			testsite.Must(t, store.Setup(t.Context()))
-			for _, c := range sqlCalls(t.Context(), store) {
-				testsite.Must(t, c.make()) // prepares the statement, on whatever goroutine
-			}
-			for _, c := range sqlCalls(t.Context(), store) {
-				if testsite.Must(t, c.make()); w.WasCaller() != want {
-					t.Errorf("%s, %s: on the caller's goroutine: %v, want %v", what, c.name, !want, want)
+		tapped, _ := tap(t, sys.driver, dsn)
+		for _, test := range []struct {
+			what string
+			db   *sql.DB
+			want bool
+		}{
+			{"as it is", openSQL(t, sys.driver, dsn), sys.name == "mysql"},
+			{"a wrapped driver", tapped, false},
+			{"a wrapped socket", sys.dialled(t, dsn, false, new(testdb.Trips).Conn), false},
+		} {
+			back, err := sys.back(test.db, sqlstore.Options{Table: sqlTable(t.TempDir())})
+			testsite.Must(t, err)
+			testsite.Must(t, back.Setup(t.Context()))
+			for range 2 {
+				if _, err := back.Has(t.Context(), [16]byte{1}); err != nil || back.Prompt() != test.want {
+					t.Errorf("%s: got %v, on the caller's goroutine: %v, want %v", test.what, err, back.Prompt(), test.want)
 				}
 			}
 		}
