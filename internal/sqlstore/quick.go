@@ -74,14 +74,12 @@ func again[T any](ctx context.Context, s *Store, f func(ctx context.Context, her
 	v T, err error,
 ) (T, error) {
 	first := true
-	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
-		return retry(ctx, s, func(ctx context.Context) (T, error) {
-			if first {
-				first = false
-				return v, err
-			}
-			return f(ctx, false)
-		})
+	return tries(ctx, s, func(ctx context.Context) (T, error) {
+		if first {
+			first = false
+			return v, err
+		}
+		return f(ctx, false)
 	})
 }
 

@@ -26,6 +26,11 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 		var none T
 		return none, err
 	}
+	return tries(ctx, s, f)
+}
+
+// tries is call for one that has begun, whatever has become of the store since.
+func tries[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
 	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
 		return retry(ctx, s, f)
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -246,17 +247,12 @@ func TestPostgresHandshakeThatBreaks(t *testing.T) {
 func TestSQLCloseBesideALostAnswer(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, direct string) {
 		p, dsn := viaProxy(t, direct)
-		for _, c := range changes {
+		for i, c := range sqlCalls(t.Context(), nil) {
 			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: sqlTable(t.TempDir())})
-			ctx, rec := t.Context(), sqlRecord(1)
-			testsite.Must(t, store.Setup(ctx))
-			for range 2 { // so that each statement is prepared
-				for _, c := range changes {
-					testsite.Must(t, c.make(ctx, store, rec))
-				}
-			}
-			if c.what != "create" {
-				testsite.Must(t, store.Save(ctx, rec, 0))
+			calls := sqlCalls(t.Context(), store)
+			testsite.Must(t, store.Setup(t.Context()))
+			for _, c := range slices.Concat(calls, calls, calls[:i]) { // so that each statement is prepared
+				testsite.Must(t, c.make())
 			}
 			closed := make(chan error, 1)
 			held := p.HoldAnswer()
@@ -264,33 +260,16 @@ func TestSQLCloseBesideALostAnswer(t *testing.T) {
 				<-held
 				go func() { closed <- store.Close() }()
 				for {
-					if _, err := store.Has(ctx, rec.ID); errors.Is(err, fs.ErrClosed) {
+					if _, err := store.Has(t.Context(), session2.ID{}); errors.Is(err, fs.ErrClosed) {
 						break
 					}
 				}
 				p.Cut()
 			}()
-			if err := c.make(ctx, store, rec); errors.Is(err, record.ErrNotDone) {
-				t.Errorf("%s: got %v, which is certain", c.what, err)
+			if err := calls[i].make(); errors.Is(err, record.ErrNotDone) {
+				t.Errorf("%s: got %v, which is certain", c.name, err)
 			}
 			<-closed
 		}
 	})
-}
-
-// changes are the calls that change something, in an order in which they can.
-var changes = []struct {
-	what string
-	make func(context.Context, sqlStore, session2.Record) error
-}{
-	{"create", func(ctx context.Context, s sqlStore, r session2.Record) error { return s.Save(ctx, r, 0) }},
-	{"replace", func(ctx context.Context, s sqlStore, r session2.Record) error {
-		prev := r.Version
-		r.Version++
-		return s.Save(ctx, r, prev)
-	}},
-	{"touch", func(ctx context.Context, s sqlStore, r session2.Record) error {
-		return s.Touch(ctx, r.ID, r.Accessed.Add(time.Hour), r.Expires.Add(time.Hour))
-	}},
-	{"delete", func(ctx context.Context, s sqlStore, r session2.Record) error { return s.Delete(ctx, r.ID) }},
 }
