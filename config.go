@@ -50,7 +50,8 @@ type Config struct {
 	// long. That is one Load for each session, however many requests it has, and no use
 	// of the session. So the context ends within WatchEvery and the time of a Load
 	// after the session was ended by another process, or by its limits; while the store
-	// fails, it does not. Default 5 s, or 32 times RenewEvery if that is shorter;
+	// fails, it does not. With a [PubSub], it is looked at as well when another process
+	// has changed it. Default 5 s, or 32 times RenewEvery if that is shorter;
 	// negative: never, so that only what this manager does or meets ends a context.
 	WatchEvery time.Duration
 

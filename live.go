@@ -475,6 +475,7 @@ type watched struct {
 	by    map[*Session]struct{}
 	due   time.Time
 	place *fifo.Element // in the queue; nil while it is looked at
+	again bool          // it has changed since that began
 }
 
 // enter has s told about a session.
@@ -520,6 +521,21 @@ func (w *watch) line(one *watched) {
 	one.due = time.Now().Add(w.every)
 	one.place = w.queue.PushBack(one)
 	if w.queue.Len() == 1 {
+		w.arm()
+	}
+}
+
+// hurry has a session looked at now.
+func (w *watch) hurry(id ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch one := w.of[id]; {
+	case one == nil || w.every < 0:
+	case one.place == nil:
+		one.again = true
+	default:
+		one.due = time.Now()
+		w.queue.MoveToFront(one.place)
 		w.arm()
 	}
 }
@@ -577,8 +593,13 @@ func (w *watch) isDue() bool {
 func (w *watch) again(one *watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.of[one.id] == one {
-		w.line(one)
+	if w.of[one.id] != one {
+		return
+	}
+	w.line(one)
+	if one.again {
+		one.again, one.due = false, time.Now()
+		w.queue.MoveToFront(one.place)
 	}
 }
 

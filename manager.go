@@ -55,6 +55,9 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	if m.cfg.ErrorHandler == nil {
 		m.cfg.ErrorHandler = m.cfg.defaultErrorHandler
 	}
+	if m.near != nil {
+		m.near.serve(m)
+	}
 	return m, nil
 }
 
@@ -217,6 +220,9 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 			return 0, err
 		}
 		ids = m.gone(ctx, key, ids)
+	}
+	if m.near != nil {
+		m.near.tell(ids...)
 	}
 	var h hearing
 	for _, id := range ids {

@@ -45,7 +45,8 @@ func (m *Manager) Session(r *http.Request) *Session {
 // (ASVS 7.4.1). A periodic rotation does not end it. [context.Cause] then matches
 // [ErrNotFound], or [ErrStale] for a replaced token, and Err is context.Canceled. It
 // happens at once if this manager does it, and within Config.WatchEvery and the time of
-// a Load if another process does, or if the session's time is over. What a request does
+// a Load if another process does (sooner with a [PubSub]), or if the session's time is
+// over. What a request does
 // to its session itself does not end its own context; give [Manager.Revoke] and its
 // like the request's context for that. A login by another request ends a context only
 // once its response has begun: until then the request may be the same login, sent

@@ -243,13 +243,8 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	if opts.NoPrepare {
 		o.query.Set("binary_parameters", "yes")
 	}
-	dsn := *u
-	dsn.Scheme, dsn.RawQuery = "postgres", o.query.Encode()
-	cfg, err := pq.NewConfig(dsn.String())
+	cfg, err := postgresConfig(u, o)
 	if err != nil {
-		return nil, errors.Join(append(o.errs, errSQLURL)...)
-	}
-	if err := o.refuse(cfg.Runtime); err != nil {
 		return nil, err
 	}
 	cfg.Runtime = opts.set
@@ -268,6 +263,51 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 		}
 		return s, &s.sqlStore, nil
 	})
+}
+
+// postgresConfig reads a URL as lib/pq would.
+func postgresConfig(u *url.URL, o *openOptions) (pq.Config, error) {
+	cfg, err := pq.NewConfig(postgresDSN(u, o))
+	if err != nil {
+		return cfg, errors.Join(append(o.errs, errSQLURL)...)
+	}
+	return cfg, o.refuse(cfg.Runtime)
+}
+
+// postgresDSN returns a URL for lib/pq.
+func postgresDSN(u *url.URL, o *openOptions) string {
+	dsn := *u
+	dsn.Scheme, dsn.RawQuery = "postgres", o.query.Encode()
+	return dsn.String()
+}
+
+// NewPostgresPubSub returns a PubSub by LISTEN and NOTIFY, for [CacheOptions]. rawURL is
+// one for [Open], whatever driver the store uses; of its options, those that concern the
+// store are passed over. It has one connection of its own while the cache is used, which
+// must lead to the primary, and not through a pooler that hands out connections by the
+// transaction: there some messages are lost, and only MaxAge holds. Nothing is called
+// yet, and no error repeats the URL.
+func NewPostgresPubSub(rawURL string) (PubSub, error) {
+	u, err := url.Parse(rawURL)
+	switch {
+	case err != nil:
+		return nil, errors.New("session2: open: not a URL")
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		return nil, errors.New("session2: open: a PubSub of PostgreSQL is opened by a URL of the scheme postgres")
+	}
+	o, err := newOpenOptions(u.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	o.takeSQL()
+	cfg, err := postgresConfig(u, o)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ConnectTimeout == 0 {
+		o.query.Set("connect_timeout", "3")
+	}
+	return sqlstore.NewPubSub(postgresDSN(u, o)), nil
 }
 
 // openMySQL opens the store of a mysql: URL.

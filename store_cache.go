@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/session2/session2/internal/cache"
@@ -24,6 +26,30 @@ type CacheOptions struct {
 	// record that takes more than a sixteenth of it is not kept. Default 64 MiB;
 	// negative: nothing is kept.
 	MaxBytes int
+
+	// PubSub, if not nil, brings what other processes have changed within milliseconds:
+	// those that use this store through a cache with a PubSub to the same channel. Streams
+	// end as soon. MaxAge still holds for all that it does not bring. While nobody can say that it works,
+	// which a cache asks every second and waits 3 s for at most, the cache is not used.
+	PubSub PubSub
+
+	// Logger is told when a PubSub fails and when it works again. Default [slog.Default].
+	Logger *slog.Logger
+}
+
+// PubSub carries messages between the processes that share a store, for [CacheOptions];
+// [NewPostgresPubSub] is one. A message is ASCII text of less than 8,000 bytes with no
+// secret in it. A PubSub is for one cache, whose goroutine calls it from the first use of
+// the cache until its Close.
+type PubSub interface {
+	// Subscribe calls subscribed once, when all that anybody publishes from then on will be
+	// received, and receive for each message, those of this PubSub itself included, one
+	// after the other. It returns when ctx ends or a message may have been lost. It may
+	// be called again then.
+	Subscribe(ctx context.Context, subscribed func(), receive func(message string)) error
+
+	// Publish sends a message, while Subscribe runs.
+	Publish(ctx context.Context, message string) error
 }
 
 // NewCache returns the store with a cache in the memory of this process; nil options
@@ -35,11 +61,11 @@ type CacheOptions struct {
 // cache.
 //
 // A logout, a revocation or a new token, by another process or by another cache, is
-// seen up to MaxAge later by requests that only read. Do not use it where a session
-// that was ended must show nothing more at once, or where processes take the requests
-// of one client in turn and each must see what the one before has stored: there, such a
-// request may show what was before, and one that sets what it has read so is refused
-// with [ErrLostUpdate].
+// seen up to MaxAge later by requests that only read; milliseconds later with a PubSub.
+// Do not use it where a session that was ended must show nothing more at once, or where
+// processes take the requests of one client in turn and each must see what the one before
+// has stored: there, such a request may show what was before, and one that sets what it
+// has read so is refused with [ErrLostUpdate].
 //
 // The cache is for a Manager, which must be given it as it is: a wrapper around it
 // hides it. All managers of a process that share the store should share its cache. Its
@@ -58,7 +84,25 @@ func NewCache(store Store, opts *CacheOptions) Store {
 	if !capabilities(store).ThreadSafe {
 		c.Store = &serialStore{store: store}
 	}
+	if o.PubSub != nil {
+		c.peers = cache.NewPeers(c.near, o.PubSub, tellOnce(cmp.Or(o.Logger, slog.Default())),
+			func(id cache.ID) { c.hear(ID(id)) })
+	}
 	return c
+}
+
+// tellOnce logs that a PubSub fails, and that it works again: each once.
+func tellOnce(log *slog.Logger) func(error) {
+	failing := false
+	return func(err error) {
+		switch {
+		case err != nil && !failing:
+			log.Error("session2: the cache is not used: its PubSub fails", "error", err.Error())
+		case err == nil && failing:
+			log.Info("session2: the cache is used again: its PubSub works")
+		}
+		failing = err != nil
+	}
 }
 
 func cloneRecord(rec Record) Record {
@@ -74,6 +118,13 @@ type cachedStore struct {
 	Store       // behind a lock, if it needs one
 	given Store // as NewCache was given it
 	near  *cache.Cache[Record]
+
+	peers     *cache.Peers[Record] // nil without a PubSub
+	listening sync.Once
+	end       context.CancelFunc // of the listening
+
+	mu       sync.Mutex
+	managers []*Manager // whose running requests hear of changes, too
 }
 
 var (
@@ -92,6 +143,11 @@ type nearStore interface {
 	// LoadCached is Load, but that with old the record is as the store held it some time
 	// before the call. No older record follows a change that this store has made.
 	LoadCached(ctx context.Context, id ID) (rec Record, old bool, err error)
+
+	// tell tells other processes that records have changed, and serve has a manager told
+	// what they tell.
+	tell(ids ...ID)
+	serve(*Manager)
 }
 
 // Load goes to the store, and the cache takes in what it returns.
@@ -103,19 +159,64 @@ func (c *cachedStore) LoadCached(ctx context.Context, id ID) (rec Record, old bo
 	if err := ctx.Err(); err != nil {
 		return Record{}, false, opError("load", id, err)
 	}
+	c.listen()
 	return c.near.Get(ctx, id, func(ctx context.Context) (Record, error) { return c.Store.Load(ctx, id) })
+}
+
+// listen has the other processes told what this one changes, and heard. Whoever changes a
+// record tells them when it is done, whatever has come of it.
+func (c *cachedStore) listen() {
+	if c.peers == nil {
+		return
+	}
+	c.listening.Do(func() {
+		var ctx context.Context
+		ctx, c.end = context.WithCancel(context.Background())
+		go c.peers.Run(ctx)
+	})
 }
 
 func (c *cachedStore) Save(ctx context.Context, rec Record, prev Version) error {
 	c.near.Begin(rec.ID)
 	defer c.near.End(rec.ID)
+	if prev != 0 { // nobody has what is not there yet
+		defer c.tell(rec.ID)
+	}
 	return c.Store.Save(ctx, rec, prev)
 }
 
 func (c *cachedStore) Delete(ctx context.Context, id ID) error {
 	c.near.Begin(id)
 	defer c.near.End(id)
+	defer c.tell(id)
 	return c.Store.Delete(ctx, id)
+}
+
+func (c *cachedStore) tell(ids ...ID) {
+	if c.peers == nil {
+		return
+	}
+	c.listen()
+	for _, id := range ids {
+		c.peers.Changed(id)
+	}
+}
+
+func (c *cachedStore) serve(m *Manager) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.managers = append(c.managers, m)
+}
+
+// hear has the running requests of a session that another process has changed looked
+// after now.
+func (c *cachedStore) hear(id ID) {
+	c.mu.Lock()
+	managers := c.managers
+	c.mu.Unlock()
+	for _, m := range managers {
+		m.watch.hurry(id)
+	}
 }
 
 func (c *cachedStore) Touch(ctx context.Context, id ID, accessed, expires time.Time) error {
@@ -125,7 +226,8 @@ func (c *cachedStore) Touch(ctx context.Context, id ID, accessed, expires time.T
 }
 
 // DeleteOld may delete any record, as DeleteUser may: a cached one need not show whose
-// it is by now. So until it is over, the cache is not used.
+// it is by now. So until it is over, the cache is not used. Other processes are not told:
+// what it deletes has run out, as they see by themselves, or was not used for long.
 func (c *cachedStore) DeleteOld(ctx context.Context, age time.Duration) (int, error) {
 	c.near.BeginAll()
 	defer c.near.EndAll()
@@ -135,7 +237,12 @@ func (c *cachedStore) DeleteOld(ctx context.Context, age time.Duration) (int, er
 func (c *cachedStore) DeleteUser(ctx context.Context, user string, keep ...ID) (int, error) {
 	c.near.BeginAll()
 	defer c.near.EndAll()
-	return deleteUser(ctx, c.Store, user, keep...)
+	n, err := deleteUser(ctx, c.Store, user, keep...)
+	if c.peers != nil && (n > 0 || err != nil) {
+		c.listen()
+		c.peers.ChangedAll()
+	}
+	return n, err
 }
 
 // IterUser is errors.ErrUnsupported where the store has none, as wrappers must be.
@@ -153,8 +260,12 @@ func (c *cachedStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 
 func (c *cachedStore) Setup(ctx context.Context) error { return Setup(ctx, c.given) }
 
-// Close frees what is kept, too.
+// Close frees what is kept, too, and ends the listening.
 func (c *cachedStore) Close() error {
+	c.listening.Do(func() {})
+	if c.end != nil {
+		c.end()
+	}
 	c.near.BeginAll()
 	defer c.near.EndAll()
 	return Close(c.given)

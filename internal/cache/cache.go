@@ -10,6 +10,7 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type ID = [16]byte
 
 // Cache keeps values by ID. Goroutines may share it.
 type Cache[V any] struct {
+	start    time.Time
+	used     atomic.Int64 // until when, counted from start: nanoseconds
 	maxAge   time.Duration
 	maxBytes int // of a shard
 	clone    func(V) V
@@ -41,8 +44,14 @@ type Cache[V any] struct {
 // sixteenth of it is not kept. What the cache hands out is made by clone, of a
 // value that nobody changes.
 func New[V any](maxAge time.Duration, maxBytes int, clone func(V) V, size func(V) int) *Cache[V] {
-	return &Cache[V]{maxAge: maxAge, maxBytes: maxBytes / shardCount, clone: clone, size: size}
+	c := &Cache[V]{start: time.Now(), maxAge: maxAge, maxBytes: maxBytes / shardCount, clone: clone, size: size}
+	c.usedUntil(math.MaxInt64)
+	return c
 }
+
+// usedUntil has the cache used until then, counted from its start, and no longer: then
+// each load goes past it.
+func (c *Cache[V]) usedUntil(d time.Duration) { c.used.Store(int64(d)) }
 
 // Get returns the value, by load if the cache does not have it. With old, it is what a
 // load has returned that began before this call, at most maxAge before. Of several calls
@@ -94,7 +103,7 @@ func (c *Cache[V]) look(id ID, now time.Time, fresh bool) (v V, l *loading[V], o
 	s := c.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.changing.Load() > 0 || s.changing[id] > 0 || c.maxAge <= 0 {
+	if c.changing.Load() > 0 || s.changing[id] > 0 || c.maxAge <= 0 || int64(now.Sub(c.start)) >= c.used.Load() {
 		return v, nil, true
 	}
 	if place := s.kept[id]; place != nil {
