@@ -133,6 +133,18 @@ func (st *state) frozenTo(c *state) *state {
 	return c
 }
 
+// size returns about how much memory a state takes that was just decoded, beside the
+// record.
+func (st *state) size() int {
+	const own, one = 512, 32 // a state, and an entry of a list
+	n := own + one*(cap(st.values.base)+cap(st.flashes)) + 96*cap(st.ident.retired) +
+		16*(cap(st.csrf)+cap(st.forms)+cap(st.turns)) + len(st.remote) + len(st.agent) + len(st.realm) + len(st.user)
+	if st.box != nil {
+		n += 128
+	}
+	return n
+}
+
 // changed reports whether st, made of base, differs from it in anything that
 // the application can change, or asks for more than to be stored.
 func (st *state) changed(base *state) bool {

@@ -308,15 +308,16 @@ func (m *Manager) fetch(ctx context.Context, id ID) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.takeApart(rec)
+	st, err := decodeRecord(rec)
+	if err != nil {
+		return nil, err
+	}
+	return m.admit(st)
 }
 
-// takeApart is the second half of fetch.
-func (m *Manager) takeApart(rec Record) (*state, error) {
-	st, err := decodeRecord(rec)
+// admit is the second half of fetch: it tells what is a session of this manager.
+func (m *Manager) admit(st *state) (*state, error) {
 	switch {
-	case err != nil:
-		return nil, err
 	case st.realm != m.cfg.Realm:
 		return nil, fmt.Errorf("of another realm: %w", ErrNotFound)
 	case st.isTurn():

@@ -80,7 +80,7 @@ func NewCache(store Store, opts *CacheOptions) Store {
 	}
 	o := filled(opts)
 	o.MaxAge, o.MaxBytes = cmp.Or(o.MaxAge, time.Second), cmp.Or(o.MaxBytes, 64<<20)
-	c := &cachedStore{Store: store, given: store, near: cache.New(o.MaxAge, o.MaxBytes, cloneRecord, recordSize)}
+	c := &cachedStore{Store: store, given: store, near: cache.New(o.MaxAge, o.MaxBytes, (*kept).size)}
 	if !capabilities(store).ThreadSafe {
 		c.Store = &serialStore{store: store}
 	}
@@ -105,21 +105,60 @@ func tellOnce(log *slog.Logger) func(error) {
 	}
 }
 
-func cloneRecord(rec Record) Record {
+// kept is a record as the cache has it, for many requests at once: neither it nor what it
+// refers to is changed.
+type kept struct {
+	rec Record
+	st  *state // the record taken apart; nil if that failed
+}
+
+// keep has the cache load from the store.
+func (c *cachedStore) keep(id ID) func(context.Context) (*kept, error) {
+	return func(ctx context.Context) (*kept, error) {
+		rec, err := c.Store.Load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		st, _ := decodeRecord(rec)
+		return &kept{rec, st}, nil
+	}
+}
+
+// record returns the record for a caller who may change it.
+func (k *kept) record() Record {
+	rec := k.rec
 	rec.Data = bytes.Clone(rec.Data)
 	return rec
 }
 
-// recordSize returns what a record takes beside what the cache takes for it.
-func recordSize(rec Record) int { return cap(rec.Data) + len(rec.User) }
+// state returns the record taken apart. A sealed one is for the caller to open.
+func (k *kept) state() (*state, error) {
+	if k.st == nil {
+		return decodeRecord(k.rec)
+	}
+	if k.st.box != nil {
+		sealed := *k.st
+		return &sealed, nil
+	}
+	return k.st, nil
+}
+
+// size returns what it takes beside what the cache takes for it.
+func (k *kept) size() int {
+	n := cap(k.rec.Data) + len(k.rec.User)
+	if k.st != nil {
+		n += k.st.size()
+	}
+	return n
+}
 
 // cachedStore is the store of NewCache.
 type cachedStore struct {
 	Store       // behind a lock, if it needs one
 	given Store // as NewCache was given it
-	near  *cache.Cache[Record]
+	near  *cache.Cache[*kept]
 
-	peers     *cache.Peers[Record] // nil without a PubSub
+	peers     *cache.Peers[*kept] // nil without a PubSub
 	listening sync.Once
 	end       context.CancelFunc // of the listening
 
@@ -140,9 +179,10 @@ var (
 
 // nearStore is a Store that can show a record as it was a moment ago.
 type nearStore interface {
-	// LoadCached is Load, but that with old the record is as the store held it some time
-	// before the call. No older record follows a change that this store has made.
-	LoadCached(ctx context.Context, id ID) (rec Record, old bool, err error)
+	// look is Load and decodeRecord, but that with old the record is as the store held it
+	// some time before the call. No older record follows a change that this store has
+	// made. The state is shared.
+	look(ctx context.Context, id ID) (st *state, old bool, err error)
 
 	// tell tells other processes that records have changed, and serve has a manager told
 	// what they tell.
@@ -152,15 +192,36 @@ type nearStore interface {
 
 // Load goes to the store, and the cache takes in what it returns.
 func (c *cachedStore) Load(ctx context.Context, id ID) (Record, error) {
-	return c.near.Fresh(ctx, id, func(ctx context.Context) (Record, error) { return c.Store.Load(ctx, id) })
+	k, err := c.near.Fresh(ctx, id, c.keep(id))
+	if err != nil {
+		return Record{}, err
+	}
+	return k.record(), nil
 }
 
+// LoadCached is Load as a request's first look has it: the record may be old.
 func (c *cachedStore) LoadCached(ctx context.Context, id ID) (rec Record, old bool, err error) {
+	k, old, err := c.get(ctx, id)
+	if err != nil {
+		return Record{}, false, err
+	}
+	return k.record(), old, nil
+}
+
+func (c *cachedStore) look(ctx context.Context, id ID) (st *state, old bool, err error) {
+	k, old, err := c.get(ctx, id)
+	if err == nil {
+		st, err = k.state()
+	}
+	return st, old, err
+}
+
+func (c *cachedStore) get(ctx context.Context, id ID) (k *kept, old bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return Record{}, false, opError("load", id, err)
+		return nil, false, opError("load", id, err)
 	}
 	c.listen()
-	return c.near.Get(ctx, id, func(ctx context.Context) (Record, error) { return c.Store.Load(ctx, id) })
+	return c.near.Get(ctx, id, c.keep(id))
 }
 
 // listen has the other processes told what this one changes, and heard. Whoever changes a
@@ -283,9 +344,9 @@ func (c *cachedStore) Capabilities() Capabilities {
 // a token that it does not know may be of a login, and a time that is over extended.
 func (s *Session) first(ctx context.Context, id ID, tokens []token) (st *state, best life, err error) {
 	if s.m.near != nil && s.request != nil && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
-		rec, old, err := s.m.near.LoadCached(ctx, id)
+		st, old, err := s.m.near.look(ctx, id)
 		if err == nil {
-			st, err = s.m.takeApart(rec)
+			st, err = s.m.admit(st)
 		}
 		if st != nil {
 			best = s.best(st, tokens)

@@ -1,12 +1,15 @@
 package session2_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -357,6 +360,101 @@ func TestCacheCloses(t *testing.T) {
 	if _, err := s.Load(t.Context(), rec.ID); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("got %v, want fs.ErrClosed", err)
 	}
+}
+
+// What is loaded is the caller's, and nobody meets what he has done to it.
+func TestCacheHandsOutCopies(t *testing.T) {
+	cache := session2.NewCache(session2.NewMemoryStore(), nil)
+	near := newNearStore(session2.NewMemoryStore())
+	for _, s := range []session2.Store{cache, near} {
+		rec := fileRecord(1, "alice")
+		testsite.Must(t, s.Save(t.Context(), rec, 0))
+		for range 3 {
+			got, err := s.Load(t.Context(), rec.ID)
+			if err != nil || !bytes.Equal(got.Data, rec.Data) {
+				t.Fatalf("loaded %q, %v", got.Data, err)
+			}
+			clear(got.Data)
+		}
+	}
+}
+
+// Requests share what a cached record says, and none sees what another one does to it.
+func TestCacheIsShared(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		store := session2.NewCache(session2.NewMemoryStore(), &session2.CacheOptions{MaxAge: time.Hour})
+		st := testsite.NewSite(t, store, session2.Config{Sealed: sealed})
+		b := &testsite.Browser{}
+		fill := func(s *session2.Session) {
+			s.SetUser("alice")
+			s.Set("bytes", []byte("bytes"))
+			s.Set("list", []string{"a", "b"})
+			s.Flash("flash")
+		}
+		st.Do(b, fill)
+		reads(st, b)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 200 {
+					st.Do(b.Clone(), func(s *session2.Session) {
+						data, _ := s.Get("bytes").([]byte)
+						list, _ := s.Get("list").([]string)
+						if string(data) != "bytes" || len(list) != 2 || list[0] != "a" || s.User() != "alice" {
+							t.Errorf("%q, %q, %q", data, list, s.User())
+						}
+						clear(data)
+						clear(list)
+						s.Set("own", 1)
+						s.Delete("list")
+						s.Set("a", "b")
+						s.Flash("another")
+						s.FormToken()
+						if f := s.Flashes(); len(f) != 2 {
+							t.Errorf("flashes %v", f)
+						}
+						s.Clear()
+						s.Discard()
+					})
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// A cache takes no more memory than it may, with all that belongs to a session.
+func TestCacheMemory(t *testing.T) {
+	const most, n = 16 << 20, 20_000
+	store := session2.NewMemoryStore()
+	cache := session2.NewCache(store, &session2.CacheOptions{MaxAge: time.Hour, MaxBytes: most})
+	near := nearStore{cache.(houseStore)}
+	st := testsite.NewSite(t, store, session2.Config{})
+	ids := make([]session2.ID, n)
+	for i := range ids {
+		st.Do(&testsite.Browser{}, func(s *session2.Session) {
+			for k := range 10 {
+				s.Set(fmt.Sprint(k), "short")
+			}
+			ids[i] = s.ID()
+		})
+	}
+	before := heap()
+	for _, id := range ids {
+		_, err := near.Load(t.Context(), id)
+		testsite.Must(t, err)
+	}
+	if taken := heap() - before; taken > most*11/10 || taken < most/2 {
+		t.Errorf("%d bytes taken, want %d at most", taken, most)
+	}
+	runtime.KeepAlive(cache)
+}
+
+func heap() int {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
 
 func ExampleNewCache() {

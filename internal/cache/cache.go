@@ -33,7 +33,6 @@ type Cache[V any] struct {
 	used     atomic.Int64 // until when, counted from start: nanoseconds
 	maxAge   time.Duration
 	maxBytes int // of a shard
-	clone    func(V) V
 	size     func(V) int
 	changing atomic.Int64 // changes under way that concern any value
 	shards   [shardCount]shard[V]
@@ -41,10 +40,9 @@ type Cache[V any] struct {
 
 // New returns an empty cache, which keeps a value until maxAge after its load began. What
 // it keeps takes maxBytes at most, by size and Overhead; a value that takes more than a
-// sixteenth of it is not kept. What the cache hands out is made by clone, of a
-// value that nobody changes.
-func New[V any](maxAge time.Duration, maxBytes int, clone func(V) V, size func(V) int) *Cache[V] {
-	c := &Cache[V]{start: time.Now(), maxAge: maxAge, maxBytes: maxBytes / shardCount, clone: clone, size: size}
+// sixteenth of it is not kept. A value is given to many, and must not be changed by any.
+func New[V any](maxAge time.Duration, maxBytes int, size func(V) int) *Cache[V] {
+	c := &Cache[V]{start: time.Now(), maxAge: maxAge, maxBytes: maxBytes / shardCount, size: size}
 	c.usedUntil(math.MaxInt64)
 	return c
 }
@@ -56,8 +54,7 @@ func (c *Cache[V]) usedUntil(d time.Duration) { c.used.Store(int64(d)) }
 // Get returns the value, by load if the cache does not have it. With old, it is what a
 // load has returned that began before this call, at most maxAge before. Of several calls
 // at once, one loads and the others wait for it: if it fails because its own context has
-// ended, the next one loads; if it fails for another reason, each one loads. The caller
-// owns the value.
+// ended, the next one loads; if it fails for another reason, each one loads.
 func (c *Cache[V]) Get(ctx context.Context, id ID, load func(context.Context) (V, error)) (v V, old bool, err error) {
 	for {
 		v, l, own := c.look(id, time.Now(), false)
@@ -66,7 +63,7 @@ func (c *Cache[V]) Get(ctx context.Context, id ID, load func(context.Context) (V
 			v, err = load(ctx)
 			return v, false, err
 		case l == nil:
-			return c.clone(v), true, nil
+			return v, true, nil
 		case own:
 			v, err = c.lead(ctx, id, l, load)
 			return v, false, err
@@ -79,7 +76,7 @@ func (c *Cache[V]) Get(ctx context.Context, id ID, load func(context.Context) (V
 		switch {
 		case l.left:
 		case l.err == nil:
-			return c.clone(l.v), true, nil
+			return l.v, true, nil
 		default:
 			v, err = load(ctx)
 			return v, false, err
@@ -131,7 +128,7 @@ func (c *Cache[V]) lead(ctx context.Context, id ID, l *loading[V], load func(con
 	v, err = load(ctx)
 	l.err, l.left = err, err != nil && ctx.Err() != nil
 	if err == nil {
-		l.v = c.clone(v)
+		l.v = v
 	}
 	return v, err
 }

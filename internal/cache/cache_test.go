@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -19,7 +18,7 @@ const (
 )
 
 func newCache(maxBytes int) *Cache[[]byte] {
-	return New(maxAge, maxBytes, bytes.Clone, func(v []byte) int { return cap(v) })
+	return New(maxAge, maxBytes, func(v []byte) int { return cap(v) })
 }
 
 // source is where values are loaded from.
@@ -366,24 +365,9 @@ func TestFailureIsNotShared(t *testing.T) {
 	})
 }
 
-// What Get returns is the caller's.
-func TestCopies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, s := newCache(plenty), newSource("value")
-		for range 3 {
-			v, _, err := c.Get(t.Context(), ID{}, s.load)
-			if string(v) != "value" || err != nil {
-				t.Fatalf("got %q, %v", v, err)
-			}
-			clear(v)
-		}
-		s.counts(t, 1)
-	})
-}
-
 func TestNothingIsKeptIfToldSo(t *testing.T) {
 	size := func([]byte) int { return 0 }
-	for _, c := range []*Cache[[]byte]{New(-1, plenty, bytes.Clone, size), New(maxAge, -1, bytes.Clone, size)} {
+	for _, c := range []*Cache[[]byte]{New(-1, plenty, size), New(maxAge, -1, size)} {
 		s := newSource("a")
 		gets(t, c, s, "a", false)
 		gets(t, c, s, "a", false)
@@ -403,7 +387,7 @@ func TestBytes(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	before := heap()
-	c := New(time.Hour, most, func(v large) large { return v }, func(v large) int { return cap(v.data) })
+	c := New(time.Hour, most, func(v large) int { return cap(v.data) })
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
