@@ -97,7 +97,9 @@ type Config struct {
 	OnEvent func(ctx context.Context, e Event)
 
 	// ErrorHandler answers a request whose session failed, instead of the handler;
-	// nothing is left of the handler's response. What was to be stored was not, unless
+	// nothing is left of the handler's response. The session is as the handler left it,
+	// and what is changed now is not stored: a message that is to outlive the error goes
+	// into the response. What was to be stored was not, unless
 	// err matches [ErrUncertain]: then the answer of the store was lost, and there was
 	// no finding out within CommitTimeout. The status of an ErrorHandler that writes
 	// nothing, and of the default, which logs err as well, is 409 for [ErrStale],
@@ -166,8 +168,8 @@ type Config struct {
 // __Host-session, Secure, HttpOnly, SameSite=Lax, Path=/ and no Domain, gone
 // with the browser (RFC 6265bis, ASVS 3.3). HttpOnly is always set.
 type CookieConfig struct {
-	// Name is by default "__Host-session", and "session" with Insecure, Domain or
-	// Path, which browsers do not allow with that prefix.
+	// Name is by default "__Host-session", and "session" with Insecure, Domain or a Path
+	// other than /, which browsers do not allow with that prefix.
 	Name string
 
 	// SecureFunc is for an application that serves people both over TLS and over plain
@@ -327,6 +329,10 @@ func (c *Config) check() error {
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
 	p.when(c.RenewEvery > 0 && c.WatchEvery > maxRetired*c.RenewEvery,
 		"Config.WatchEvery: %v is more than %d times the RenewEvery of %v", c.WatchEvery, maxRetired, c.RenewEvery)
+	p.when(unitless(c.Lifetime), "Config.Lifetime: %v", noUnit(c.Lifetime))
+	p.when(unitless(c.IdleTimeout), "Config.IdleTimeout: %v", noUnit(c.IdleTimeout))
+	p.when(unitless(c.CommitTimeout), "Config.CommitTimeout: %v", noUnit(c.CommitTimeout))
+	p.when(unitless(c.WatchEvery), "Config.WatchEvery: %v", noUnit(c.WatchEvery))
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
 	p.when(strings.ContainsFunc(c.Realm, unicode.IsControl), "Config.Realm: %q has control characters", c.Realm)
@@ -338,6 +344,14 @@ func (c *Config) check() error {
 	c.Cookie.checkSecureFunc(&p)
 	c.Transport.check(&p)
 	return errors.Join(p...)
+}
+
+// unitless reports whether a duration is a number of seconds or minutes, and what makes
+// these of it was forgotten: no limit of a session is so short.
+func unitless(d time.Duration) bool { return d > 0 && d < time.Millisecond }
+
+func noUnit(d time.Duration) string {
+	return fmt.Sprintf("%v is shorter than a millisecond: is a unit missing, as in %d*time.Second?", d, int64(d))
 }
 
 // cookiePrefix returns the prefix by which browsers hold a cookie to its attributes, in
@@ -433,7 +447,7 @@ func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err
 		// Two requests at once, or a client that did not wait for its turn: nobody's fault.
 		level = slog.LevelInfo
 	}
-	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status)
+	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status, "request", route(r))
 	httpError(w, status)
 }
 

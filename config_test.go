@@ -349,3 +349,33 @@ func TestOpenMySQLTLS(t *testing.T) {
 		}
 	}
 }
+
+// A number without a unit is no duration.
+func TestDurationsWithoutAUnit(t *testing.T) {
+	for field, cfg := range map[string]session2.Config{
+		"Lifetime":      {Lifetime: 3600},
+		"IdleTimeout":   {IdleTimeout: 1800, AccessResolution: 1},
+		"CommitTimeout": {CommitTimeout: 5},
+		"WatchEvery":    {WatchEvery: 5},
+	} {
+		_, err := session2.NewManager(session2.NewMemoryStore(), cfg)
+		if err == nil || !strings.Contains(err.Error(), "Config."+field+":") || !strings.Contains(err.Error(), "time.Second?") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	for name, set := range map[string]func(*session2.Session){
+		"set lifetime":     func(s *session2.Session) { s.SetLifetime(3600) },
+		"set idle timeout": func(s *session2.Session) { s.SetIdleTimeout(1800) },
+		"remember":         func(s *session2.Session) { s.Remember(30) },
+	} {
+		var err error
+		res := st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1); set(s); err = s.Err() })
+		if res.StatusCode != http.StatusInternalServerError || !strings.Contains(fmt.Sprint(err), name+": ") {
+			t.Errorf("%s: %s, %v", name, res.Status, err)
+		}
+	}
+	if err := st.M.Cleanup(t.Context(), 60); err == nil || !strings.Contains(err.Error(), "60*time.Second") {
+		t.Errorf("Cleanup: %v", err)
+	}
+}

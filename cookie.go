@@ -107,9 +107,10 @@ func (c *CookieConfig) revocation() string {
 	return gone.String()
 }
 
-// maxAge is what is left in whole seconds, at least 1, for 0 would revoke.
+// maxAge is what is left in seconds, a part of one counted as one, and at least 1, for 0
+// would revoke.
 func maxAge(left time.Duration) int {
-	return max(1, int(min(left, maxCookieAge)/time.Second))
+	return max(1, int((min(left, maxCookieAge)+time.Second-1)/time.Second))
 }
 
 // cookie returns a cookie with all attributes that every Set-Cookie has: only
@@ -120,10 +121,14 @@ func (c *CookieConfig) cookie() *http.Cookie {
 }
 
 // warnPlain says once what browsers do not say: they drop a Secure cookie that
-// comes over plain HTTP, unless from this machine. A token in a header is not dropped,
+// comes over plain HTTP, unless from this machine, and keep one that is not Secure. A token in a header is not dropped,
 // and everybody on the way can read it. With SecureFunc, the application knows.
 func (s *Session) warnPlain(r *http.Request) {
 	m, c := s.m, &s.m.cfg.Cookie
+	if c.Insecure && (r.TLS != nil || saysHTTPS(r.Header)) && s.way.cookie() && m.warned.CompareAndSwap(false, true) {
+		m.cfg.Logger.WarnContext(r.Context(), "session2: a cookie that browsers also send over plain HTTP was sent over "+
+			"HTTPS: leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways", "host", r.Host)
+	}
 	if c.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) ||
 		c.SecureFunc != nil && s.way.cookie() {
 		return

@@ -660,3 +660,47 @@ func FuzzCookieHeader(f *testing.F) {
 		}
 	})
 }
+
+// What is left of a second counts as one: a cookie is not gone before its session.
+func TestMaxAgeIsRoundedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
+			Lifetime: time.Hour, Cookie: session2.CookieConfig{Persistent: true},
+		})
+		line := setCookieLine(t, st.Do(&testsite.Browser{}, func(s *session2.Session) {
+			s.Set("k", 1)
+			time.Sleep(time.Millisecond)
+		}))
+		if !strings.Contains(line, "; Max-Age=3600;") {
+			t.Error(line)
+		}
+	})
+}
+
+// A cookie without Secure that goes by HTTPS is said once.
+func TestInsecureOverHTTPS(t *testing.T) {
+	for _, by := range []string{"tls", "proxy", "plain"} {
+		log := &testsite.Log{}
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
+			Logger: log.Logger(), Cookie: session2.CookieConfig{Insecure: true},
+		})
+		for range 2 {
+			r := httptest.NewRequest("GET", "http://example.com/", nil)
+			switch by {
+			case "tls":
+				r = httptest.NewRequest("GET", "https://example.com/", nil)
+			case "proxy":
+				r.Header.Set("X-Forwarded-Proto", "https")
+			}
+			st.M.Wrap(st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("k", 1) })).
+				ServeHTTP(httptest.NewRecorder(), r)
+		}
+		want := 1
+		if by == "plain" {
+			want = 0
+		}
+		if got := strings.Count(log.String(), "leave out Config.Cookie.Insecure"); got != want {
+			t.Errorf("%s: said %d times, want %d", by, got, want)
+		}
+	}
+}

@@ -11,7 +11,8 @@ import (
 // commit.go does it.
 
 var (
-	errBegun = errors.New("session2: changes lost: the response has begun, and tells its client no new token any more")
+	errBegun = errors.New("session2: changes lost: the response has begun, and tells its client no new token any more: " +
+		"call SetUser, Set, CSRFToken and the like before the first byte is written")
 
 	errNotRevoked = errors.New("session2: the response has begun, and its cookie can no longer be revoked; " +
 		"what the cookie opened has ended")

@@ -1,9 +1,11 @@
 package session2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 )
 
 // EventKind says what happened to a session.
@@ -118,7 +120,7 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 	m.heard(ctx, e)
 	m.counts[e.Kind].Add(1)
 	if log, level := m.cfg.Logger, e.level(); log.Enabled(ctx, level) {
-		attrs := make([]slog.Attr, 0, 3)
+		attrs := make([]slog.Attr, 0, 4)
 		if e.ID != (ID{}) {
 			attrs = append(attrs, slog.String("session", e.ID.String()))
 		}
@@ -128,12 +130,19 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 		if e.Err != nil {
 			attrs = append(attrs, slog.String("error", e.Err.Error()))
 		}
+		if s, ok := ctx.Value(m).(*Session); ok && s.request != nil && level >= slog.LevelInfo {
+			attrs = append(attrs, slog.String("request", route(s.request)))
+		}
 		log.LogAttrs(ctx, level, "session2: "+e.Kind.String(), attrs...)
 	}
 	if m.cfg.OnEvent != nil {
 		m.cfg.OnEvent(ctx, e)
 	}
 }
+
+// route names what a request asked for, in the log: the pattern of its handler, if a mux has
+// found one.
+func route(r *http.Request) string { return cmp.Or(r.Pattern, r.Method+" "+r.URL.Path) }
 
 // Count returns how many events of a kind this manager has raised since it was made.
 // Many of EventUnknown in a short time, for example, may be somebody's guesses.

@@ -90,7 +90,8 @@ func holds(list []mark, m mark) bool {
 }
 
 // FormToken returns a new token to hide in a form; [Session.UseFormToken]
-// accepts it once. A session remembers its latest 16.
+// accepts it once. A session remembers its latest 16: have one for a page, and not for
+// each row of a list. Call it before the first byte of the response is written.
 func (s *Session) FormToken() string {
 	m := newMark()
 	s.look()
@@ -163,8 +164,9 @@ func (s *Session) useDrawn(m *mark, use func(*state) error) bool {
 // CSRFToken returns the session's token against cross-site requests, for a form field
 // csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel, Renew or
 // Clear, and is spelled anew by each call, so that the compression of a page does not
-// give it away. The first call stores it, and with it the session; of several first
-// calls at once, all tokens are valid.
+// give it away. The first call stores it, and with it the session, so that it must come
+// before the first byte of the response is written; of several first calls at once, all
+// tokens are valid.
 func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()

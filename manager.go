@@ -154,7 +154,8 @@ func (m *Manager) info(st *state) Info {
 }
 
 // RevokeUser ends all sessions of user in this manager's realm, and returns how many it
-// has ended, also with an error (ASVS 7.4.2). A login that commits at the same time is
+// has ended, also with an error (ASVS 7.4.2); those count, too, whose time is over and
+// which no sweep has deleted yet. A login that commits at the same time is
 // either ended or comes after. For "", who is nobody, it ends none. If the request's
 // own session is among them, call [Session.Destroy] after it, so that the cookie goes,
 // too. With a store that is neither a [UserStore] nor an [IterStore] the error matches
@@ -208,6 +209,8 @@ func (m *Manager) revokeUser(ctx context.Context, user string, keep ...ID) (int,
 	for rec, err := range iterUser(ctx, m.store, key) {
 		switch {
 		case errors.Is(err, ErrCorrupt): // nobody can use it
+		case errors.Is(err, errors.ErrUnsupported):
+			return 0, fmt.Errorf("session2: revoke user: the store is neither a UserStore nor an IterStore: %w", err)
 		case err != nil:
 			return 0, err
 		case !slices.Contains(keep, rec.ID):
@@ -384,11 +387,14 @@ func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
 // Cleanup deletes what has expired, at once and then once in the interval every, until
 // ctx ends. It blocks: run it in a goroutine of your own. It returns ctx's error, or at
 // once an error matching [errors.ErrUnsupported] if the store is no [DeleteOldStore],
-// or an error if every is not positive. A store that fails is an event, and is asked
+// or an error if every is less than a millisecond. A store that fails is an event, and is asked
 // again at the next turn. Several processes may run it.
 func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
-	if every <= 0 {
+	switch {
+	case every <= 0:
 		return m.noCleanup(ctx, fmt.Errorf("session2: cleanup: an interval of %v", every))
+	case unitless(every):
+		return m.noCleanup(ctx, errors.New("session2: cleanup: "+noUnit(every)))
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

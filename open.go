@@ -291,7 +291,7 @@ func NewPostgresPubSub(rawURL string) (PubSub, error) {
 	u, err := url.Parse(rawURL)
 	switch {
 	case err != nil:
-		return nil, errors.New("session2: open: not a URL")
+		return nil, errNoURL
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
 		return nil, errors.New("session2: open: a PubSub of PostgreSQL is opened by a URL of the scheme postgres")
 	}

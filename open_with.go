@@ -22,6 +22,9 @@ type OpenFunc func(ctx context.Context, url string) (Store, error)
 // builtIn are the schemes of Open.
 var builtIn = []string{"file", "bolt", "gob", "memory", "postgres", "postgresql", "mysql"}
 
+// errNoURL repeats nothing of the URL.
+var errNoURL = errors.New("session2: open: not a URL: a password's special characters are written as %23 for #")
+
 // schemeForm is a scheme as url.Parse returns it.
 var schemeForm = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
 
@@ -39,7 +42,7 @@ func OpenWith(ctx context.Context, rawURL string, schemes map[string]OpenFunc) (
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("session2: open: not a URL")
+		return nil, errNoURL
 	}
 	if open := schemes[u.Scheme]; open != nil {
 		return open(ctx, rawURL)
@@ -66,6 +69,14 @@ func checkSchemes(schemes map[string]OpenFunc) error {
 // unknownScheme lists the schemes that there are.
 func unknownScheme(scheme string, schemes map[string]OpenFunc) error {
 	known := append(slices.Clone(builtIn), slices.Sorted(maps.Keys(schemes))...)
-	return fmt.Errorf("session2: open: no store has the URL scheme %q, as in file:path; there are %s",
-		scheme, strings.Join(known, ", "))
+	hint := ""
+	switch scheme {
+	case "":
+		hint = "; a bolt file is bolt:sessions.db"
+	case "sqlite", "redis", "rediss":
+		hint = fmt.Sprintf("; %[1]s is a module of its own, stores/%[1]s: give its Open to OpenWith, and use its command",
+			strings.TrimSuffix(scheme, "s"))
+	}
+	return fmt.Errorf("session2: open: no store has the URL scheme %q, as in file:path; there are %s%s",
+		scheme, strings.Join(known, ", "), hint)
 }

@@ -633,10 +633,15 @@ func (s *Session) SetPersistent(persistent bool) {
 
 // SetLifetime sets this session's absolute limit, counted from its creation or
 // its latest login and not from now, instead of Config.Lifetime; 0 goes back to
-// that. A negative one is a mistake: it is in Err, and fails the request.
+// that. A negative one, or one of less than a millisecond, is a mistake: it is in Err, and
+// fails the request.
 func (s *Session) SetLifetime(d time.Duration) {
-	if d < 0 {
+	switch {
+	case d < 0:
 		s.refuse(fmt.Errorf("session2: set lifetime: %v is negative", d))
+		return
+	case unitless(d):
+		s.refuse(errors.New("session2: set lifetime: " + noUnit(d)))
 		return
 	}
 	s.change(func(st *state) error {
@@ -647,8 +652,12 @@ func (s *Session) SetLifetime(d time.Duration) {
 
 // SetIdleTimeout sets how long this session may go unused, instead of
 // Config.IdleTimeout: 0 goes back to that, and with a negative d there is no such
-// limit.
+// limit. One of less than a millisecond is a mistake: it is in Err, and fails the request.
 func (s *Session) SetIdleTimeout(d time.Duration) {
+	if unitless(d) {
+		s.refuse(errors.New("session2: set idle timeout: " + noUnit(d)))
+		return
+	}
 	s.change(func(st *state) error {
 		st.idle, st.reissue = d, true
 		return nil
@@ -658,11 +667,16 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 // Remember keeps the session for d, used or not, in a cookie that outlives the
 // browser: it is SetPersistent(true), SetLifetime(d) and SetIdleTimeout(d). Call it
 // after SetUser, which drops the limits of another user's session; a later login of
-// the same user keeps them. A d that is not positive is a mistake: it is in Err,
-// and fails the request. Browsers keep no cookie for longer than 400 days.
+// the same user keeps them, unless it sets others. A d that is not positive, or of less
+// than a millisecond, is a mistake: it is in Err, and fails the request. Browsers keep no
+// cookie for longer than 400 days.
 func (s *Session) Remember(d time.Duration) {
-	if d <= 0 {
+	switch {
+	case d <= 0:
 		s.refuse(fmt.Errorf("session2: remember: %v is not positive", d))
+		return
+	case unitless(d):
+		s.refuse(errors.New("session2: remember: " + noUnit(d)))
 		return
 	}
 	s.SetPersistent(true)

@@ -47,7 +47,12 @@ type (
 // years, since some of their columns end in 2038. The store's own cleanup removes it;
 // DeleteOld and Iter work where the store has All or AllCtx, which read all of it into
 // memory for a moment, and otherwise return an error matching [errors.ErrUnsupported].
+//
+// FromSCS panics if the store is nil.
 func FromSCS(store SCSStore) Store {
+	if store == nil {
+		panic("session2: FromSCS: the store is nil")
+	}
 	s := &scsStore{store: store}
 	s.ctx, _ = store.(scsCtxStore)
 	switch store := store.(type) {

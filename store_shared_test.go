@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/testsite"
 )
 
@@ -50,10 +51,11 @@ func inDir(name, dir string) string {
 func TestStoresShareADirectory(t *testing.T) {
 	for name, open := range shareable {
 		t.Run(name, func(t *testing.T) {
+			alone := fsys.OwnGroup(os.Getegid())
 			for _, c := range []struct {
 				mode            fs.FileMode
 				private, shared bool
-			}{{0o700, true, true}, {0o750, true, true}, {0o770, false, true}, {0o777, false, false},
+			}{{0o700, true, true}, {0o750, true, true}, {0o770, alone, true}, {0o777, false, false},
 				{0o702, false, false}} {
 				for with, admitted := range map[string]bool{"private": c.private, "shared": c.shared} {
 					dir := t.TempDir()
@@ -87,7 +89,7 @@ func TestStoresRefuseOpenFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
-		modes := map[fs.FileMode][2]bool{0o660: {false, true}, 0o606: {false, false}, 0o600: {true, true}}
+		modes := map[fs.FileMode][2]bool{0o660: {fsys.OwnGroup(os.Getegid()), true}, 0o606: {false, false}, 0o600: {true, true}}
 		for mode, admitted := range modes {
 			os.Chmod(path, mode)
 			for i, open := range []func(string) (houseStore, error){placed[name], shareable[name]} {

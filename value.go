@@ -48,8 +48,9 @@ func (Gob) Unmarshal(data []byte, v any) error {
 }
 
 // JSON is the codec encoding/json: readable by other languages, and without
-// registration. What [Session.Set] was given comes back from [Session.Get] as JSON's
-// own types (map[string]any, []any, float64); a [Key] keeps the type.
+// registration. What [Session.Set] was given, if it is of no basic kind, comes back from
+// [Session.Get] as JSON's own types (map[string]any, []any, float64); a [Key] keeps the
+// type.
 type JSON struct{}
 
 // Marshal implements Codec.
@@ -193,14 +194,25 @@ func marshal(c Codec, v any) ([]byte, error) { return c.Marshal(&v) }
 // encodeError says which type could not be encoded, and what gob would need.
 func encodeError(c Codec, v any, err error, hint string) error {
 	what := fmt.Sprintf("a %T cannot be encoded", v)
-	switch gob := codecMark(c) == 'g'; {
-	case gob && strings.Contains(err.Error(), "not registered"):
-		what += ": " + hint
-	case gob:
-		what += ": gob takes no type without exported fields, no func or chan, " +
-			"and no nil pointer by itself or in a slice or map"
+	if codecMark(c) == 'g' {
+		what += ": " + gobNeeds(strings.TrimPrefix(fmt.Sprintf("%T", v), "*"), err, hint)
 	}
 	return &valueError{what, err}
+}
+
+// gobNeeds explains an error of gob for a value of a type: hint, if it is that type which is
+// not registered.
+func gobNeeds(typ string, err error, hint string) string {
+	_, missing, unregistered := strings.Cut(err.Error(), "type not registered for interface: ")
+	switch {
+	case !unregistered, strings.HasPrefix(missing, "func("), strings.HasPrefix(missing, "chan "),
+		strings.HasPrefix(missing, "<-chan "):
+		return "gob takes no type without exported fields, no func or chan, " +
+			"and no nil pointer by itself or in a slice or map"
+	case missing != typ:
+		return "it holds a " + missing + " in an interface: gob.Register that type"
+	}
+	return hint
 }
 
 // encodeTyped encodes what a Key was given: by its type alone, which the

@@ -543,3 +543,32 @@ func TestInspectCorrupt(t *testing.T) {
 		t.Errorf("got %v, want %v with the ID and no data", err, session2.ErrCorrupt)
 	}
 }
+
+type inner struct{ N int }
+
+type outer struct{ V any }
+
+// What gob does not say plainly is said: which type is missing, and what no registration
+// helps.
+func TestWhatGobNeeds(t *testing.T) {
+	gob.Register(outer{})
+	gob.Register(map[string]any{})
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	for _, c := range []struct {
+		v    any
+		want string
+	}{
+		{func() {}, "no func or chan"},
+		{make(chan int), "no func or chan"},
+		{inner{1}, "gob.Register its type; a Key"},
+		{&inner{1}, "gob.Register its type; a Key"},
+		{outer{inner{1}}, "it holds a session2_test.inner in an interface: gob.Register that type"},
+		{map[string]any{"a": inner{1}}, "it holds a session2_test.inner in an interface: gob.Register that type"},
+	} {
+		var err error
+		st.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", c.v); err = s.Err() })
+		if !strings.Contains(fmt.Sprint(err), c.want) {
+			t.Errorf("%T: %v, want %q", c.v, err, c.want)
+		}
+	}
+}

@@ -49,8 +49,6 @@ import (
 //
 // A session that cannot be stored ends the test; so does one that holds nothing, for that
 // one is not stored and has no cookie: a request of a visitor without a session is r itself.
-// Request, After and Next go by cookies: a client of Config.Transport gets its token by
-// Session.Token of a session of Manager.Open.
 func Request(t testing.TB, m *session2.Manager, r *http.Request, prepare func(s *session2.Session)) *http.Request {
 	t.Helper()
 	var err error

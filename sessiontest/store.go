@@ -38,8 +38,12 @@ var methods = []string{
 	"Load", "Save", "Delete", "Has", "Setup", "DeleteOld", "Iter", "Touch", "IterUser", "DeleteUser",
 }
 
-// NewStore returns a Store that wraps store, and fails nothing yet.
+// NewStore returns a Store that wraps store, and fails nothing yet. It panics if store is
+// nil.
 func NewStore(store session2.Store) *Store {
+	if store == nil {
+		panic("sessiontest: NewStore: the store is nil")
+	}
 	return &Store{store: store, errs: make(map[string]error)}
 }
 

@@ -46,6 +46,9 @@ func (t trait) String() string {
 // traitsOf reads off a fresh store what it offers.
 func (s *suite) traitsOf(t testing.TB) trait {
 	store := s.open(t, t.TempDir())
+	if store == nil {
+		t.Fatal("storetest: open has returned a nil Store")
+	}
 	defer closeStore(store)
 	has := promises(capabilities(store)) | offers(t.Context(), store)
 	if s.Corrupt != nil {

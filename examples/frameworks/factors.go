@@ -14,6 +14,10 @@ func passwordRight(w http.ResponseWriter, r *http.Request, user string) {
 	s.SetUser(user)
 	if r.PostFormValue("remember") != "" {
 		s.Remember(30 * 24 * time.Hour)
+	} else { // whatever an earlier login of this session has asked for
+		s.SetPersistent(false)
+		s.SetLifetime(0)
+		s.SetIdleTimeout(0)
 	}
 	onward(w, r)
 }

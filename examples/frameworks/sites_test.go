@@ -141,9 +141,11 @@ func TestRememberMe(t *testing.T) {
 	if c := res.Cookies()[0]; time.Duration(c.MaxAge)*time.Second < 29*24*time.Hour {
 		t.Errorf("remembered for %d s", c.MaxAge)
 	}
-	res, _ = b.another().stay().send("POST", "/login")
-	if c := res.Cookies()[0]; c.MaxAge != 0 {
-		t.Errorf("remembered for %d s, unasked", c.MaxAge)
+	for _, unasked := range []*browser{b.another().stay(), b} { // also where an earlier login has asked
+		res, _ = unasked.send("POST", "/login")
+		if c := res.Cookies()[0]; c.MaxAge != 0 {
+			t.Errorf("remembered for %d s, unasked", c.MaxAge)
+		}
 	}
 }
 
@@ -312,4 +314,27 @@ func TestOAuthFormPost(t *testing.T) {
 	}
 	b.want(200, "bob1", "GET", "/oauth/done")
 	b.want(403, "This login was not begun here.", "GET", "/oauth/done")
+}
+
+// A page that a template writes has the token of a new visitor's form, and the messages.
+func TestTemplate(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /settings", settings)
+	mux.HandleFunc("POST /settings", saveSettings)
+	b := open(t, manager(t, session2.Config{}).Wrap(mux)).stay()
+	if res, _ := b.send("POST", "/settings"); res.StatusCode != 403 {
+		t.Errorf("without a token: %d", res.StatusCode)
+	}
+	_, page := b.send("GET", "/settings")
+	_, token, _ := strings.Cut(page, `value="`)
+	token, _, _ = strings.Cut(token, `"`)
+	if res, _ := b.send("POST", "/settings", "X-CSRF-Token", token); res.StatusCode != 303 {
+		t.Errorf("with the token: %d", res.StatusCode)
+	}
+	if _, page = b.send("GET", "/settings"); strings.Count(page, "Saved.") != 1 {
+		t.Errorf("the page after it: %s", page)
+	}
+	if _, page = b.send("GET", "/settings"); strings.Contains(page, "Saved.") {
+		t.Errorf("the page after that: %s", page)
+	}
 }

@@ -2,10 +2,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"html"
 	"log"
 	"net/http"
+	"time"
 
 	"github.com/session2/session2"
 )
@@ -45,6 +47,7 @@ func main() {
 		m.Session(r).Destroy()
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 	})
-	h := http.NewCrossOriginProtection().Handler(http.DefaultServeMux) // no login that another site sends
-	log.Fatal(http.ListenAndServe("localhost:8080", m.Wrap(h)))
+	go m.Cleanup(context.Background(), time.Minute)                            // deletes what has expired
+	h := http.NewCrossOriginProtection().Handler(m.Wrap(http.DefaultServeMux)) // no login that another site sends
+	log.Fatal(http.ListenAndServe("localhost:8080", h))
 }

@@ -121,9 +121,10 @@ func TestFileStoreRefusesAnOpenParent(t *testing.T) {
 		t.Log("mode bits say nothing here")
 		return
 	}
+	alone := fsys.OwnGroup(os.Getegid())
 	for mode, want := range map[fs.FileMode][2]bool{ // without SharedGroup, and with it
-		0o700: {true, true}, 0o755: {true, true}, 0o775: {false, true}, 0o777: {false, false},
-		fs.ModeSticky | 0o777: {true, true}, fs.ModeSetgid | 0o770: {false, true},
+		0o700: {true, true}, 0o755: {true, true}, 0o775: {alone, true}, 0o777: {false, false},
+		fs.ModeSticky | 0o777: {true, true}, fs.ModeSetgid | 0o770: {alone, true},
 	} {
 		for i, shared := range []bool{false, true} {
 			parent := t.TempDir()
@@ -139,6 +140,33 @@ func TestFileStoreRefusesAnOpenParent(t *testing.T) {
 	}
 }
 
+// So could its owner, whatever its mode.
+func TestFileStoreRefusesAnothersParent(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("only root can give a directory away; not checked")
+		return
+	}
+	for _, mode := range []fs.FileMode{0o700, 0o755, fs.ModeSticky | 0o777} {
+		for shared, gid := range map[bool]int{false: -1, true: 12345} {
+			parent := t.TempDir()
+			testsite.Must(t, os.Chown(parent, 12345, gid))
+			testsite.Must(t, os.Chmod(parent, mode))
+			s, err := filestore.Open(fsys.OS, filepath.Join(parent, "s"), filestore.Options{SharedGroup: shared})
+			if err == nil || !strings.Contains(err.Error(), parent+": it belongs to another user") {
+				t.Errorf("in another user's directory of mode %v: %v", mode, err)
+			}
+			if err == nil {
+				s.Close()
+			}
+		}
+	}
+	parent := t.TempDir() // its group is root's own
+	testsite.Must(t, os.Chown(parent, 12345, -1))
+	s, err := filestore.Open(fsys.OS, filepath.Join(parent, "s"), filestore.Options{SharedGroup: true})
+	testsite.Must(t, err)
+	s.Close()
+}
+
 func TestFileStoreRefusesFolders(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Log("mode bits say nothing here")
@@ -146,6 +174,9 @@ func TestFileStoreRefusesFolders(t *testing.T) {
 	}
 	for _, sub := range []string{".", "sessions", "locks", "due/new"} {
 		for _, mode := range []fs.FileMode{0o720, 0o702, 0o777} {
+			if mode == 0o720 && fsys.OwnGroup(os.Getegid()) {
+				continue
+			}
 			dir := t.TempDir()
 			openFile(t, dir, filestore.Options{})
 			os.Chmod(filepath.Join(dir, sub), mode)

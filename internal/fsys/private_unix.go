@@ -3,6 +3,7 @@
 package fsys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,26 +31,35 @@ func PrivateFile(info fs.FileInfo, shared bool) error {
 }
 
 // Holds returns an error if somebody who should not could put another directory in the
-// place of one that is in the directory with this info. Where the sticky bit is set, they
-// can only rename what is theirs.
+// place of one that is in the directory with this info: its owner, unless that is root, and
+// who may write to it. Where the sticky bit is set, these can only rename what is theirs.
 func Holds(info fs.FileInfo, shared bool) error {
-	if info.Mode()&fs.ModeSticky != 0 {
+	if info.Mode()&fs.ModeSticky == 0 {
+		if err := writers(info, shared); err != nil {
+			return err
+		}
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid == 0 {
 		return nil
 	}
-	return writers(info.Mode(), shared)
+	return owner(info, shared)
 }
 
 // guarded returns an error if anybody may write who should not.
 func guarded(info fs.FileInfo, shared bool) error {
-	if err := writers(info.Mode(), shared); err != nil {
-		return err
-	}
+	return cmp.Or(writers(info, shared), owner(info, shared))
+}
+
+// owner returns an error if the owner is another user, who with shared has no group of this
+// process's.
+func owner(info fs.FileInfo, shared bool) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || int(st.Uid) == os.Geteuid():
 		return nil
 	case !shared:
-		return fmt.Errorf("it belongs to another user (uid %d)", st.Uid)
+		return fmt.Errorf("it belongs to another user (uid %d, and this process is of uid %d): use chown, or run as that one",
+			st.Uid, os.Geteuid())
 	case !inGroup(int(st.Gid)):
 		return fmt.Errorf("it belongs to another user (uid %d), and its group %d is none of this process's",
 			st.Uid, st.Gid)
@@ -57,13 +67,16 @@ func guarded(info fs.FileInfo, shared bool) error {
 	return nil
 }
 
-// writers returns an error if the mode lets others write, or without shared the group.
-func writers(mode fs.FileMode, shared bool) error {
-	switch {
+// writers returns an error if the mode lets others write, or without shared the group. The
+// group that is the user's alone is nobody else.
+func writers(info fs.FileInfo, shared bool) error {
+	mode := info.Mode()
+	switch st, ok := info.Sys().(*syscall.Stat_t); {
 	case mode.Perm()&0o002 != 0:
-		return fmt.Errorf("others may write to it (mode %v)", mode)
-	case mode.Perm()&0o020 != 0 && !shared:
-		return fmt.Errorf("others may write to it (mode %v); the option SharedGroup admits its group", mode)
+		return fmt.Errorf("others may write to it (mode %v): use chmod o-w", mode)
+	case mode.Perm()&0o020 != 0 && !shared && !(ok && OwnGroup(int(st.Gid))):
+		return fmt.Errorf("others may write to it (mode %v): use chmod g-w, or the option SharedGroup, by which its group is trusted",
+			mode)
 	}
 	return nil
 }
