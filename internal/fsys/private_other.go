@@ -29,3 +29,6 @@ func Share(fsy FS, dir fs.FileInfo) FS { return fsy }
 
 // Holds finds nothing to refuse.
 func Holds(fs.FileInfo, bool) error { return nil }
+
+// OwnGroup reports false: groups do not matter here.
+func OwnGroup(int) bool { return false }
