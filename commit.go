@@ -94,11 +94,15 @@ func (s *Session) commitLast(ctx context.Context, commit bool) error {
 // rests reports whether there is nothing to commit, as for most requests. If so,
 // begins notes that the response begins.
 func (s *Session) rests(begins bool) bool {
-	if !s.loaded.Load() {
-		return true // that the response begins is noted with its header
+	if !begins && !s.loaded.Load() {
+		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.working == nil { // who loads it after this can tell its client of nothing
+		s.begun = s.begun || begins
+		return true
+	}
 	if s.committing || s.over.Load() || s.changed() || !s.idle() || begins && s.claim != nil {
 		return false
 	}

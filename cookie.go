@@ -121,13 +121,14 @@ func (c *CookieConfig) cookie() *http.Cookie {
 }
 
 // warnPlain says once what browsers do not say: they drop a Secure cookie that
-// comes over plain HTTP, unless from this machine, and keep one that is not Secure. A token in a header is not dropped,
-// and everybody on the way can read it. With SecureFunc, the application knows.
+// comes over plain HTTP, unless from this machine, and keep one that is not Secure. A token
+// in a header is not dropped, and everybody on the way can read it. With SecureFunc, the
+// application knows.
 func (s *Session) warnPlain(r *http.Request) {
 	m, c := s.m, &s.m.cfg.Cookie
 	if c.Insecure && (r.TLS != nil || saysHTTPS(r.Header)) && s.way.cookie() && m.warned.CompareAndSwap(false, true) {
 		m.cfg.Logger.WarnContext(r.Context(), "session2: a cookie that browsers also send over plain HTTP was sent over "+
-			"HTTPS: leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways", "host", r.Host)
+			"HTTPS: leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways")
 	}
 	if c.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) ||
 		c.SecureFunc != nil && s.way.cookie() {
@@ -139,8 +140,7 @@ func (s *Session) warnPlain(r *http.Request) {
 	}
 	if m.warned.CompareAndSwap(false, true) {
 		m.cfg.Logger.WarnContext(r.Context(), "session2: "+what+": use HTTPS, "+
-			"let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development",
-			"host", r.Host)
+			"let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development")
 	}
 }
 
@@ -181,7 +181,7 @@ func (s *Session) warnLateLook() {
 		s.m.cfg.Logger.WarnContext(s.ctx, "session2: a session was looked at only when the response had begun, "+
 			"so that the response has no Vary: Cookie, and no cookie could be set: "+
 			"look at the session before the first byte is written",
-			"path", s.request.URL.Path)
+			"request", s.request.Pattern)
 	}
 }
 

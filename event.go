@@ -1,11 +1,9 @@
 package session2
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 )
 
 // EventKind says what happened to a session.
@@ -130,8 +128,8 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 		if e.Err != nil {
 			attrs = append(attrs, slog.String("error", e.Err.Error()))
 		}
-		if s, ok := ctx.Value(m).(*Session); ok && s.request != nil && level >= slog.LevelInfo {
-			attrs = append(attrs, slog.String("request", route(s.request)))
+		if s, ok := ctx.Value(m).(*Session); ok && s.request != nil && level >= slog.LevelInfo && s.request.Pattern != "" {
+			attrs = append(attrs, slog.String("request", s.request.Pattern))
 		}
 		log.LogAttrs(ctx, level, "session2: "+e.Kind.String(), attrs...)
 	}
@@ -139,10 +137,6 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 		m.cfg.OnEvent(ctx, e)
 	}
 }
-
-// route names what a request asked for, in the log: the pattern of its handler, if a mux has
-// found one.
-func route(r *http.Request) string { return cmp.Or(r.Pattern, r.Method+" "+r.URL.Path) }
 
 // Count returns how many events of a kind this manager has raised since it was made.
 // Many of EventUnknown in a short time, for example, may be somebody's guesses.

@@ -515,7 +515,9 @@ func (l *lines) leave(id ID, own chan struct{}) {
 	line = slices.Delete(line, i, i+1)
 	switch {
 	case len(line) == 0:
-		delete(l.of, id)
+		if delete(l.of, id); len(l.of) == 0 {
+			l.of = nil // a map does not shrink
+		}
 		return
 	case i == 0:
 		close(line[0])

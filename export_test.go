@@ -149,3 +149,21 @@ func HeaderSays(name string, lines ...string) (text string, ours bool) {
 	t := Transport{Header: name}
 	return t.said(http.Header{name: lines})
 }
+
+// Busy reports whether the manager keeps anything for requests under way, or room for many.
+func Busy(m *Manager) bool {
+	return len(m.open.held) > 0 || m.open.most > manyHeld || m.handed.hashes != nil || m.lines.of != nil ||
+		m.watch.of != nil
+}
+
+// Crowd has n requests of as many sessions come and go.
+func Crowd(m *Manager, n int) {
+	ids := make([]ID, n)
+	for i := range ids {
+		ids[i] = newToken().id
+		m.open.enter(ids[i])
+	}
+	for _, id := range ids {
+		m.open.leave(id)
+	}
+}

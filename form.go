@@ -55,10 +55,12 @@ func (s *Session) takeFlashes() []flash {
 	defer s.mu.Unlock()
 	taken := s.work.flashes
 	if len(taken) > 0 {
+		gone := make(map[[8]byte]bool, len(taken))
+		for _, f := range taken {
+			gone[f.id] = true
+		}
 		s.apply(func(st *state) error {
-			st.flashes = slices.DeleteFunc(slices.Clone(st.flashes), func(f flash) bool {
-				return slices.ContainsFunc(taken, func(t flash) bool { return t.id == f.id })
-			})
+			st.flashes = slices.DeleteFunc(slices.Clone(st.flashes), func(f flash) bool { return gone[f.id] })
 			return nil
 		})
 	}
@@ -141,6 +143,9 @@ func (s *Session) UseFormToken(ctx context.Context, token string) (bool, error) 
 	if s.useDrawn(&m, use) {
 		return true, nil
 	}
+	if s.removed(&m) {
+		return false, nil
+	}
 	err := s.spend(ctx, use)
 	if errors.Is(err, errSpent) || errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUncertain) {
 		return false, nil
@@ -161,9 +166,17 @@ func (s *Session) useDrawn(m *mark, use func(*state) error) bool {
 	return drawn
 }
 
+// removed reports whether this request has removed a form token, by Clear or a login. It is
+// a pointer as for useDrawn.
+func (s *Session) removed(m *mark) bool {
+	s.look()
+	defer s.mu.Unlock()
+	return holds(s.life.base.forms, *m) && !holds(s.work.forms, *m)
+}
+
 // CSRFToken returns the session's token against cross-site requests, for a form field
-// csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel, Renew or
-// Clear, and is spelled anew by each call, so that the compression of a page does not
+// csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel or Renew, and
+// after a Clear from the next call on, and is spelled anew by each call, so that the compression of a page does not
 // give it away. The first call stores it, and with it the session, so that it must come
 // before the first byte of the response is written; of several first calls at once, all
 // tokens are valid.

@@ -17,7 +17,11 @@ type running struct {
 	emptied atomic.Int64 // how many of the sessions hold nothing
 	mu      sync.Mutex
 	held    map[ID]holders
+	most    int // how many there were at once
 }
+
+// manyHeld is from how many on the map is made anew.
+const manyHeld = 1000
 
 type holders struct {
 	n      int
@@ -33,9 +37,12 @@ func (r *running) set(id ID, h holders) {
 	}
 	if h.n > 0 || h.ending {
 		r.held[id] = h
+		r.most = max(r.most, len(r.held))
 		return
 	}
-	delete(r.held, id)
+	if delete(r.held, id); len(r.held) == 0 && r.most > manyHeld {
+		r.held, r.most = nil, 0 // a map does not shrink
+	}
 	if h.empty {
 		r.emptied.Add(-1)
 	}

@@ -19,11 +19,15 @@ var (
 	errLoadPanicked = errors.New("session2: load: the store panicked")
 )
 
+// maxRemote bounds what is kept of a request's address, in bytes: what stands in front of
+// the manager may have put a header into it.
+const maxRemote = 256
+
 // newState returns a session that holds nothing.
 func (s *Session) newState() *state {
 	st := &state{created: s.arrived, accessed: s.arrived}
 	if s.request != nil {
-		st.remote = s.request.RemoteAddr
+		st.remote = s.request.RemoteAddr[:min(len(s.request.RemoteAddr), maxRemote)]
 		st.agent = userAgent(s.request)
 	}
 	return st
@@ -48,6 +52,21 @@ func (s *Session) newLife() life {
 type hearing []Event
 
 func (h *hearing) hear(e Event) { *h = append(*h, e) }
+
+// again forgets what is to be heard anew, and not what was done.
+func (h *hearing) again() {
+	*h = slices.DeleteFunc(*h, func(e Event) bool { return e.Kind != EventReuse && e.Kind != EventDestroyed })
+}
+
+// of returns the first event of a kind for a session; nil if there is none.
+func (h hearing) of(kind EventKind, id ID) *Event {
+	for i := range h {
+		if h[i].Kind == kind && h[i].ID == id {
+			return &h[i]
+		}
+	}
+	return nil
+}
 
 // report tells of all that was heard, also if the application's function panics at
 // one of it.
@@ -153,14 +172,23 @@ func (s *Session) take(f found, err error) {
 
 // tokens appends to list the well-formed tokens that the request presents, each once.
 func (s *Session) tokens(list []token) (_ []token, malformed bool) {
+	var seen map[token]bool // once there are many: a request may bring thousands
 	add := func(text string) {
 		t, ok := parseToken(text)
-		if !ok {
+		switch {
+		case !ok:
 			malformed = true
-			return
-		}
-		if !slices.Contains(list, t) {
+		case seen == nil && slices.Contains(list, t), seen[t]:
+		default:
 			list = append(list, t)
+			if seen == nil && len(list) == 4*maxTokens {
+				seen = make(map[token]bool)
+				for _, t := range list {
+					seen[t] = true
+				}
+			} else if seen != nil {
+				seen[t] = true
+			}
 		}
 	}
 	if s.opened == nil && s.way.cookie() {
@@ -198,7 +226,7 @@ func onlyToken(lines []string, name string) (t token, ok bool) {
 // ours by a sibling domain, or be left from an earlier release, so none is
 // preferred for its place, and all tokens of one record are judged together.
 func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
-	*h = nil
+	h.again()
 	var room [2]token // enough for nearly all
 	list, malformed := s.tokens(room[:0])
 	if malformed {
@@ -354,6 +382,12 @@ func (m *Manager) readable(ctx context.Context, h *hearing, id ID, st *state, er
 		e = Event{Kind: EventExpired, ID: id, User: st.user}
 	case errors.Is(err, ErrNotFound):
 		e = Event{Kind: EventUnknown, ID: id}
+		if reuse := h.of(EventReuse, id); reuse != nil { // this request has ended it; the answer may have been lost
+			if h.of(EventDestroyed, id) != nil {
+				return false, nil
+			}
+			e = Event{Kind: EventDestroyed, ID: id, User: reuse.User}
+		}
 	case errors.Is(err, ErrCorrupt):
 		e.Kind = EventCorrupt
 	}
@@ -398,7 +432,9 @@ func (m *Manager) used(ctx context.Context, st *state, secret *verifier) error {
 // is the thief cannot be told. So the session ends, unless it came by a way by which no
 // client is told a new one.
 func (m *Manager) reuse(ctx context.Context, h *hearing, st *state, by way) error {
-	h.hear(Event{Kind: EventReuse, ID: st.id, User: st.user})
+	if h.of(EventReuse, st.id) == nil {
+		h.hear(Event{Kind: EventReuse, ID: st.id, User: st.user})
+	}
 	if by == byOther {
 		return nil
 	}

@@ -609,3 +609,31 @@ func TestRevokeOthersOfAnotherManagersSession(t *testing.T) {
 		t.Error("a user of the site has signed the administrator of the same name out")
 	}
 }
+
+// What a request has looked at as one user it has not looked at as the next one: a change
+// to it is no lost update.
+func TestLoginOfAnotherUserForgetsLooks(t *testing.T) {
+	for _, discard := range []bool{false, true} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.SetUser("alice"); s.Set("cart", "hers") })
+		res := st.Do(b, func(s *session2.Session) {
+			s.Get("cart")
+			s.SetUser("bob")
+			if discard { // then he never was there, and another request's change counts
+				s.Discard()
+				st.Do(b.Clone(), func(s *session2.Session) { s.Set("cart", "changed") })
+				s.Set("cart", "his")
+				return
+			}
+			s.Set("cart", "at once")
+			testsite.Must(t, s.Commit(t.Context()))
+			s.Set("cart", "his")
+			testsite.Must(t, s.Commit(t.Context()))
+		})
+		want := map[bool]int{false: http.StatusOK, true: http.StatusConflict}[discard]
+		if res.StatusCode != want {
+			t.Errorf("discarded: %v; status %d, want %d", discard, res.StatusCode, want)
+		}
+	}
+}

@@ -51,14 +51,14 @@ func (m *Manager) Session(r *http.Request) *Session {
 // like the request's context for that. A login by another request ends a context only
 // once its response has begun: until then the request may be the same login, sent
 // twice. All this costs something only where the context's Done is asked for, as by
-// database/sql. When next has returned, the context has ended, as net/http's has.
+// database/sql. When next has returned, such a context has ended, as net/http's has.
 //
 // Wrap does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that next is
 // given keeps what the server's can do: flush, hijack, push, sendfile, CloseNotify,
 // deadlines, and [net/http.ResponseController]'s methods. What is set on the request
-// that next is given, such as its MultipartForm and its Pattern, is set on the server's
-// request too when next has returned.
+// that next is given, such as its MultipartForm and its Pattern with the path values, is
+// set on the server's request too when next has returned.
 //
 // What tells a client of its token is the manager's to write: a Set-Cookie of the
 // session's name, and with [Transport] its response header, that next has set itself are
@@ -222,6 +222,7 @@ func (x *exchange) fail(err error) {
 	}
 	x.cookie = len(x.within) > 0
 	x.confine()
+	x.session.failed()
 	x.header(false)
 	reply := &exchange{Context: x.Context, w: x.w, cookie: x.cookie}
 	w := reply.writer()

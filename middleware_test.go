@@ -725,3 +725,88 @@ func TestErrorHandlerHasTheSession(t *testing.T) {
 		}
 	})
 }
+
+// gate is a ResponseWriter that calls f the first time that its header is asked for.
+type gate struct {
+	http.ResponseWriter
+	f func()
+}
+
+func (g *gate) Header() http.Header {
+	if f := g.f; f != nil {
+		g.f = nil
+		f()
+	}
+	return g.ResponseWriter.Header()
+}
+
+// A goroutine that begins a session while the response begins is told that no cookie can be
+// sent any more.
+func TestCommitBesideTheFirstByte(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+	w := httptest.NewRecorder()
+	g := &gate{ResponseWriter: w}
+	h := st.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, ctx := st.M.Session(r), r.Context()
+		g.f = func() {
+			done := make(chan error)
+			go func() { s.Set("cart", 1); done <- s.Commit(ctx) }()
+			if err := <-done; err == nil {
+				t.Error("Commit has succeeded")
+			}
+		}
+		io.WriteString(w, "hello")
+	}))
+	h.ServeHTTP(g, httptest.NewRequest("GET", "https://example.com/", nil))
+	if w.Code != http.StatusOK || w.Result().Header.Get("Set-Cookie") != "" {
+		t.Errorf("%d, %v", w.Code, w.Result().Header)
+	}
+}
+
+// A cookie of what was committed goes out although a logout after it has failed.
+func TestCommittedCookieOutlivesAFailedDestroy(t *testing.T) {
+	for name, then := range map[string]func(s *session2.Session){
+		"the store fails":     func(s *session2.Session) { s.Destroy() },
+		"a value is wrong":    func(s *session2.Session) { s.Destroy(); s.Set("x", make(chan int)) },
+		"nothing else is bad": func(s *session2.Session) { s.Set("x", make(chan int)) },
+	} {
+		store := testsite.NewBrittle()
+		st := testsite.NewSite(t, store, session2.Config{CommitTimeout: testsite.TinyTimeout})
+		b := &testsite.Browser{}
+		st.Do(b, func(s *session2.Session) { s.Set("cart", 1) })
+		res := st.Do(b, func(s *session2.Session) {
+			s.SetUser("alice")
+			testsite.Must(t, s.Commit(t.Context()))
+			store.FailDelete.Store(true)
+			then(s)
+		})
+		store.FailDelete.Store(false)
+		if user := st.UserOf(b); user != "alice" || res.StatusCode < 500 {
+			t.Errorf("%s: status %d, and the browser is %q", name, res.StatusCode, user)
+		}
+	}
+}
+
+// A line that tells of a token is left out in whatever letters it stands.
+func TestPlantedInAnyLetters(t *testing.T) {
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
+		Transport: session2.Transport{Header: "X-Session"},
+	})
+	srv := httptest.NewServer(st.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h["set-cookie"] = []string{"__Host-session=planted; Path=/; Secure"}
+		h["Set-Cookie"] = []string{"__Host-session\r=planted", "\n__Host-session=planted", "other=kept"}
+		h["x-session"] = []string{"planted"}
+		h["Trailer"] = []string{"\rset-cookie"}
+		h[http.TrailerPrefix+"set-cookie"] = []string{"__Host-session=planted"}
+	})))
+	defer srv.Close()
+	res, err := http.Get(srv.URL)
+	testsite.Must(t, err)
+	io.Copy(io.Discard, res.Body)
+	res.Body.Close()
+	text := fmt.Sprint(res.Header, res.Trailer)
+	if strings.Contains(text, "planted") || !strings.Contains(text, "other=kept") {
+		t.Error(text)
+	}
+}

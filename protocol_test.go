@@ -1,11 +1,13 @@
 package session2_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -791,4 +793,48 @@ func TestUpdateReturnsWhatItSet(t *testing.T) {
 			}
 		}
 	})
+}
+
+// leaving is a store whose Delete is done, and whose client goes away meanwhile.
+type leaving struct {
+	session2.Store
+	gone func()
+}
+
+func (l *leaving) Delete(ctx context.Context, id session2.ID) error {
+	err := l.Store.Delete(ctx, id)
+	if l.gone != nil {
+		l.gone()
+	}
+	return cmp.Or(err, ctx.Err())
+}
+
+// The alarm of a reused token is given though its client goes away, and once; so is the end
+// of its session.
+func TestReuseIsToldThoughTheClientGoes(t *testing.T) {
+	for _, cookies := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &leaving{Store: session2.NewMemoryStore()}
+			st := testsite.NewSite(t, store, session2.Config{RenewEvery: time.Minute, RenewGrace: time.Second})
+			b, other := &testsite.Browser{}, &testsite.Browser{}
+			st.Do(b, func(s *session2.Session) { s.SetUser("alice") })
+			st.Do(other, func(s *session2.Session) { s.Set("k", 1) })
+			old := b.Clone()
+			time.Sleep(2 * time.Minute)
+			st.UserOf(b)
+			st.UserOf(b)
+			time.Sleep(time.Minute)
+			r := httptest.NewRequest("GET", "/", nil)
+			for _, b := range []*testsite.Browser{old, other}[:cookies] {
+				r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.Token()})
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			store.gone = cancel
+			st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.User() }).
+				ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+			if st.Events.Count(session2.EventReuse) != 1 || st.Events.Count(session2.EventDestroyed) != 1 {
+				t.Errorf("%d cookies: %v", cookies, st.Events.List)
+			}
+		})
+	}
 }

@@ -209,11 +209,15 @@ func (s *Session) changes(work *state, o op) {
 
 // own returns a state for the handler's own changes.
 func (s *Session) own() *state {
-	if s.work == s.life.base {
-		s.draft = new(draft)
-		return s.work.cloneTo(&s.draft.work, s.draft.edits[:0])
+	if s.work != s.life.base {
+		return s.work
 	}
-	return s.work
+	s.draft = new(draft)
+	work := s.work.cloneTo(&s.draft.work, s.draft.edits[:0])
+	if s.gen > 0 { // they may be in an earlier draft, which would keep the one before it, and so on
+		work.versions = slices.Clone(work.versions)
+	}
+	return work
 }
 
 // refuse notes a change that could not be made: the request will fail, so that
@@ -311,7 +315,7 @@ func (s *Session) SetUser(user string) {
 	if another { // what this request did before was done for the former user
 		s.looks.discarded()
 		s.reset()
-		s.looks.blank, s.looks.clear = true, s.gen+1
+		s.looks.former(s.gen + 1)
 	}
 	now := microNow()
 	s.apply(func(st *state) error {
@@ -751,12 +755,29 @@ func (s *Session) Discard() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stay()
+	s.wrong = nil
+	s.looks.discarded()
+	s.reset()
+}
+
+// stay takes Destroy back, as far as it is not done. It is called with s.mu held.
+func (s *Session) stay() {
 	if u := s.undo; u != nil {
 		s.life, s.looks, s.others = u.life, u.looks, u.others
 	}
-	s.undo, s.ended, s.revoke, s.leaving, s.wrong = nil, nil, false, false, nil
-	s.looks.discarded()
-	s.reset()
+	s.undo, s.ended, s.revoke, s.leaving = nil, nil, false, false
+}
+
+// failed has the session as it was committed last: the request is answered by the error
+// handler, and what it still had to store is not.
+func (s *Session) failed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working != nil && s.undo != nil {
+		s.stay()
+		s.reset()
+	}
 }
 
 // hold notes that the request is about to load a session, the first one only: with a

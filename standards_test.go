@@ -658,7 +658,24 @@ func TestASVS_16_4_1_WhatAClientSendsIsNotLogged(t *testing.T) {
 	log := &testsite.Log{}
 	st := newSite(t, session2.Config{Logger: log.Logger()})
 	st.Cookies([]string{"evil%0alevel=ERROR", "evil\x01", strings.Repeat("evil", 100)}, user)
-	if st.M.Count(session2.EventMalformed) == 0 || strings.Contains(log.String(), "evil") {
+	r := httptest.NewRequest("GET", "http://evil.example/evil?evil", nil)
+	r.Header.Set("User-Agent", "evil")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{page}", func(w http.ResponseWriter, r *http.Request) {
+		st.M.Session(r).Set("k", 1) // over plain HTTP
+		w.WriteHeader(http.StatusOK)
+		st.M.Session(r).SetUser("late")
+	})
+	mux.HandleFunc("/late/{page}", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		st.M.Session(r).User()
+	})
+	for _, path := range []string{"/evil", "/late/evil"} {
+		r.URL.Path = path
+		st.M.Wrap(mux).ServeHTTP(httptest.NewRecorder(), r)
+	}
+	if st.M.Count(session2.EventMalformed) == 0 || strings.Contains(log.String(), "evil") ||
+		!strings.Contains(log.String(), "request=/{page}") {
 		t.Errorf("the log is\n%s", log)
 	}
 }

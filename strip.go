@@ -92,15 +92,18 @@ func (x *exchange) disown(h http.Header) {
 	if m == nil { // the error handler's response
 		return
 	}
-	for _, name := range [...]string{setCookieField, m.cfg.Transport.reply()} {
+	for name, lines := range h { // in whatever letters: the server writes them as they are
+		if !m.telling(name) {
+			continue
+		}
 		planted := func(line string) bool {
 			ours := slices.Contains(x.outer[name], line) || slices.Contains(x.within, field{name, line})
 			return !ours && m.tells(name, line)
 		}
-		if !slices.ContainsFunc(h[name], planted) {
+		if !slices.ContainsFunc(lines, planted) {
 			continue
 		}
-		if h[name] = slices.DeleteFunc(slices.Clone(h[name]), planted); len(h[name]) == 0 {
+		if h[name] = slices.DeleteFunc(slices.Clone(lines), planted); len(h[name]) == 0 {
 			delete(h, name)
 		}
 		if m.planted.CompareAndSwap(false, true) {
@@ -134,16 +137,19 @@ func (x *exchange) disownLate(h http.Header) {
 
 // telling reports whether a field of this name can tell a client of its token.
 func (m *Manager) telling(name string) bool {
-	name = http.CanonicalHeaderKey(strings.Trim(name, " \t"))
-	return name == setCookieField || name != "" && name == m.cfg.Transport.reply()
+	name = strings.Trim(name, blank)
+	return strings.EqualFold(name, setCookieField) || name != "" && strings.EqualFold(name, m.cfg.Transport.reply())
 }
+
+// blank is what clients take no notice of; the server writes a CR or LF as a space.
+const blank = " \t\r\n"
 
 // tells reports whether a line of the response tells its client of a token. A cookie
 // without a name is sent as its value, which may look like one that has a name.
 func (m *Manager) tells(field, line string) bool {
-	if field != setCookieField {
+	if !strings.EqualFold(field, setCookieField) {
 		return true
 	}
-	name, _, _ := strings.Cut(strings.TrimLeft(line, " \t="), "=")
-	return !m.cfg.Transport.HeaderOnly && m.cfg.Cookie.isNamed(strings.TrimRight(name, " \t"))
+	name, _, _ := strings.Cut(strings.TrimLeft(line, blank+"="), "=")
+	return !m.cfg.Transport.HeaderOnly && m.cfg.Cookie.isNamed(strings.TrimRight(name, blank))
 }

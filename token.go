@@ -147,6 +147,9 @@ func (t *handed) remove(h hash) {
 	if t.hashes[h]--; t.hashes[h] <= 0 {
 		delete(t.hashes, h)
 	}
+	if len(t.hashes) == 0 {
+		t.hashes = nil // a map does not shrink
+	}
 }
 
 func (t *handed) has(h hash) bool {

@@ -131,7 +131,7 @@ func (t *Transport) said(h http.Header) (text string, ours bool) {
 			text, ours = said, true
 		}
 	}
-	if len(lines) > 1 {
+	if ours && len(lines) > 1 {
 		text = ","
 	}
 	return text, ours

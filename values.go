@@ -2,6 +2,7 @@ package session2
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -210,6 +211,9 @@ func (l *looks) saw(key string, base *state) {
 	switch {
 	case k == nil && l.blank:
 	case k == nil:
+		if rows := l.keys.rows; len(rows) == cap(rows) {
+			l.compact(base)
+		}
 		l.keys.add(key, look{at: base})
 	case k.changed == 0: // looked at again, after a commit
 		k.at = base
@@ -246,8 +250,8 @@ func (l *looks) wrote(key string, gen int32) { l.row(key).write(gen) }
 
 func (k *look) write(gen int32) {
 	k.changed = gen
-	k.guarded = k.at != nil
-	k.blind = k.at == nil
+	k.blind = k.blind || k.at == nil
+	k.guarded = !k.blind
 }
 
 // updated notes an Update, which loses nothing: it runs again.
@@ -260,6 +264,30 @@ func (l *looks) wroteAll(gen int32) {
 	}
 	l.cleared, l.blank, l.clear = l.all, true, gen
 }
+
+// former notes that all keys are gone with the user whose they were. What the request has
+// seen of them matters again only if that is discarded.
+func (l *looks) former(gen int32) {
+	for i := range l.keys.rows {
+		k := &l.keys.rows[i].of
+		k.changed, k.blind = gen, true
+	}
+	l.blank, l.clear = true, gen
+}
+
+// compact has the request count as one that has looked at all keys, where it has looked at
+// very many: it may be a stream, which looks at another one again and again.
+func (l *looks) compact(base *state) {
+	if len(l.keys.rows) < manyLooks || l.blank {
+		return
+	}
+	l.all = cmp.Or(l.all, base)
+	l.keys = table[look]{rows: slices.DeleteFunc(l.keys.rows, func(r row[look]) bool {
+		return r.of.changed == 0 && !changed(r.key, r.of.at, l.all)
+	})}
+}
+
+const manyLooks = 1000
 
 // clone returns a copy that changes by itself.
 func (l *looks) clone() looks {
@@ -329,6 +357,9 @@ func (l *looks) committed(gen int32, view *state) {
 		if k.changed <= gen {
 			k.changed, k.guarded, k.blind = 0, false, false
 		}
+		if k.changed == 0 && k.at != nil && !changed(r.key, k.at, view) { // an older state need not be kept for it
+			k.at = view
+		}
 		if k.at != nil || k.changed > 0 {
 			l.keys.add(r.key, k)
 		}
@@ -339,6 +370,7 @@ func (l *looks) committed(gen int32, view *state) {
 			l.all = view
 		}
 	}
+	l.compact(view)
 }
 
 // storedAfterAll notes that changes which were dropped in the meantime are

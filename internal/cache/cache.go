@@ -142,7 +142,7 @@ func (c *Cache[V]) land(id ID, l *loading[V]) {
 	if s.loads[id] != l {
 		return
 	}
-	delete(s.loads, id)
+	s.drop(id)
 	if l.left || l.err != nil {
 		return
 	}
@@ -168,7 +168,7 @@ func (c *Cache[V]) Begin(id ID) {
 		s.changing = make(map[ID]int)
 	}
 	s.changing[id]++
-	delete(s.loads, id)
+	s.drop(id)
 	if place := s.kept[id]; place != nil {
 		s.remove(place)
 	}
@@ -182,6 +182,7 @@ func (c *Cache[V]) End(id ID) {
 	if s.changing[id]--; s.changing[id] == 0 {
 		delete(s.changing, id)
 	}
+	s.shrink()
 }
 
 // BeginAll notes that any value may be about to be changed. EndAll must follow.
@@ -207,6 +208,7 @@ type shard[V any] struct {
 	bytes    int
 	loads    map[ID]*loading[V] // under way, of those whose values may be kept
 	changing map[ID]int         // changes under way
+	most     int                // of the longer one of these
 }
 
 // entry is a value that is kept.
@@ -243,6 +245,24 @@ func (s *shard[V]) remove(place *list.Element) {
 		s.kept = nil // a map does not shrink
 	}
 }
+
+// drop forgets a load, which may be under way.
+func (s *shard[V]) drop(id ID) {
+	delete(s.loads, id)
+	s.shrink()
+}
+
+// shrink gives the maps of what is under way up where there was much: a map does not
+// shrink.
+func (s *shard[V]) shrink() {
+	s.most = max(s.most, 1+len(s.loads), 1+len(s.changing))
+	if s.most > many && len(s.loads)+len(s.changing) == 0 {
+		s.loads, s.changing, s.most = nil, nil, 0
+	}
+}
+
+// many is from how many on it does.
+const many = 100
 
 // clear empties the shard. Loads that are under way are not kept.
 func (s *shard[V]) clear() {

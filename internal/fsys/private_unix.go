@@ -3,7 +3,6 @@
 package fsys
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,7 +46,10 @@ func Holds(info fs.FileInfo, shared bool) error {
 
 // guarded returns an error if anybody may write who should not.
 func guarded(info fs.FileInfo, shared bool) error {
-	return cmp.Or(writers(info, shared), owner(info, shared))
+	if err := writers(info, shared); err != nil {
+		return err
+	}
+	return owner(info, shared)
 }
 
 // owner returns an error if the owner is another user, who with shared has no group of this
