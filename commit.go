@@ -510,11 +510,33 @@ func pause(try int, err error) time.Duration {
 }
 
 // reload bases the attempt on the record as it is now (the table in ARCHITECTURE.md).
-func (t *txn) reload(ctx context.Context) (outcome, error) {
+func (t *txn) reload(ctx context.Context) (o outcome, err error) {
 	if !t.life.base.stored() && t.life.standing == current {
-		return t.reloadCreated(ctx)
+		o, err = t.reloadCreated(ctx)
+	} else {
+		o, err = t.reloadStored(ctx)
 	}
-	return t.reloadStored(ctx)
+	if o == landed && err == nil {
+		if err = confirm(ctx, t.s.m.store); err != nil {
+			return pending, err
+		}
+	}
+	return o, err
+}
+
+// confirm waits until what a store has shown is as safe as what it acknowledges: a database
+// may show a commit that it can still lose.
+func confirm(ctx context.Context, store Store) error {
+	c, ok := store.(interface{ confirm(context.Context) error })
+	if !ok {
+		return nil
+	}
+	var err error
+	again(ctx, func() bool {
+		err = c.confirm(ctx)
+		return err == nil || refused(err)
+	})
+	return err
 }
 
 // reloadCreated is reload for a session that was to be created.
@@ -732,12 +754,17 @@ func (t *txn) bury(ctx context.Context) (err error) {
 	var first error
 	nothing := true // none of them can have ended
 	for _, st := range t.ended {
+		unheard := false // of an earlier Delete
 		again(ctx, func() bool {
 			if err = ctx.Err(); err != nil { // the Save took all the time
 				return true
 			}
 			err = store.Delete(ctx, st.id)
+			if err == nil && unheard { // this one may have found nothing left to delete
+				err = confirm(ctx, store)
+			}
 			first = cmp.Or(first, err)
+			unheard = unheard || !refused(err) && !unsent(err)
 			nothing = nothing && (refused(err) || unsent(err))
 			return err == nil || refused(err)
 		})

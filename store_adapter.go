@@ -130,6 +130,14 @@ func (a *adapter) DeleteUser(ctx context.Context, user string, keep ...ID) (n in
 	return n, err
 }
 
+// confirm waits until what Load has shown is as safe as what Save acknowledges.
+func (a *adapter) confirm(ctx context.Context) error {
+	if back, ok := a.back.(interface{ Confirm(context.Context) error }); ok {
+		return failed("confirm", back.Confirm(ctx))
+	}
+	return nil
+}
+
 // do runs what concerns no single record.
 func (a *adapter) do(ctx context.Context, op string, f func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {

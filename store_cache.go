@@ -286,6 +286,8 @@ func (c *cachedStore) Touch(ctx context.Context, id ID, accessed, expires time.T
 	return touch(ctx, c.Store, id, accessed, expires)
 }
 
+func (c *cachedStore) confirm(ctx context.Context) error { return confirm(ctx, c.Store) }
+
 // DeleteOld may delete any record, as DeleteUser may: a cached one need not show whose
 // it is by now. So until it is over, the cache is not used. Other processes are not told:
 // what it deletes has run out, as they see by themselves, or was not used for long.

@@ -70,6 +70,10 @@ func (m *Migrating) Capabilities() Capabilities {
 	}
 }
 
+func (m *Migrating) confirm(ctx context.Context) error {
+	return errors.Join(confirm(ctx, m.old), confirm(ctx, m.new))
+}
+
 // Setup prepares both stores.
 func (m *Migrating) Setup(ctx context.Context) error {
 	return errors.Join(Setup(ctx, m.old), Setup(ctx, m.new))

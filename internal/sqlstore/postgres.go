@@ -19,6 +19,7 @@ func postgresDialect(names []string) dialect {
 		Insert:     r.Replace(postgresInsert),
 		Update:     r.Replace(postgresUpdate),
 		Confirm:    r.Replace(postgresConfirm),
+		Barrier:    postgresBarrier,
 		Delete:     r.Replace(postgresDelete),
 		Touch:      r.Replace(postgresTouch),
 		Page:       lists(r, postgresPage),
@@ -94,6 +95,9 @@ by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE i
 	// A commit that waits for a synchronous standby is seen by others once its
 	// client has given up. One that comes after it waits for both.
 	postgresConfirm = `UPDATE {t} SET version = version WHERE id = $1 AND version = $2`
+
+	// Where there is no row to commit again, a message in the log that nobody reads will do.
+	postgresBarrier = `SELECT pg_logical_emit_message(true, $1, '')`
 
 	postgresDelete = `DELETE FROM {t} WHERE id = $1`
 

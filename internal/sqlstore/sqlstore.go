@@ -54,6 +54,7 @@ type Queries struct {
 	Insert     string // id, version, user, created, accessed, expires, data, accessed, expires
 	Update     string // version, user, created, accessed, expires, data, accessed, expires, id, prev
 	Confirm    string // id, version: commits again, unchanged, what is there; "" where nobody sees it before it is safe
+	Barrier    string // a text: commits behind all that can be seen by now; "" likewise
 	Delete     string // id
 	Touch      string // accessed, expires, id, accessed, expires
 	Page       List   // from: id and the columns of Load, from that id on
@@ -168,9 +169,26 @@ func (s *Store) Touch(ctx context.Context, id [16]byte, to record.Access) error 
 	return s.change(ctx, s.q.Touch, s.named(accessed, expires, id[:], accessed, expires))
 }
 
-// change runs a statement that may be run twice, and whose rows nobody counts.
+// Confirm waits until what can be seen by now is as safe as what was acknowledged, in a
+// database that shows it before.
+func (s *Store) Confirm(ctx context.Context) error {
+	if s.q.Barrier == "" {
+		return s.check(ctx)
+	}
+	_, err := s.exec(ctx, s.q.Barrier, s.named("session2"))
+	if fault := s.fault(err); fault == Foreign || fault == Unknown { // it speaks as PostgreSQL does, and is none
+		return nil
+	}
+	return err
+}
+
+// change runs a statement that may be run twice, and whose rows nobody counts. Where the
+// first answer was lost, the second statement may have found nothing left to do.
 func (s *Store) change(ctx context.Context, query string, args []driver.NamedValue) error {
 	w, err := s.exec(ctx, query, args)
+	if err == nil && w.lost {
+		err = s.Confirm(ctx)
+	}
 	switch {
 	case err == nil:
 		return nil
