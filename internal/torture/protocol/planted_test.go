@@ -98,7 +98,7 @@ var plants = []planted{
 	{"a dropped commit is told of nothing", "settle.go", "events", told, []string{
 		"s.fail(t, o, err)\n\treturn err", "s.fail(t, o, err)\n\tif o == dropped {\n\t\treturn nil\n\t}\n\treturn err"}},
 	{"Flashes takes what others have left since", "form.go", "flashes", keeps, []string{
-		"return slices.ContainsFunc(taken, func(t flash) bool { return t.id == f.id })", "return true"}},
+		"return gone[f.id]", "return true"}},
 	{"Flashes removes nothing", "form.go", "flashes", single, []string{"if len(taken) > 0 {", "if false {"}},
 	{"two first CSRF tokens are two, and one stays", "form.go", "csrf", keeps, []string{
 		"if !base.stored() || s.work.renew {", "if true {",
