@@ -25,6 +25,7 @@ const (
 	Duplicate               // an INSERT found its primary key taken, or a CREATE its name
 	Missing                 // a table is not there
 	Foreign                 // a column is not there
+	Keyless                 // the table has no primary key
 	Aborted                 // rolled back, a deadlock say: asking again is safe
 	Broken                  // the connection broke: what was asked may have been done
 	Unknown                 // the server does not know such a statement
@@ -123,6 +124,8 @@ func (s *Store) explain(err error) error {
 		return fmt.Errorf("%w: %w", ErrNoTable, err)
 	case Foreign:
 		return Mark(fmt.Errorf("%w: %w", ErrForeign, err), fs.ErrPermission)
+	case Keyless:
+		return s.unfit("has no primary key on id: %w", err)
 	case TooLarge:
 		return fmt.Errorf("%w: %w", errTooLarge, err)
 	case Refused, ReadOnly, Duplicate, Unknown, Unprepared:

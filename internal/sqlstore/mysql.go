@@ -32,23 +32,23 @@ func mysqlDialect(names []string) dialect {
 		DeleteMany: r.Replace(mysqlDeleteMany),
 		Accessed:   mysqlSweep(r, "accessed"),
 		Expires:    mysqlSweep(r, "expires"),
-	}, schema: Schema{
-		DDL:     replaceAll(r, mysqlDDL),
-		Current: r.Replace(mysqlCurrent),
-		Note:    r.Replace(mysqlNote),
-
-		Autocommit: "SELECT @@autocommit",
-	}, meaning: mysqlFault, bytes: mysqlBytes, inline: mysqlInline}
+	}, schema: mysqlSchema(r, names), meaning: mysqlFault, bytes: mysqlBytes, inline: mysqlInline}
 }
 
 // mysqlNames fills in the queries: {t} is the table, {m} the one that notes the
-// schema's version, and {ids} and {many} the arguments of a full batch of IDs and
-// of a large one.
+// schema's version, {db} and {name} are what the catalogue calls the table, and {ids}
+// and {many} the arguments of a full batch of IDs and of a large one.
 func mysqlNames(names []string) *strings.Replacer {
 	quoted := "`" + strings.Join(names, "`.`") + "`"
+	db := "DATABASE()"
+	if len(names) == 2 {
+		db = "'" + names[0] + "'"
+	}
 	return strings.NewReplacer(
 		"{t}", quoted,
 		"{m}", strings.TrimSuffix(quoted, "`")+"_meta`",
+		"{db}", db,
+		"{name}", names[len(names)-1],
 		"{ids}", strings.TrimSuffix(strings.Repeat("UNHEX(?),", BatchIDs), ","),
 		"{many}", strings.TrimSuffix(strings.Repeat("UNHEX(?),", ManyIDs), ","),
 		"{all}", strconv.Itoa(ManyIDs),
@@ -56,29 +56,7 @@ func mysqlNames(names []string) *strings.Replacer {
 	)
 }
 
-// The columns by_accessed and by_expires are lazy index keys: see
-// [Sweep]. InnoDB adds the primary key to each index by itself.
-var mysqlDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
-	id binary(16) NOT NULL PRIMARY KEY,
-	version bigint NOT NULL,
-	username varbinary(1024) NOT NULL,
-	created bigint NOT NULL,
-	accessed bigint NOT NULL,
-	expires bigint NOT NULL,
-	by_accessed bigint NOT NULL,
-	by_expires bigint NOT NULL,
-	data longblob NOT NULL,
-	INDEX username_idx (username),
-	INDEX accessed_idx (by_accessed),
-	INDEX expires_idx (by_expires)
-) ENGINE=InnoDB ROW_FORMAT=DYNAMIC`,
-	`CREATE TABLE IF NOT EXISTS {m} (version bigint NOT NULL PRIMARY KEY) ENGINE=InnoDB`,
-}
-
 const (
-	mysqlCurrent = `SELECT max(version) FROM {m}`
-	mysqlNote    = `INSERT IGNORE INTO {m} (version) VALUES (?)`
-
 	mysqlLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = UNHEX(?)`
 	mysqlHas     = `SELECT 1 FROM {t} WHERE id = UNHEX(?)`
 	mysqlVersion = `SELECT version FROM {t} WHERE id = UNHEX(?)`
@@ -211,7 +189,7 @@ var mysqlTooLarge = []string{
 
 // mysqlNumbers are those that a class does not tell.
 var mysqlNumbers = faults(map[Fault][]uint16{
-	Duplicate: {1062, 1586, 1050}, // duplicate entry, table exists
+	Duplicate: {1062, 1586, 1050, 1061}, // duplicate entry, table exists, index exists
 	Missing: {
 		1146, 1051, 1109, 1932, // no such table, also in Vitess's schema; none in the engine
 		8113, // TiDB: the schema changed under a prepared statement

@@ -29,11 +29,7 @@ func postgresDialect(names []string) dialect {
 		DeleteMany: r.Replace(postgresDeleteMany),
 		Accessed:   postgresSweep(r, "accessed"),
 		Expires:    postgresSweep(r, "expires"),
-	}, schema: Schema{
-		DDL:     replaceAll(r, postgresDDL),
-		Current: r.Replace(postgresCurrent),
-		Note:    r.Replace(postgresNote),
-	}, meaning: postgresFault}
+	}, schema: postgresSchema(r, names), meaning: postgresFault}
 }
 
 // postgresNames fills in the queries: {t} is the table, {m} the one that notes
@@ -58,30 +54,7 @@ func postgresNames(names []string) *strings.Replacer {
 	)
 }
 
-// The columns by_accessed and by_expires are lazy index keys: see
-// [Sweep]. The fill factor leaves room on each page for the new
-// versions of rows that touches make.
-var postgresDDL = []string{`CREATE TABLE IF NOT EXISTS {t} (
-	id bytea PRIMARY KEY CHECK (octet_length(id) = 16),
-	version bigint NOT NULL,
-	username bytea NOT NULL,
-	created bigint NOT NULL,
-	accessed bigint NOT NULL,
-	expires bigint NOT NULL,
-	by_accessed bigint NOT NULL,
-	by_expires bigint NOT NULL,
-	data bytea NOT NULL
-) WITH (fillfactor = 75)`,
-	`CREATE INDEX IF NOT EXISTS "{n}_username_idx" ON {t} (username, id) WHERE username <> ''`,
-	`CREATE INDEX IF NOT EXISTS "{n}_accessed_idx" ON {t} (by_accessed, id)`,
-	`CREATE INDEX IF NOT EXISTS "{n}_expires_idx" ON {t} (by_expires, id)`,
-	`CREATE TABLE IF NOT EXISTS {m} (version bigint PRIMARY KEY)`,
-}
-
 const (
-	postgresCurrent = `SELECT max(version) FROM {m}`
-	postgresNote    = `INSERT INTO {m} (version) VALUES ($1) ON CONFLICT DO NOTHING`
-
 	postgresLoad    = `SELECT version, username, created, accessed, expires, data FROM {t} WHERE id = $1`
 	postgresHas     = `SELECT 1 FROM {t} WHERE id = $1`
 	postgresVersion = `SELECT version FROM {t} WHERE id = $1`
@@ -152,6 +125,9 @@ func postgresFault(err error) Fault {
 		return TooLarge
 	}
 	code := state.SQLState()
+	if says(err, postgresStartup) {
+		return Refused
+	}
 	switch code {
 	case "23505", "42P07", "42710": // unique violation, duplicate table, duplicate object
 		return Duplicate
@@ -159,6 +135,8 @@ func postgresFault(err error) Fault {
 		return Missing
 	case "42703", "42804", "42883": // undefined column; one of another type: datatype mismatch, no such operator
 		return Foreign
+	case "42P10": // invalid column reference: nothing makes an ID unique, as ON CONFLICT needs
+		return Keyless
 	case "42601", "0A000": // syntax error, feature not supported
 		return Unknown
 	case "54000", "22001": // program limit exceeded, string too long
@@ -190,6 +168,10 @@ func postgresClass(code string, err error) Fault {
 	}
 	return Refused
 }
+
+// postgresStartup is what PgBouncer says of a setting that it does not pass on, under the code
+// that it has for everything, of which most passes.
+var postgresStartup = []string{"unsupported startup parameter"}
 
 // postgresTooLarge is what is said of a record that is too large under codes that
 // mean other things as well.

@@ -24,10 +24,20 @@ type Schema struct {
 	Current string   // the version that is there
 	Note    string   // version: notes it, once everything is there
 
+	Table   string  // its name, for people
+	Writes  []Write // one of each kind, on all columns
+	Facts   string  // what the catalogue tells of the table: see facts
+	Unique  bool    // Facts tells what is unique; else an INSERT fails where the ID is not
+	Indexes []Index
+	Many    string // how many records there are, as far as one more than manyRows
+
 	// Autocommit returns whether statements commit by themselves. It is empty
 	// where they always do.
 	Autocommit string
 }
+
+// Write is a statement that changes nothing, and needs the right to change the table.
+type Write struct{ Kind, Query string }
 
 // ErrNoAutocommit says that what the store writes would be lost.
 var ErrNoAutocommit = errors.New("autocommit is off, so that no statement would be committed")
@@ -51,9 +61,10 @@ func (s *Store) Schema() []string {
 	return append(slices.Clone(s.schema.DDL), note)
 }
 
-// Setup makes what is not there. Any number of processes may call it at once:
-// where the database cannot keep them apart, all but one see that they came too
-// late and look again. It needs no right to create anything if all is there.
+// Setup makes what is not there, and returns what would keep the store from
+// working. Any number of processes may call it at once: where the database cannot
+// keep them apart, all but one see that they came too late and look again. It needs
+// no right to create anything if all is there.
 func (s *Store) Setup(ctx context.Context) error {
 	if err := s.check(ctx); err != nil {
 		return err
@@ -88,32 +99,30 @@ func (s *Store) setup(ctx context.Context) error {
 	if err := s.autocommits(ctx); err != nil {
 		return err
 	}
-	if done, err := s.current(ctx); err != nil || done {
+	missing, err := s.missing(ctx)
+	if err != nil {
 		return err
 	}
-	if err := s.create(ctx); err != nil {
-		return err
+	if missing != "" {
+		if err := s.create(ctx); err != nil {
+			return s.blame(err, missing)
+		}
+	}
+	return s.ready(ctx)
+}
+
+// create makes what is not there, and notes the version.
+func (s *Store) create(ctx context.Context) error {
+	for _, ddl := range s.schema.DDL {
+		if err := s.direct(ctx, ddl); err != nil {
+			return err
+		}
 	}
 	err := s.direct(ctx, s.schema.Note, schemaVersion)
 	if s.fault(err) == Duplicate {
 		return nil // another process noted it
 	}
 	return err
-}
-
-// create makes what is not there, and finds out whether the table is.
-func (s *Store) create(ctx context.Context) error {
-	for i, ddl := range s.schema.DDL {
-		if err := s.direct(ctx, ddl); err != nil {
-			return err
-		}
-		if i == 0 { // before an index is made
-			if _, err := s.readable(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // readable reports whether the table is there. It returns [ErrForeign] where its
@@ -135,24 +144,42 @@ func (s *Store) readable(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// current reports whether all is there, and refuses what a later release made.
-func (s *Store) current(ctx context.Context) (bool, error) {
+// missing says what is not there, or nothing. It refuses what a later release made.
+func (s *Store) missing(ctx context.Context) (string, error) {
+	note, err := s.missingNote(ctx)
+	if err != nil {
+		return "", err
+	}
+	there, err := s.readable(ctx) // it may have been dropped, and its note not
+	switch {
+	case err != nil:
+		return "", err
+	case !there:
+		return fmt.Sprintf("there is no table %s, and Setup may not make it", s.schema.Table), nil
+	case note != "":
+		return fmt.Sprintf("%s, and Setup may not change that", note), nil
+	}
+	return "", nil
+}
+
+// missingNote says what is missing of the schema's version.
+func (s *Store) missingNote(ctx context.Context) (string, error) {
 	version, err := one[sql.NullInt64](ctx, s, s.schema.Current)
 	switch {
 	case s.closed.Load():
-		return false, fs.ErrClosed
+		return "", fs.ErrClosed
 	case s.fault(err) == Missing:
-		return false, nil
+		return fmt.Sprintf("the table %s is there, and %s_meta, with its version, is missing",
+			s.schema.Table, s.schema.Table), nil
 	case err != nil:
-		return false, err
+		return "", err
 	case version.Int64 > schemaVersion:
-		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
+		return "", fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
 			version.Int64, schemaVersion)
+	case version.Int64 != schemaVersion:
+		return fmt.Sprintf("the table %s_meta, with the version of %s, is empty", s.schema.Table, s.schema.Table), nil
 	}
-	if version.Int64 != schemaVersion {
-		return false, nil
-	}
-	return s.readable(ctx) // else it was dropped, and its note was not
+	return "", nil
 }
 
 // one runs a query whose answer is one value.

@@ -153,6 +153,24 @@ func TestClusterPromotedWaits(t *testing.T) {
 	}
 }
 
+// TestClusterSetupOnStandby finds that Setup calls a standby no place for sessions, until it is
+// promoted.
+func TestClusterSetupOnStandby(t *testing.T) {
+	t.Parallel()
+	primary := testdb.NewPostgres(t)
+	table := sqlTable(t.TempDir())
+	openPostgres(t, primary.DSN(), session2.SQLOptions{Table: table})
+	standby := testdb.NewStandby(t, primary)
+	store := sqlSystems[0].store(t, openSQL(t, "postgres", standby.DSN()), session2.SQLOptions{Table: table})
+	testsite.Must(t, until(func() (bool, error) { // it has the tables
+		_, err := store.Load(t.Context(), session2.ID{1})
+		return errors.Is(err, session2.ErrNotFound), nil
+	}))
+	refusedSetup(t, store, "the database refuses the store every INSERT, UPDATE, DELETE: ", "25006")
+	standby.Promote()
+	useSQL(t, store)
+}
+
 func alter(t testing.TB, s *testdb.Server, queries ...string) {
 	t.Helper()
 	db := openSQL(t, "postgres", s.DSN())

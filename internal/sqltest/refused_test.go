@@ -198,10 +198,12 @@ func TestSQLReadOnlyServer(t *testing.T) {
 		"postgres": {
 			`CREATE ROLE {u} LOGIN PASSWORD 'pw'`,
 			`GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}`,
+			`GRANT SELECT ON {t}_meta TO {u}`,
 		},
 		"mysql": {
 			`CREATE USER {u}@'%' IDENTIFIED BY 'pw'`,
 			`GRANT SELECT, INSERT, UPDATE, DELETE ON {t} TO {u}@'%'`,
+			`GRANT SELECT ON {t}_meta TO {u}@'%'`,
 		},
 	}
 	for _, sys := range sqlSystems {
@@ -225,7 +227,9 @@ func TestSQLReadOnlyServer(t *testing.T) {
 				run(turn[sys.name][0])
 				sys.demote(t, db, 4)
 				refused(t, store, fs.ErrPermission)
+				refusedSetup(t, store, "the database refuses the store every INSERT, UPDATE, DELETE: ")
 				run(turn[sys.name][1])
+				testsite.Must(t, store.Setup(t.Context()))
 				testsite.Must(t, store.Save(t.Context(), sqlRecord(2+b), 0))
 			}
 		})
@@ -274,6 +278,8 @@ var sqlAnswers = map[string][]struct {
 		{&pq.Error{Code: "53100"}, fs.ErrPermission},
 		{&pq.Error{Code: "P0001"}, fs.ErrPermission},
 		{&pq.Error{Code: "0A000"}, fs.ErrPermission},
+		{&pq.Error{Code: "42P10"}, fs.ErrPermission},
+		{&pq.Error{Code: "08P01", Message: "unsupported startup parameter: x"}, fs.ErrPermission},
 		{&pq.Error{Code: "42P01"}, session2.ErrNotSetUp},
 		{&pq.Error{Code: "XX000", Message: "Table 0 not found: OBJECT_NOT_FOUND"}, session2.ErrNotSetUp},
 		{&pq.Error{Code: "54000"}, session2.ErrTooLarge},

@@ -19,6 +19,7 @@ type tappedDriver struct {
 	counts map[string]int // "prepare", "exec", "query", "direct", "begin"
 	after  func(query string) error
 	before func(query string) error
+	asked  func(query string) error
 }
 
 // tap opens the database through a tap.
@@ -77,6 +78,13 @@ func (d *tappedDriver) tamper(before, after func(query string) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.before, d.after = before, after
+}
+
+// tamperQueries sets what happens before each query: an error takes the place of its rows.
+func (d *tappedDriver) tamperQueries(asked func(query string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = asked
 }
 
 func (d *tappedDriver) hook(which *func(string) error, query string) error {
@@ -139,5 +147,8 @@ func (s *tappedStmt) ExecContext(ctx context.Context, args []driver.NamedValue) 
 
 func (s *tappedStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	s.tap.count("query")
+	if err := s.tap.hook(&s.tap.asked, s.query); err != nil {
+		return nil, err
+	}
 	return s.Stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
 }
