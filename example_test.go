@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"expvar"
 	"fmt"
 	"io"
 	"log"
@@ -126,6 +127,38 @@ func ExampleManager_Exclusive() {
 	// /checkout 200
 	// /checkout 200
 	// /checkout 200
+}
+
+// counts are what a manager has counted so far, by the events' names.
+func counts(m *session2.Manager) expvar.Func {
+	return func() any {
+		list := make(map[string]uint64)
+		for kind := session2.EventCreated; kind <= session2.EventAnomaly; kind++ {
+			list[kind.String()] = m.Count(kind)
+		}
+		return list
+	}
+}
+
+// In a program, expvar.Publish("session2", counts(m)) shows this under /debug/vars.
+func ExampleManager_Count() {
+	m := manager(session2.Config{})
+	m.Open(context.Background(), "not a token")
+	fmt.Println(strings.ReplaceAll(counts(m).String(), ",", "\n"))
+	// Output:
+	// {"anomaly":0
+	// "conflict":0
+	// "corrupt":0
+	// "created":0
+	// "destroyed":0
+	// "dropped":0
+	// "expired":0
+	// "malformed":1
+	// "renewed":0
+	// "reuse":0
+	// "revoked":0
+	// "store error":0
+	// "unknown":0}
 }
 
 func ExampleManager_Cleanup() {

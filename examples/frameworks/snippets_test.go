@@ -11,7 +11,7 @@ import (
 )
 
 // texts are the ones whose blocks are pieces of files that are compiled or run by tests.
-var texts = []string{"README.md", "docs/RECIPES.md", "docs/SECURITY.md", "docs/MIGRATING.md"}
+var texts = []string{"README.md", "docs/RECIPES.md", "docs/SECURITY.md", "docs/MIGRATING.md", "docs/OPERATING.md"}
 
 const root = "../.."
 
