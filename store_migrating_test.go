@@ -379,6 +379,9 @@ func ExampleNewMigrating() {
 	}
 
 	store := session2.NewMigrating(old, next)
+	if err := session2.Setup(ctx, store); err != nil { // of both, before the first request
+		panic(err)
+	}
 	log.SetFlags(0)
 	log.SetOutput(os.Stdout)
 	defer log.SetOutput(os.Stderr)
