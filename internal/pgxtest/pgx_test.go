@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,22 @@ func TestConformanceBehindPooler(t *testing.T) {
 }
 
 // TestRoundTrips counts how often the client sends something and waits.
+// TestSetupMakesIndexes finds that what Setup asks the catalogue is answered to pgx as well.
+func TestSetupMakesIndexes(t *testing.T) {
+	db, name := pool(t, testdb.Postgres(t), nil), table(t.TempDir())
+	store := setUp(t, db, session2.SQLOptions{Table: name})
+	_, err := db.ExecContext(t.Context(), "DROP INDEX "+name+"_expires_idx")
+	must(t, err)
+	must(t, store.Setup(t.Context()))
+	_, err = db.ExecContext(t.Context(), "DROP INDEX "+name+"_expires_idx") // it is there again
+	must(t, err)
+	_, err = db.ExecContext(t.Context(), "ALTER TABLE "+name+" DROP CONSTRAINT "+name+"_pkey")
+	must(t, err)
+	if err := store.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "no primary key on id") {
+		t.Errorf("got %v, want it to say that there is no primary key", err)
+	}
+}
+
 func TestRoundTrips(t *testing.T) {
 	for name, noPrepare := range map[string]bool{"prepared": false, "exec mode": true} {
 		t.Run(name, func(t *testing.T) {

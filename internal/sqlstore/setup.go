@@ -157,7 +157,7 @@ func (s *Store) missing(ctx context.Context) (string, error) {
 	case !there:
 		return fmt.Sprintf("there is no table %s, and Setup may not make it", s.schema.Table), nil
 	case note != "":
-		return fmt.Sprintf("%s, and Setup may not change that", note), nil
+		return note, nil
 	}
 	return "", nil
 }
@@ -169,7 +169,7 @@ func (s *Store) missingNote(ctx context.Context) (string, error) {
 	case s.closed.Load():
 		return "", fs.ErrClosed
 	case s.fault(err) == Missing:
-		return fmt.Sprintf("the table %s is there, and %s_meta, with its version, is missing",
+		return fmt.Sprintf("there is no table %s_meta, with the version of %s, and Setup may not make it",
 			s.schema.Table, s.schema.Table), nil
 	case err != nil:
 		return "", err
@@ -177,7 +177,8 @@ func (s *Store) missingNote(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
 			version.Int64, schemaVersion)
 	case version.Int64 != schemaVersion:
-		return fmt.Sprintf("the table %s_meta, with the version of %s, is empty", s.schema.Table, s.schema.Table), nil
+		return fmt.Sprintf("the table %s_meta, with the version of %s, is empty, and Setup may not fill it",
+			s.schema.Table, s.schema.Table), nil
 	}
 	return "", nil
 }

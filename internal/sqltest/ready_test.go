@@ -1,6 +1,7 @@
 package sqltest
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -105,15 +106,10 @@ var dropIndex = map[string]string{
 
 // TestSQLSetupMakesIndexes has 16 callers at once find that the indexes are gone.
 func TestSQLSetupMakesIndexes(t *testing.T) {
-	indexes := map[string]string{
-		"postgres": "SELECT indexname FROM pg_indexes WHERE tablename = '%s' ORDER BY 1",
-		"mysql": "SELECT DISTINCT index_name FROM information_schema.statistics " +
-			"WHERE table_schema = DATABASE() AND table_name = '%s' ORDER BY 1",
-	}
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, db, table := sys.setUp(t, dsn)
 		testsite.Must(t, store.Save(t.Context(), sqlRecord(1), 0))
-		before := column(t, db, fmt.Sprintf(indexes[sys.name], table))
+		before := sys.indexes(t, db, table)
 		for _, which := range []string{"username", "accessed", "expires"} {
 			run(t, db, table, fmt.Sprintf(dropIndex[sys.name], which))
 		}
@@ -127,16 +123,20 @@ func TestSQLSetupMakesIndexes(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if got := column(t, db, fmt.Sprintf(indexes[sys.name], table)); !slices.Equal(got, before) || len(got) != 4 {
+		if got := sys.indexes(t, db, table); !slices.Equal(got, before) || len(got) != 4 {
 			t.Errorf("got the indexes %q, want %q", got, before)
 		}
 	})
 }
 
-// column returns the first column of a query's rows.
-func column(t testing.TB, db *sql.DB, query string) (list []string) {
+// indexes returns the names of a table's indexes.
+func (sys sqlSystem) indexes(t testing.TB, db *sql.DB, table string) (list []string) {
 	t.Helper()
-	rows, err := db.QueryContext(t.Context(), query)
+	query := "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_name = '%s' ORDER BY 1"
+	if sys.name == "postgres" {
+		query = "SELECT indexname FROM pg_indexes WHERE tablename = '%s' ORDER BY 1"
+	}
+	rows, err := db.QueryContext(t.Context(), fmt.Sprintf(query, table))
 	testsite.Must(t, err)
 	defer rows.Close()
 	for rows.Next() {
@@ -146,6 +146,54 @@ func column(t testing.TB, db *sql.DB, query string) (list []string) {
 	}
 	testsite.Must(t, rows.Err())
 	return list
+}
+
+// findsMissing finds that Setup sees what is missing of a table, by any connection.
+func (sys sqlSystem) findsMissing(t *testing.T, store sqlStore, db *sql.DB, table string, drop ...string) {
+	t.Helper()
+	run(t, db, table, drop...)
+	testsite.Must(t, store.Setup(t.Context()))
+	_, name, _ := strings.Cut(table, ".")
+	if got := sys.indexes(t, db, cmp.Or(name, table)); len(got) != 4 {
+		t.Errorf("got the indexes %q, want 4", got)
+	}
+}
+
+// TestSQLSetupElsewhere has the table in another schema, and letters of both cases in its name.
+func TestSQLSetupElsewhere(t *testing.T) {
+	create := map[string]string{"postgres": "CREATE SCHEMA ", "mysql": "CREATE DATABASE "}
+	drop := map[string]string{
+		"postgres": `DROP INDEX %s."%s_expires_idx"`, "mysql": "DROP INDEX expires_idx ON %s.%s",
+	}
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		db, schema, name := openSQL(t, sys.driver, dsn), "s"+sqlTable(t.TempDir()), "Se_"+sqlTable(t.TempDir())
+		run(t, db, "", create[sys.name]+schema)
+		store := sys.store(t, db, session2.SQLOptions{Table: schema + "." + name})
+		useSQL(t, store)
+		sys.findsMissing(t, store, db, schema+"."+name, fmt.Sprintf(drop[sys.name], schema, name))
+	})
+}
+
+// TestMySQLSetupSettings looks into the catalogue under settings that change what texts are.
+func TestMySQLSetupSettings(t *testing.T) {
+	sys, conf := sqlSystems[1], []string{"lower-case-table-names = 1", "character-set-server = gbk"}
+	for server, dsn := range map[string]string{"plain": sys.server(t), "gbk": sys.private(t, conf...).DSN()} {
+		for i, set := range []string{
+			"", "charset=gbk", "set.character_set_client=big5", "set.collation_connection=ascii_bin",
+			"set.sql_mode=EMPTY_STRING_IS_NULL", "set.sql_mode=ORACLE", "set.sql_mode=ANSI", "set.sql_safe_updates=1",
+			"noprepare=true",
+		} {
+			t.Run(server+","+set, func(t *testing.T) {
+				table := fmt.Sprintf("Setup_%d", i)
+				store := openURL(t, sqlURL(t, "mysql", dsn), "&table="+table+"&"+set)
+				db := openSQL(t, "mysql", dsn)
+				sys.findsMissing(t, store, db, table, "DROP INDEX expires_idx ON {t}")
+				run(t, db, table, "ALTER TABLE {t} DROP PRIMARY KEY")
+				refusedSetup(t, store, "no primary key on id")
+				run(t, db, table, "DROP TABLE {t}", "DROP TABLE {t}_meta")
+			})
+		}
+	}
 }
 
 // TestSQLSetupNamesIndexes has somebody find that an index is gone who may not make one.
@@ -239,7 +287,7 @@ func TestSQLSetupWithoutVersion(t *testing.T) {
 		run(t, db, table, "DELETE FROM {t}_meta")
 		refusedSetup(t, store, "the table "+table+"_meta, with the version of "+table+", is empty")
 		run(t, db, table, "DROP TABLE {t}_meta")
-		refusedSetup(t, store, "the table "+table+" is there, and "+table+"_meta, with its version, is missing")
+		refusedSetup(t, store, "there is no table "+table+"_meta, with the version of "+table)
 		run(t, db, table, "DROP TABLE {t}")
 		refusedSetup(t, store, "there is no table "+table)
 	})
