@@ -167,6 +167,36 @@ func TestMigratingSlowly(t *testing.T) {
 	}
 }
 
+// Who deletes a user's records in each store by itself, as the command line does, begins with the
+// old store, and ends with the new one once more, for what has stood still in its move meanwhile.
+func TestMigratingDeletedInEachStore(t *testing.T) {
+	const saves = 4
+	for pause := range saves {
+		for _, moving := range []bool{false, true} { // it moves until both are done, or between the two
+			old, next := session2.NewMemoryStore(), session2.NewMemoryStore()
+			rec := houseRecord(1, "alice")
+			testsite.Must(t, old.Save(t.Context(), rec, 0))
+			end := func(store session2.UserStore) {
+				_, err := store.DeleteUser(t.Context(), rec.User)
+				testsite.Must(t, err)
+			}
+			slow, _ := pausing(old, next, pause+1, func() {
+				end(old)
+				if moving {
+					end(next)
+				}
+			})
+			if _, err := slow.Copy(t.Context(), nil); err != nil {
+				t.Errorf("pause %d: Copy: %v", pause, err)
+			}
+			end(next)
+			if _, err := session2.NewMigrating(old, next).Load(t.Context(), rec.ID); !errors.Is(err, session2.ErrNotFound) {
+				t.Errorf("pause %d, moving %v: got %v, want %v", pause, moving, err, session2.ErrNotFound)
+			}
+		}
+	}
+}
+
 // What is being created has nothing left to move, whichever step it is at.
 func TestMigratingLeftBesideLogins(t *testing.T) {
 	for pause := range 4 {
