@@ -17,9 +17,10 @@ import (
 // it is a heap-only update (HOT).
 //
 // Setup creates the tables with their indexes if they are not there, and changes
-// nothing that is; where all is there it needs no right to create anything. Close
-// closes the prepared statements and leaves the database open, but for that of a store
-// of [Open].
+// nothing that is; where all is there it needs no right to create anything. It returns
+// an error where the store could not work: without a right, on a server that takes no
+// writes, over a table without its key or indexes. Close closes the prepared statements
+// and leaves the database open, but for that of a store of [Open].
 //
 // After a broken connection, a deadlock or a serialization failure the store asks again
 // by itself, a few times. It does not send a create twice whose answer was lost: if no

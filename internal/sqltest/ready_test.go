@@ -213,8 +213,8 @@ func TestSQLSetupNamesIndexes(t *testing.T) {
 	})
 }
 
-// TestSQLSetupTakesOtherIndexes has indexes of other names that do as well, and one of
-// another table with the name.
+// TestSQLSetupTakesOtherIndexes has indexes of other names that do as well, one of another
+// table with the name, and one that could not be finished.
 func TestSQLSetupTakesOtherIndexes(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		owner, db, table := sys.setUp(t, dsn)
@@ -224,6 +224,10 @@ func TestSQLSetupTakesOtherIndexes(t *testing.T) {
 			run(t, db, table, "DROP INDEX {t}_own", "CREATE TABLE {t}_old (v int)",
 				"CREATE INDEX {t}_expires_idx ON {t}_old (v)")
 			refusedSetup(t, owner, "no index on by_expires", "another one has the name "+table+"_expires_idx")
+			run(t, db, table, "DROP TABLE {t}_old")
+			testsite.Must(t, owner.Setup(t.Context()))
+			run(t, db, table, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{t}_accessed_idx'::regclass")
+			refusedSetup(t, owner, "no index on by_accessed", "or it is not valid")
 		}
 	})
 }
