@@ -99,21 +99,25 @@ func (s *Store) setup(ctx context.Context) error {
 	if err := s.autocommits(ctx); err != nil {
 		return err
 	}
-	missing, err := s.missing(ctx)
+	missing, there, err := s.missing(ctx)
 	if err != nil {
 		return err
 	}
 	if missing != "" {
-		if err := s.create(ctx); err != nil {
+		if err := s.create(ctx, there); err != nil {
 			return s.blame(err, missing)
 		}
 	}
 	return s.ready(ctx)
 }
 
-// create makes what is not there, and notes the version.
-func (s *Store) create(ctx context.Context) error {
+// create makes what is not there, and notes the version. Where the table of sessions is there
+// already, its indexes are left to ready, which knows whether it is large.
+func (s *Store) create(ctx context.Context, there bool) error {
 	for _, ddl := range s.schema.DDL {
+		if there && slices.ContainsFunc(s.schema.Indexes, func(ix Index) bool { return ix.DDL == ddl }) {
+			continue
+		}
 		if err := s.direct(ctx, ddl); err != nil {
 			return err
 		}
@@ -144,22 +148,17 @@ func (s *Store) readable(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// missing says what is not there, or nothing. It refuses what a later release made.
-func (s *Store) missing(ctx context.Context) (string, error) {
-	note, err := s.missingNote(ctx)
-	if err != nil {
-		return "", err
+// missing says what is not there, or nothing, and whether the table of sessions is. It refuses
+// what a later release made.
+func (s *Store) missing(ctx context.Context) (what string, there bool, err error) {
+	if what, err = s.missingNote(ctx); err != nil {
+		return "", false, err
 	}
-	there, err := s.readable(ctx) // it may have been dropped, and its note not
-	switch {
-	case err != nil:
-		return "", err
-	case !there:
-		return fmt.Sprintf("there is no table %s, and Setup may not make it", s.schema.Table), nil
-	case note != "":
-		return note, nil
+	there, err = s.readable(ctx) // it may have been dropped, and its note not
+	if err == nil && !there {
+		what = fmt.Sprintf("there is no table %s, and Setup may not make it", s.schema.Table)
 	}
-	return "", nil
+	return what, there, err
 }
 
 // missingNote says what is missing of the schema's version.
