@@ -150,7 +150,8 @@ func many(r *strings.Replacer) string {
 
 // facts are what a database's catalogue tells of the table, by kind: table, index (by name and
 // by first column), key (the columns that are unique by themselves), and engine, if it has no
-// transactions. There are none where the catalogue does not tell.
+// transactions. All but that are in lower case: MySQL makes no difference. There are none where
+// the catalogue does not tell.
 type facts map[string]map[string]bool
 
 func (f facts) has(kind string) bool { return len(f[kind]) > 0 }
@@ -162,7 +163,9 @@ func (f facts) first(kind string) string {
 	return ""
 }
 
-func (f facts) index(ix Index) bool { return f["index"][ix.Name] || f["index"][ix.Column] }
+func (f facts) index(ix Index) bool {
+	return f["index"][strings.ToLower(ix.Name)] || f["index"][ix.Column]
+}
 
 func (s *Store) facts(ctx context.Context) (facts, error) {
 	known, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (facts, error) {
@@ -189,6 +192,9 @@ func collect(rows *sql.Rows) (facts, error) {
 		var kind, name string
 		if err := rows.Scan(&kind, &name); err != nil {
 			return nil, err
+		}
+		if kind != "engine" {
+			name = strings.ToLower(name)
 		}
 		if known[kind] == nil {
 			known[kind] = make(map[string]bool)

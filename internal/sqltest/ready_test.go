@@ -104,6 +104,15 @@ var dropIndex = map[string]string{
 	"mysql":    "DROP INDEX %s_idx ON {t}",
 }
 
+// TestMySQLSetupTakesCapitals has columns and indexes in capital letters, which mean the same.
+func TestMySQLSetupTakesCapitals(t *testing.T) {
+	sys := sqlSystems[1]
+	_, db, table := sys.setUp(t, sys.server(t))
+	run(t, db, table, "ALTER TABLE {t} CHANGE id ID binary(16) NOT NULL, CHANGE by_expires BY_EXPIRES bigint NOT NULL, "+
+		"RENAME INDEX expires_idx TO Other, RENAME INDEX accessed_idx TO Accessed_Idx")
+	useSQL(t, sys.member(t, db, sys.server(t), table, "SELECT, INSERT, UPDATE, DELETE"))
+}
+
 // TestSQLSetupMakesIndexes has 16 callers at once find that the indexes are gone.
 func TestSQLSetupMakesIndexes(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
