@@ -45,8 +45,9 @@ type FileOptions struct {
 	// volumes of a Kubernetes pod with an fsGroup are. Whoever is of that group
 	// can then read, change, add and delete sessions. What the store creates has
 	// the directory's group and is open to it, whatever the umask. A directory of
-	// another user is admitted if its group is one of this process's. Where the
-	// system has no such groups, the option changes nothing.
+	// another user is admitted if its group is one of this process's. The store's own
+	// directory gets the group of the one that it is made in, or is opened to its group
+	// if it was closed. Where the system has no such groups, the option changes nothing.
 	SharedGroup bool
 
 	// Logger is told of each damaged record that is set aside. Default slog.Default().

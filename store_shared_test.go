@@ -235,16 +235,104 @@ func TestStoresAreSharedByUsers(t *testing.T) {
 		for _, mode := range []fs.FileMode{0o770, 0o770 | fs.ModeSetgid} {
 			dir := sharedDir(t, mode)
 			binary := sharedBinary(t, filepath.Dir(dir))
-			for n := range 6 {
-				asMember(t, binary, name+":"+inDir(name, dir), n, uint32(50001+n%2), sharedGroup)
+			uses := []string{name + ":" + inDir(name, dir)}
+			if name == "file" { // whose directory may still have to be made
+				uses = []string{"file:" + filepath.Join(dir, "s"), "file:" + filepath.Join(dir, "of", "us"), uses[0]}
 			}
-			stranger := exec.Command(binary, "-test.run=^TestStoresAreSharedByUsers$")
-			stranger.Env = append(os.Environ(), sharedEnv+"="+name+":"+inDir(name, dir))
-			stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 50003, Gid: 50003}}
-			if out, err := stranger.CombinedOutput(); err == nil {
-				t.Errorf("%s: a stranger may use the store: %s", name, out)
+			for _, use := range uses {
+				isShared(t, binary, use)
 			}
 		}
+	}
+}
+
+// isShared checks that two users of the group can use a store, and that a stranger cannot.
+func isShared(t *testing.T, binary, use string) {
+	t.Helper()
+	for n := range 6 {
+		asMember(t, binary, use, n, uint32(50001+n%2), sharedGroup)
+	}
+	stranger := exec.Command(binary, "-test.run=^TestStoresAreSharedByUsers$")
+	stranger.Env = append(os.Environ(), sharedEnv+"="+use)
+	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 50003, Gid: 50003}}
+	if out, err := stranger.CombinedOutput(); err == nil {
+		t.Errorf("%s: a stranger may use the store: %s", use, out)
+	}
+}
+
+// A refused Open leaves no directory behind, which would be in the way of the next one.
+func TestRefusedFileStoreLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func(string) (houseStore, error){"private": placed["file"], "shared": shareable["file"]} {
+		if _, err := open(filepath.Join(dir, "s")); err == nil || !strings.Contains(err.Error(), "others may write") {
+			t.Errorf("%s: got %v, want it refused: others may write to the directory that it is in", name, err)
+		}
+		if names, err := os.ReadDir(dir); len(names) != 0 || err != nil {
+			t.Errorf("%s: it has left %v, %v", name, names, err)
+		}
+	}
+}
+
+// A directory that was made for the store, and is closed to the group, is opened to it: to
+// the group that it was given, or to that of the directory that it is in.
+func TestFileStoreOpensItsDirectory(t *testing.T) {
+	const given = sharedGroup + 1
+	for _, c := range []struct {
+		mode       fs.FileMode
+		group      int
+		want       fs.FileMode
+		wantsGroup uint32
+	}{
+		{0o700, -1, 0o770 | fs.ModeSetgid, sharedGroup},
+		{0o700 | fs.ModeSetgid, -1, 0o770 | fs.ModeSetgid, sharedGroup},
+		{0o755, given, 0o775 | fs.ModeSetgid, given},
+		{0o700, given, 0o770 | fs.ModeSetgid, given},
+		{0o750, -1, 0o770 | fs.ModeSetgid, 0},
+		{0o770, given, 0o770, given},
+	} {
+		dir := filepath.Join(sharedDir(t, 0o775), "s")
+		testsite.Must(t, os.Mkdir(dir, 0o700))
+		if os.Geteuid() == 0 {
+			testsite.Must(t, os.Chown(dir, -1, c.group))
+		}
+		testsite.Must(t, os.Chmod(dir, c.mode))
+		fillShared(t, shareable["file"], dir)
+		info, err := os.Lstat(dir)
+		testsite.Must(t, err)
+		if info.Mode() != c.want|fs.ModeDir {
+			t.Errorf("mode %v: got %v, want %v", c.mode, info.Mode(), c.want|fs.ModeDir)
+		}
+		if gid := info.Sys().(*syscall.Stat_t).Gid; os.Geteuid() == 0 && gid != c.wantsGroup {
+			t.Errorf("mode %v, group %d: got the group %d, want %d", c.mode, c.group, gid, c.wantsGroup)
+		}
+	}
+}
+
+// A store that was private is handed over by its owner. Until then it stays as it is.
+func TestPrivateFileStoreIsHandedOver(t *testing.T) {
+	dir := filepath.Join(sharedDir(t, 0o755), "s")
+	fillShared(t, placed["file"], dir)
+	for range 2 {
+		if _, err := shareable["file"](dir); err == nil || !strings.Contains(err.Error(), "chmod -R g+rwX") {
+			t.Fatalf("got %v, want it refused with what to do", err)
+		}
+	}
+	s, err := placed["file"](dir)
+	if err != nil {
+		t.Fatalf("opened as before: %v", err)
+	}
+	testsite.Must(t, s.Close())
+	if out, err := exec.Command("chmod", "-R", "g+rwX", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s, err = shareable["file"](dir)
+	testsite.Must(t, err)
+	defer s.Close()
+	if rec, err := s.Load(t.Context(), houseRecord(0, "").ID); err != nil || rec.User != "alicea" {
+		t.Errorf("its records: %q, %v", rec.User, err)
 	}
 }
 

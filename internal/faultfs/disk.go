@@ -24,8 +24,9 @@ type Disk struct {
 // node is a file or directory.
 type node struct {
 	dir     bool
-	data    []byte // a file's, as the last sync left it
-	written []byte // as the last write did
+	mode    fs.FileMode // a directory's; file systems keep it in the order of the names
+	data    []byte      // a file's, as the last sync left it
+	written []byte      // as the last write did
 	names   map[string]*node
 }
 
@@ -41,7 +42,11 @@ func NewDisk(t testing.TB, root string, n int) *Disk {
 		if err != nil {
 			return err
 		}
-		nd := &node{dir: e.IsDir()}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		nd := &node{dir: e.IsDir(), mode: info.Mode()}
 		if !nd.dir {
 			if nd.data, err = os.ReadFile(path); err != nil {
 				return err
@@ -126,7 +131,9 @@ func (d *Disk) openOld(name string, flag int, perm fs.FileMode) (fsys.File, erro
 }
 
 func (d *Disk) Mkdir(name string, perm fs.FileMode) error {
-	return d.step(func() error { return d.FS.Mkdir(name, perm) }, func() { d.nodes[name] = &node{dir: true} })
+	return d.step(func() error { return d.FS.Mkdir(name, perm) }, func() {
+		d.nodes[name] = &node{dir: true, mode: perm}
+	})
 }
 
 func (d *Disk) Rename(oldName, newName string) error {
@@ -199,6 +206,16 @@ func (f diskFile) Truncate(size int64) error {
 	return f.d.step(func() error { return f.File.Truncate(size) }, f.note)
 }
 
+func (f diskFile) Chmod(mode fs.FileMode) error {
+	err := f.File.Chmod(mode)
+	if err == nil && f.node != nil {
+		f.d.mu.Lock()
+		f.node.mode = mode
+		f.d.mu.Unlock()
+	}
+	return err
+}
+
 func (f diskFile) Sync() error {
 	return f.d.step(func() error { return nil }, func() {
 		if f.node != nil {
@@ -264,7 +281,9 @@ func (d *Disk) restore(t testing.TB, from, to string, dir *node, allNames bool, 
 		path := filepath.Join(to, name)
 		var err error
 		if nd.dir {
-			err = os.Mkdir(path, 0o700)
+			if err = os.Mkdir(path, 0o700); err == nil {
+				err = os.Chmod(path, nd.mode)
+			}
 			d.restore(t, filepath.Join(from, name), path, nd, allNames, data)
 		} else {
 			err = os.WriteFile(path, data(nd), 0o600)

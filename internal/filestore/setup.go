@@ -10,6 +10,9 @@ import (
 	"github.com/session2/session2/internal/fsys"
 )
 
+// directories are those of a store, but for the directories xx.
+var directories = []string{"locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"}
+
 // Setup makes the store's directories, as Open has done already, and checks those
 // that are there. It rebuilds an index that has vanished; otherwise the next call
 // that needs the index does.
@@ -28,8 +31,7 @@ func (s *Store) setup(ctx context.Context) error {
 	if err := s.makeAll(s.dir); err != nil {
 		return err
 	}
-	names := []string{".", "locks", "corrupt", "due", "due/new", "due/accessed", "due/expires", "sessions", "users"}
-	for _, name := range names {
+	for _, name := range append([]string{"."}, directories...) {
 		if err := s.makeDir(s.path(filepath.FromSlash(name))); err != nil {
 			return err
 		}
@@ -47,49 +49,93 @@ func (s *Store) setup(ctx context.Context) error {
 
 // place makes the store's directory, and resolves its path, so that a later
 // change of the working directory or of a link on the way moves nothing.
-func (s *Store) place(dir string) error {
-	own := s.fs
-	if s.shared {
-		s.fs = fsys.Share(own, nil)
-	}
+func (s *Store) place(dir string) (err error) {
 	if dir == "" { // of an unset variable, as likely as not
 		return errors.New("no directory is named")
 	}
-	dir, err := filepath.Abs(dir)
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if s.dir, err = s.resolve(dir); err != nil {
+		return err
+	}
+	above, err := s.above() // before anything is made
 	if err != nil {
 		return err
 	}
-	if err := s.makeAll(dir); err != nil {
+	own := s.fs
+	if s.shared {
+		s.fs = fsys.ShareBelow(own, above)
+	}
+	if err := s.makeAll(s.dir); err != nil {
 		return err
 	}
-	if s.dir, err = filepath.EvalSymlinks(dir); err != nil {
+	if above, err = s.above(); err != nil { // also if somebody else has made it meanwhile
 		return err
 	}
 	info, err := s.fs.Lstat(s.dir)
 	if err != nil {
 		return err
 	}
+	if err := fsys.Private(info, s.shared); err != nil {
+		return refusing(s.dir, err)
+	}
 	if s.shared {
-		s.fs = fsys.Share(own, info)
+		s.fs, err = s.share(own, info, above)
 	}
-	if err := s.check(s.dir, info); err != nil {
-		return err
-	}
-	return s.checkParent()
+	return err
 }
 
-// checkParent refuses a directory in which somebody else could put another one in the
-// place of the store's.
-func (s *Store) checkParent() error {
+// resolve returns the path without symbolic links of a directory that need not be there.
+// A link to nowhere is an error.
+func (s *Store) resolve(dir string) (string, error) {
+	path, err := filepath.EvalSymlinks(dir)
+	if !errors.Is(err, fs.ErrNotExist) || filepath.Dir(dir) == dir {
+		return path, err
+	}
+	if _, linked := s.fs.Lstat(dir); linked == nil {
+		return "", err
+	}
+	parent, err := s.resolve(filepath.Dir(dir))
+	return filepath.Join(parent, filepath.Base(dir)), err
+}
+
+// above returns the info of the directory that the store's is in, or is to be made in:
+// the next one that is there. It refuses a parent in which somebody else could put another
+// directory in the place of the store's.
+func (s *Store) above() (info fs.FileInfo, err error) {
 	parent := filepath.Dir(s.dir)
-	info, err := s.fs.Lstat(parent)
+	if info, err = s.fs.Lstat(parent); err == nil {
+		if err := fsys.Holds(info, s.shared); err != nil {
+			return nil, fmt.Errorf("refusing %s, for it is in %s: %w", s.dir, parent, err)
+		}
+	}
+	for errors.Is(err, fs.ErrNotExist) && parent != filepath.Dir(parent) {
+		parent = filepath.Dir(parent)
+		info, err = s.fs.Lstat(parent)
+	}
+	return info, err
+}
+
+// share opens the store's directory to its group, if a private store is not in the way,
+// and returns the file system that leaves to the group what it creates.
+func (s *Store) share(own fsys.FS, info, above fs.FileInfo) (fsys.FS, error) {
+	for _, name := range directories {
+		switch info, err := own.Lstat(s.path(filepath.FromSlash(name))); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		default:
+			if err := fsys.Closed(info); err != nil {
+				return nil, refusing(s.path(filepath.FromSlash(name)), err)
+			}
+		}
+	}
+	info, err := fsys.OpenDir(own, s.dir, info, above)
 	if err != nil {
-		return err
+		return nil, refusing(s.dir, err)
 	}
-	if err := fsys.Holds(info, s.shared); err != nil {
-		return fmt.Errorf("refusing %s, for it is in %s: %w", s.dir, parent, err)
-	}
-	return nil
+	return fsys.Share(own, info), nil
 }
 
 // forget makes the next calls look for the directories xx again.
@@ -145,13 +191,20 @@ func (s *Store) checkTree(ctx context.Context, tree string) error {
 	})
 }
 
-// check refuses a directory that somebody else may write to.
+// check refuses a directory that somebody else may write to, and one that is closed to the
+// group that shares the store.
 func (s *Store) check(dir string, info fs.FileInfo) error {
-	if err := fsys.Private(info, s.shared); err != nil {
-		return fmt.Errorf("refusing %s: %w", dir, err)
+	err := fsys.Private(info, s.shared)
+	if err == nil && s.shared {
+		err = fsys.Closed(info)
+	}
+	if err != nil {
+		return refusing(dir, err)
 	}
 	return nil
 }
+
+func refusing(dir string, err error) error { return fmt.Errorf("refusing %s: %w", dir, err) }
 
 // syncMade makes the directories durable: whoever made them may not have come to
 // that. The store's own may be in one that this process cannot open; then it is

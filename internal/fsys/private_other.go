@@ -27,6 +27,15 @@ func PrivateFile(info fs.FileInfo, shared bool) error {
 // Share returns fsy: what is created inherits the rights of its directory here.
 func Share(fsy FS, dir fs.FileInfo) FS { return fsy }
 
+// ShareBelow returns fsy, as Share does.
+func ShareBelow(fsy FS, above fs.FileInfo) FS { return fsy }
+
+// Closed finds nothing to refuse.
+func Closed(fs.FileInfo) error { return nil }
+
+// OpenDir has nothing to open.
+func OpenDir(fsy FS, name string, info, above fs.FileInfo) (fs.FileInfo, error) { return info, nil }
+
 // Holds finds nothing to refuse.
 func Holds(fs.FileInfo, bool) error { return nil }
 

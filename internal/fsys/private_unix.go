@@ -77,8 +77,8 @@ func writers(info fs.FileInfo, shared bool) error {
 	case mode.Perm()&0o002 != 0:
 		return fmt.Errorf("others may write to it (mode %v): use chmod o-w", mode)
 	case mode.Perm()&0o020 != 0 && !shared && !(ok && OwnGroup(int(st.Gid))):
-		return fmt.Errorf("others may write to it (mode %v): use chmod g-w, or the option SharedGroup, by which its group is trusted",
-			mode)
+		return fmt.Errorf("others may write to it (mode %v): use chmod g-w, or trust its group by the option SharedGroup, "+
+			"in a URL group=true", mode)
 	}
 	return nil
 }

@@ -28,6 +28,47 @@ func Share(fsy FS, dir fs.FileInfo) FS {
 	return s
 }
 
+// ShareBelow is Share for what is still to be made in the directory with the info above: it
+// gets that one's group if this process may give it that, and else the one that the system
+// gives it.
+func ShareBelow(fsy FS, above fs.FileInfo) FS {
+	st, ok := above.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 && !inGroup(int(st.Gid)) {
+		above = nil
+	}
+	return Share(fsy, above)
+}
+
+// Closed returns an error if the group of a directory cannot use what is in there.
+func Closed(info fs.FileInfo) error {
+	if info.Mode().Perm()&0o070 == 0o070 {
+		return nil
+	}
+	return fmt.Errorf("it is closed to its group (mode %v): have its owner use chgrp -R and chmod -R g+rwX", info.Mode())
+}
+
+// OpenDir opens a directory that is closed to its group, if it is this process's user's, and
+// returns its new info. A group that it was not given but by the system is none that
+// anybody chose: then it gets that of the directory with the info above, as by ShareBelow.
+func OpenDir(fsy FS, name string, info, above fs.FileInfo) (fs.FileInfo, error) {
+	closed := Closed(info)
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case closed == nil:
+		return info, nil
+	case !ok || int(st.Uid) != os.Geteuid():
+		return nil, closed
+	}
+	shared := Share(fsy, info)
+	if info.Mode().Perm()&0o070 == 0 && int(st.Gid) == os.Getegid() {
+		shared = ShareBelow(fsy, above)
+	}
+	if err := shared.(sharedFS).openDir(name, info.Mode().Perm()|0o700); err != nil {
+		return nil, err
+	}
+	return fsy.Lstat(name)
+}
+
 type sharedFS struct {
 	FS
 	gid int
@@ -109,7 +150,7 @@ func (s sharedFS) openDir(name string, perm fs.FileMode) error {
 		return err
 	}
 	defer d.Close()
-	return s.open(d, perm|perm>>3|fs.ModeSetgid) // so that whatever is put there has the group
+	return s.open(d, perm|perm>>3&0o070|fs.ModeSetgid) // so that whatever is put there has the group
 }
 
 // open gives a file of this process's user to the group.
