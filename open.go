@@ -78,13 +78,13 @@ func openBuiltIn(u *url.URL, schemes map[string]OpenFunc) (Store, error) {
 	case "memory":
 		return opened(o, func() (*MemoryStore, error) { return NewMemoryStore(), nil })
 	case "file":
-		opts := FileOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group")}
+		opts := FileOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*FileStore, error) { return OpenFileStore(path, &opts) })
 	case "bolt":
 		opts := BoltOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*BoltStore, error) { return OpenBoltStore(path, &opts) })
 	default:
-		opts := GobOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group")}
+		opts := GobOptions{NoSync: o.bool("nosync"), SharedGroup: o.bool("group"), Timeout: o.duration("timeout")}
 		return opened(o, func() (*GobStore, error) { return OpenGobStore(path, &opts) })
 	}
 }

@@ -3,6 +3,7 @@ package session2
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/session2/session2/internal/filestore"
 	"github.com/session2/session2/internal/fsys"
@@ -49,6 +50,11 @@ type FileOptions struct {
 	// directory gets the group of the one that it is made in, or is opened to its group
 	// if it was closed. Where the system has no such groups, the option changes nothing.
 	SharedGroup bool
+
+	// Timeout is how long a call whose context has no deadline waits for another process
+	// that holds the lock on a record; OpenFileStore, any lock. Sweeps take turns, and wait
+	// for one another for as long as these take. Default 5 s; negative is an error.
+	Timeout time.Duration
 
 	// Logger is told of each damaged record that is set aside. Default slog.Default().
 	Logger *slog.Logger

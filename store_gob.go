@@ -2,6 +2,7 @@ package session2
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/session2/session2/internal/fsys"
 	"github.com/session2/session2/internal/gobstore"
@@ -61,6 +62,11 @@ type GobOptions struct {
 	// another user is admitted if its group is one of this process's. Where the
 	// system has no such groups, the option changes nothing.
 	SharedGroup bool
+
+	// Timeout is how long a call whose context has no deadline, and OpenGobStore, wait for
+	// another process that holds the lock on the file. A process that opens the store holds
+	// it while it reads the file. Default 5 s; negative is an error.
+	Timeout time.Duration
 
 	// Logger is told of damage in the file and of an incomplete end that was cut off.
 	// Default slog.Default().

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/lockfile"
 )
 
 const (
@@ -48,6 +49,7 @@ func Main(args []string, schemes map[string]session2.OpenFunc) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	ctx = lockfile.WithPatience(ctx, lockfile.Patience) // a process that stands still with a lock is named
 	return run(ctx, args, schemes, os.Stdout, os.Stderr)
 }
 

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/lockfile"
 	"github.com/session2/session2/internal/realm"
 )
 
@@ -120,6 +122,7 @@ type copying struct {
 
 	mu    sync.Mutex
 	tally map[outcome]int
+	stuck error // another process stands still: each record would wait for it anew
 }
 
 // pass does something with each record of the source, several at a time.
@@ -144,14 +147,13 @@ func (c *copying) pass(ctx context.Context, f func(context.Context, session2.Rec
 		} else if e != nil {
 			err = e
 			break
-		} else if work <- rec; c.hopeless() {
-			err = fmt.Errorf("gave up after %d failures", maxFailures)
+		} else if work <- rec; c.hopeless() != nil {
 			break
 		}
 	}
 	close(work)
 	wg.Wait()
-	return err
+	return cmp.Or(err, c.hopeless())
 }
 
 // one does it with one record. An interruption waits for its end.
@@ -195,12 +197,19 @@ func (c *copying) count(o outcome, err error) {
 	if err != nil {
 		c.bar.note(err.Error())
 	}
+	if errors.Is(err, lockfile.ErrHeld) {
+		c.stuck = err
+	}
 }
 
-func (c *copying) hopeless() bool {
+// hopeless returns why to go on is of no use, or nil.
+func (c *copying) hopeless() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.tally[failed] >= maxFailures
+	if c.tally[failed] >= maxFailures {
+		return fmt.Errorf("gave up after %d failures", maxFailures)
+	}
+	return c.stuck
 }
 
 // copy copies one record, over what it saw in the target and nothing else.

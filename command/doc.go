@@ -109,6 +109,12 @@
 // may have written them), and counts them among the corrupt ones. With -delete it
 // leaves in TO what is corrupt in FROM, and deletes nothing if a store is damaged.
 //
+// # Waiting
+//
+// Where another process holds the lock of a file store or a gob store, a command
+// waits 5 s for it, and then fails and names the lock's file. That process may be
+// at long work, such as a sweep, or stand still (kill -STOP, a frozen container).
+//
 // # Exit status
 //
 //	0    it is done

@@ -69,6 +69,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"math"
@@ -77,6 +78,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/session2/session2/internal/batch"
 	"github.com/session2/session2/internal/fsys"
@@ -107,22 +109,28 @@ var _ record.Store = (*Store)(nil)
 type Options struct {
 	NoSync      bool
 	SharedGroup bool
+	Timeout     time.Duration
 	Logger      *slog.Logger
 }
 
 // Open opens the store in dir, on the file system fsy, and creates what is missing
 // of it.
 func Open(fsy fsys.FS, dir string, o Options) (*Store, error) {
+	if o.Timeout < 0 {
+		return nil, fmt.Errorf("negative FileOptions.Timeout %v", o.Timeout)
+	}
+	o.Timeout = cmp.Or(o.Timeout, lockfile.Patience)
 	s := &Store{fs: fsy, sync: !o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default())}
 	if err := s.place(dir); err != nil {
 		return nil, err
 	}
 	for i := range s.locks {
 		s.locks[i] = s.newLock(hexByte(byte(i)))
+		s.locks[i].Patience = o.Timeout
 		s.syncs[i] = s.newDirSyncs(s.path("sessions", hexByte(byte(i))))
 	}
-	s.sweeps = s.newLock("sweep")
-	ctx := context.Background()
+	s.sweeps = s.newLock("sweep") // without patience of its own: a sweep may take long
+	ctx := lockfile.WithPatience(context.Background(), o.Timeout)
 	if err := s.setup(ctx); err != nil {
 		return nil, err
 	}

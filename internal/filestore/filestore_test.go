@@ -290,6 +290,53 @@ func TestFileStoreReadsWithoutLock(t *testing.T) {
 	mustSave(t, s, rec, 0) // another lock
 }
 
+// A process that stands still with a lock holds nobody up for good, with or without a
+// deadline; nor who opens an empty store. A sweep waits for another one.
+func TestFileStoreNamesAHeldLock(t *testing.T) {
+	dir := t.TempDir()
+	opts := filestore.Options{Timeout: time.Millisecond, NoSync: true}
+	s := openFile(t, dir, opts)
+	hold := func(name string) (unlock func()) {
+		unlock, err := lockfile.New(func() (lockfile.File, error) {
+			return os.OpenFile(filepath.Join(dir, "locks", name), os.O_RDWR|os.O_CREATE, 0o600)
+		}).Lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return unlock
+	}
+	held := func(what, name string, err error) {
+		t.Helper()
+		if !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), filepath.Join(dir, "locks", name)) {
+			t.Errorf("%s: got %v, want %v, with the file's name", what, err, lockfile.ErrHeld)
+		}
+	}
+	ctx := context.Background()
+	unlock := hold("sweep")
+	if err := os.Remove(filepath.Join(dir, "users", "complete")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := filestore.Open(fsys.OS, dir, opts)
+	held("Open", "sweep", err)
+	_, err = deleteOld(lockfile.WithPatience(ctx, time.Millisecond), s, time.Hour)
+	held("an impatient DeleteOld", "sweep", err)
+	soon, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	if _, err := deleteOld(soon, s, time.Hour); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("DeleteOld beside another one: got %v, want the context's error", err)
+	}
+	unlock()
+	old := fileRecord(7, "ada")
+	old.Expires = 1
+	mustSave(t, s, old, 0)
+	defer hold("07")()
+	held("Delete", "07", s.Delete(ctx, old.ID))
+	_, err = s.DeleteUser(ctx, "ada")
+	held("DeleteUser", "07", err)
+	_, err = deleteOld(ctx, s, time.Hour)
+	held("DeleteOld", "07", err)
+}
+
 // counting counts how often a file below sessions is opened.
 type counting struct {
 	fsys.FS

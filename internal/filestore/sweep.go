@@ -3,12 +3,14 @@ package filestore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
 
 	"github.com/session2/session2/internal/fsys"
+	"github.com/session2/session2/internal/lockfile"
 	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/tally"
 )
@@ -54,13 +56,17 @@ func (w *sweep) run(ctx context.Context) error {
 // goOn notes a failure of one step, which does not keep the sweep from the others:
 // where the disk is full, most steps that write fail, and those that remove make
 // room. It returns an error if the sweep is to end, because the context has ended or
-// the store is closed: then no step would succeed.
+// the store is closed, when no step would succeed, or because another process stands
+// still with a lock, for which each step would wait anew.
 func (w *sweep) goOn(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	if end := w.ready(ctx); end != nil {
 		return end
+	}
+	if errors.Is(err, lockfile.ErrHeld) {
+		return err
 	}
 	w.failed = cmp.Or(w.failed, err)
 	return nil

@@ -39,10 +39,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/session2/session2/internal/batch"
 	"github.com/session2/session2/internal/fsys"
@@ -86,12 +88,16 @@ var _ record.Store = (*Store)(nil)
 type Options struct {
 	NoSync      bool
 	SharedGroup bool
+	Timeout     time.Duration
 	Logger      *slog.Logger
 }
 
 // Open opens the store in the file at path, creates the file if there is none, and
 // compacts it if that is worth it.
 func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
+	if o.Timeout < 0 {
+		return nil, fmt.Errorf("negative GobOptions.Timeout %v", o.Timeout)
+	}
 	s := &Store{
 		noSync: o.NoSync, shared: o.SharedGroup, logger: cmp.Or(o.Logger, slog.Default()),
 		slack: maxDead, small: maxSmall, few: minRecords,
@@ -102,6 +108,7 @@ func Open(fsy fsys.FS, path string, o Options) (*Store, error) {
 	}
 	lock := s.path + ".lock"
 	s.lock = lockfile.NewKept(s.opens(lock), func() (fs.FileInfo, error) { return s.fs.Lstat(lock) })
+	s.lock.Patience = cmp.Or(o.Timeout, lockfile.Patience)
 	s.copying = lockfile.New(s.opens(s.path + ".compact.lock"))
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.batch = batch.NewWithin(batchSize, s.lock.Lock, s.commit)

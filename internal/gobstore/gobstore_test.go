@@ -187,11 +187,42 @@ func TestGobStoreRefusesBeforeItChanges(t *testing.T) {
 	}
 }
 
+// A process that stands still with the lock holds nobody up for good: neither who opens the
+// file, nor a call without a deadline.
+func TestGobStoreNamesAHeldLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	s, err := gobstore.Open(fsys.OS, path, gobstore.Options{Timeout: time.Millisecond})
+	testsite.Must(t, err)
+	defer s.Close()
+	unlock, err := lockfile.New(func() (lockfile.File, error) {
+		return os.OpenFile(path+".lock", os.O_RDWR, 0)
+	}).Lock(background)
+	testsite.Must(t, err)
+	held := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), path+".lock") {
+			t.Errorf("%s: got %v, want %v, with the file's name", what, err, lockfile.ErrHeld)
+		}
+	}
+	_, err = gobstore.Open(fsys.OS, path, gobstore.Options{Timeout: time.Millisecond})
+	held("Open", err)
+	held("Save", s.Save(background, numbered(0, 1), 0))
+	_, err = s.DeleteUser(background, "alice")
+	held("DeleteUser", err)
+	unlock()
+	patient, err := gobstore.Open(fsys.OS, path, gobstore.Options{Timeout: time.Hour})
+	testsite.Must(t, err)
+	defer patient.Close()
+	testsite.Must(t, patient.Save(background, numbered(0, 1), 0))
+}
+
 // A call that waits for the file past its deadline, or is called off, says which,
 // and at once, also behind one that waits on.
 func TestGobStoreWaitsNoLongerThanItsContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	s := open(t, path)
+	s, err := gobstore.Open(fsys.OS, path, gobstore.Options{Timeout: time.Hour}) // for the patient one
+	testsite.Must(t, err)
+	t.Cleanup(func() { s.Close() })
 	testsite.Must(t, s.Save(background, numbered(0, 1), 0))
 	unlock, err := lockfile.New(func() (lockfile.File, error) {
 		return os.OpenFile(path+".lock", os.O_RDWR, 0)

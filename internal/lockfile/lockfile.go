@@ -11,6 +11,7 @@
 package lockfile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // A File is what the lock is put on; an [*os.File] is one.
 type File interface {
 	syscall.Conn
 	io.Closer
+	Name() string
 	Stat() (fs.FileInfo, error)
 }
 
@@ -39,6 +42,11 @@ type File interface {
 // only: other systems have no locks to build it with, and the first waiter asks
 // for the lock again and again.
 type Mutex struct {
+	// Patience is how long Lock waits for another process if its context has no deadline,
+	// zero as long as [WithPatience] says. It is for locks that are held for a moment, and is
+	// set before the Mutex is used.
+	Patience time.Duration
+
 	open   func() (File, error)
 	lstat  func() (fs.FileInfo, error) // of the file's path; nil if the file is not kept open
 	turn   chan struct{}               // full while someone holds the lock, or is on the way to it
@@ -49,6 +57,31 @@ type Mutex struct {
 	left *wait       // a wait that nobody waits for any more
 	file File        // that the lock is on, or that is kept open
 	info fs.FileInfo // of the file that is kept open; nil if there is none
+}
+
+// Patience is the usual one.
+const Patience = 5 * time.Second
+
+// ErrHeld says that another process has held a lock for longer than a caller's patience: it
+// stands still, perhaps, for then no kernel takes the lock from it.
+var ErrHeld = errors.New("another process holds it")
+
+type patienceKey struct{}
+
+// WithPatience returns a context, by which a Mutex that has no Patience of its own waits for
+// another process for d at most, each time. It is for callers who would rather give up than
+// wait for the end of long work elsewhere.
+func WithPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, d)
+}
+
+// patience returns how long to wait for another process, zero for as long as it takes.
+func (m *Mutex) patience(ctx context.Context) time.Duration {
+	if _, ok := ctx.Deadline(); ok {
+		return 0
+	}
+	d, _ := ctx.Value(patienceKey{}).(time.Duration)
+	return cmp.Or(m.Patience, d)
 }
 
 // New returns a Mutex on the file that open opens. The file is opened for each
@@ -79,8 +112,9 @@ func (m *Mutex) Close() {
 	}
 }
 
-// Lock takes the lock. The error is the context's if that ends first; it
-// matches [errors.ErrUnsupported] where the system has no locks. Calling unlock
+// Lock takes the lock. The error is the context's if that ends first; it matches
+// [ErrHeld] if there is no deadline and another process holds the lock for longer than
+// the Mutex has patience, and [errors.ErrUnsupported] where the system has no locks. Calling unlock
 // again does nothing.
 func (m *Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 	if err := m.enter(ctx); err != nil {
@@ -230,15 +264,14 @@ func (m *Mutex) acquireOnce(ctx context.Context) (File, error) {
 		w = &wait{file: f, done: make(chan struct{})}
 		go w.run()
 	}
-	select {
-	case <-w.done:
+	err := w.await(ctx, m.patience(ctx))
+	if err == nil {
 		return w.file, w.err
-	case <-ctx.Done():
-		if w.leave() {
-			m.left = w
-		}
-		return nil, ctx.Err()
 	}
+	if w.leave() {
+		m.left = w
+	}
+	return nil, err
 }
 
 // try opens the file and takes the lock if nobody has it or waits for it.
@@ -283,6 +316,25 @@ func (w *wait) run() {
 	}
 	w.over = true
 	close(w.done)
+}
+
+// await returns nil when the wait is over, or an error that says why its caller does not
+// wait any more.
+func (w *wait) await(ctx context.Context, patience time.Duration) error {
+	var enough <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		enough = timer.C
+	}
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-enough:
+		return fmt.Errorf("lock file %s: %w, and has for %v", w.file.Name(), ErrHeld, patience)
+	}
 }
 
 // leave says that nobody waits any more, and reports whether the wait goes on.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -135,6 +136,29 @@ func TestLockExcludes(t *testing.T) {
 		unlock() // does nothing
 		mustLock(t, second)()
 	}
+}
+
+// Where there is no deadline, patience has an end, and the error names the file. A deadline
+// is kept as it is.
+func TestPatience(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock := mustLock(t, open(path))
+	own, callers := open(path), open(path)
+	own.Patience = time.Millisecond
+	impatient := lockfile.WithPatience(context.Background(), time.Millisecond)
+	for range 2 { // the second one takes up the wait of the first
+		for m, ctx := range map[*lockfile.Mutex]context.Context{own: context.Background(), callers: impatient} {
+			if _, err := m.Lock(ctx); !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Lock while locked: %v, want %v, with the file's name", err, lockfile.ErrHeld)
+			}
+		}
+	}
+	if _, err := own.Lock(within(short)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a deadline: %v, want the context's error", err)
+	}
+	unlock()
+	mustLock(t, own)()
+	mustLock(t, callers)()
 }
 
 // A goroutine that waits for another one leaves the file alone.
