@@ -102,7 +102,7 @@ var commands = map[string]command{
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
 	"stats":       {flags: "realm", needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
-	"copy":        {flags: "n workers delete", least: 2, most: 2, needs: "two stores", run: copyStore},
+	"copy":        {flags: "n workers delete force", least: 2, most: 2, needs: "two stores", run: copyStore},
 }
 
 // job is a command under way.

@@ -120,9 +120,10 @@ type copying struct {
 	began     time.Time
 	verifying bool // it is the second pass
 
-	mu    sync.Mutex
-	tally map[outcome]int
-	stuck error // another process stands still: each record would wait for it anew
+	mu     sync.Mutex
+	tally  map[outcome]int
+	living int   // records of the source that have not expired
+	stuck  error // another process stands still: each record would wait for it anew
 }
 
 // pass does something with each record of the source, several at a time.
@@ -166,6 +167,7 @@ func (c *copying) one(
 		}
 		return
 	}
+	c.live()
 	content, err := session2.Inspect(rec)
 	if err != nil && c.found.add(rec.ID, err) {
 		c.count(unread, nil) // a later release may have written it
@@ -200,6 +202,12 @@ func (c *copying) count(o outcome, err error) {
 	if errors.Is(err, lockfile.ErrHeld) {
 		c.stuck = err
 	}
+}
+
+func (c *copying) live() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.living++
 }
 
 // hopeless returns why to go on is of no use, or nil.
@@ -328,6 +336,10 @@ func (c *copying) holds(ctx context.Context, rec session2.Record) (bool, error) 
 func (c *copying) prune(ctx context.Context) error {
 	if c.found.lost > 0 {
 		return errors.New("nothing was deleted: a store is damaged where records may be lost")
+	}
+	if c.living == 0 && !c.force { // the arguments are swapped, or FROM is a new volume
+		return fmt.Errorf("nothing was deleted: no session of %s is left, so all of %s would go; with -force they do",
+			c.source, c.where)
 	}
 	records, ok := c.to.(session2.IterStore)
 	if !ok {

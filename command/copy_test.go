@@ -185,6 +185,32 @@ func TestCopyDelete(t *testing.T) {
 	}
 }
 
+// TestCopyDeleteOfAll refuses to end all sessions of the target for a source that has none,
+// as where the two are swapped.
+func TestCopyDeleteOfAll(t *testing.T) {
+	for name, fill := range map[string]func(session2.Store){
+		"empty":   func(session2.Store) {},
+		"expired": func(store session2.Store) { raw(t, store, 1, time.Now().Add(-time.Hour), "") },
+	} {
+		from, to := stores[2].url(t), stores[0].url(t)
+		session(t, "setup", from).want(0)
+		session(t, "setup", to).want(0)
+		with(t, from, fill)
+		session(t, "copy", "-delete", from, to).want(exitFailed).says("-force") // also where there is nothing to lose
+		with(t, to, func(store session2.Store) { seed(t, store, "alice", 2) })
+		for _, dry := range []string{"-json", "-n"} {
+			session(t, "copy", "-delete", dry, from, to).want(exitFailed).
+				says("nothing was deleted").says("all of " + to + " would go").says("-force")
+		}
+		if out := session(t, "list", to).want(0).stdout; strings.Count(out, "alice") != 2 {
+			t.Errorf("%s: got %s, want both sessions left", name, out)
+		}
+		session(t, "copy", "-force", from, to).want(exitUsage).says("-delete")
+		session(t, "list", "-force", from).want(exitUsage).says("takes no flag -force")
+		session(t, "copy", "-delete", "-force", from, to).want(0).says("deleted 2")
+	}
+}
+
 // TestCopyVerifyCopiesWhatCame finds that what the source has by the second look
 // is copied, too.
 func TestCopyVerifyCopiesWhatCame(t *testing.T) {

@@ -51,6 +51,7 @@
 //	-age DURATION         with delete-old: 90m, 12h, 30d
 //	-workers N            with copy: how many records at a time (8)
 //	-delete               with copy: delete in TO what FROM does not have
+//	-force                with copy -delete: also if FROM has no session, and all would go
 //
 // # Passwords
 //
@@ -86,7 +87,9 @@
 // Copy alone carries no logouts over: a session that ends in FROM after it was
 // copied lives on in TO, and one that ended in TO a second copy brings back. So
 // move in this order: copy while the application uses FROM; stop it; copy again
-// with -delete, which ends in TO what is not in FROM any more; start it on TO.
+// with -delete, which ends in TO what is not in FROM any more; start it on TO. If
+// FROM has no session that has not expired, -delete is refused, for FROM and TO may
+// be swapped; -force does it all the same.
 //
 // # What cannot be read
 //

@@ -24,6 +24,7 @@ type options struct {
 	json         bool
 	dry          bool
 	del          bool
+	force        bool
 	values       bool
 	user         string
 	realm        string
@@ -75,6 +76,7 @@ func (o *options) flagSet() *flag.FlagSet {
 	fs.BoolVar(&o.json, "json", false, "")
 	fs.BoolVar(&o.dry, "n", false, "")
 	fs.BoolVar(&o.del, "delete", false, "")
+	fs.BoolVar(&o.force, "force", false, "")
 	fs.BoolVar(&o.values, "values", false, "")
 	fs.StringVar(&o.user, "user", "", "")
 	fs.StringVar(&o.realm, "realm", "", "")
@@ -132,6 +134,8 @@ func (c command) takes(name string, o options, args []string) error {
 		return usageError("%s needs %s", name, c.needs)
 	case len(args) > c.most:
 		return usageError("%s takes no more than %s", name, c.needs)
+	case o.force && !o.del:
+		return usageError("-force is for -delete")
 	case name == "delete-old" && o.age == 0:
 		return usageError("delete-old needs -age")
 	case o.gave("user") && o.user == "":
