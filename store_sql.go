@@ -1,6 +1,7 @@
 package session2
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -60,3 +61,10 @@ func newSQLStore(back *sqlstore.Store, err error) (sqlStore, error) {
 // needs SELECT, INSERT, UPDATE and DELETE on the first table and SELECT on the
 // second, with _meta after its name.
 func (s *sqlStore) Schema() []string { return s.sql.Schema() }
+
+// CheckSchema returns an error if a later release has made the tables, as Setup does, but
+// makes nothing. Tables that are not there are no error. It is for tools that go on without
+// Setup: each command of session2 calls it.
+func (s *sqlStore) CheckSchema(ctx context.Context) error {
+	return s.do(ctx, "check schema", s.sql.CheckSchema)
+}

@@ -43,7 +43,8 @@ func usageError(format string, args ...any) error {
 // error, and ends early on an interrupt or SIGTERM.
 //
 // With a store that has a method Schema() []string, setup -n prints the statements that
-// this returns: those that the store's Setup runs.
+// this returns: those that the store's Setup runs. A method CheckSchema(context.Context)
+// error is called when the store has been opened, and its error ends the command.
 func Main(args []string, schemes map[string]session2.OpenFunc) int {
 	// The first Ctrl-C ends the work between two records, a second one at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -88,6 +89,7 @@ type command struct {
 	least, most int    // arguments after the store
 	needs       string // what these are
 	ids         bool   // they are session IDs
+	noStore     bool   // it does without a store, or has its own
 	run         func(ctx context.Context, j *job) error
 }
 
@@ -102,7 +104,8 @@ var commands = map[string]command{
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
 	"stats":       {flags: "realm", needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
-	"copy":        {flags: "n workers delete force", least: 2, most: 2, needs: "two stores", run: copyStore},
+	"copy":        {flags: "n workers delete force", least: 2, most: 2, needs: "two stores", noStore: true, run: copyStore},
+	"version":     {flags: "version", needs: "no argument", noStore: true, run: version},
 }
 
 // job is a command under way.
@@ -133,7 +136,7 @@ func execute(ctx context.Context, args []string, schemes map[string]session2.Ope
 	j.found = newFindings(j.bar)
 	defer slog.SetDefault(slog.Default())
 	slog.SetDefault(slog.New(newStoreLog(j.found))) // stores log to it
-	if name != "copy" {
+	if !cmd.noStore {
 		if rest, err = j.locateStore(cmd, rest); err != nil {
 			return err
 		}

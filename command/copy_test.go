@@ -124,6 +124,28 @@ func TestCopyCorrupt(t *testing.T) {
 	session(t, "delete-user", from, "alice").want(0).says("deleted 3")
 }
 
+// TestLaterSchema refuses tables that a later release has made, whatever the command, and
+// changes nothing there.
+func TestLaterSchema(t *testing.T) {
+	store, other := stores[3].url(t), stores[2].url(t)
+	session(t, "stats", store).want(exitFailed).says("call Setup first") // no tables are no later ones
+	session(t, "setup", store).want(0)
+	session(t, "setup", other).want(0)
+	with(t, store, func(store session2.Store) { seed(t, store, "alice", 1) })
+	server, table, _ := strings.Cut(store, "&table=")
+	db, err := sql.Open("postgres", server)
+	must(t, err)
+	defer db.Close()
+	_, err = db.Exec("INSERT INTO " + table + "_meta (version) VALUES (2)")
+	must(t, err)
+	for _, args := range [][]string{
+		{"setup", store}, {"stats", store}, {"list", store}, {"delete-user", store, "alice"}, {"check", store},
+		{"delete-old", "-age", "1s", store}, {"copy", store, other}, {"copy", other, store},
+	} {
+		session(t, args...).want(exitFailed).says("of a later release")
+	}
+}
+
 // TestCopyInterrupted stops a copy in the middle, and goes on with it.
 func TestCopyInterrupted(t *testing.T) {
 	for total := 2000; ; total *= 2 {

@@ -33,6 +33,7 @@
 //	                                from an index
 //	session2 copy FROM TO           copy what TO does not have, or has older; make TO if it is
 //	                                not there
+//	session2 version                print the version
 //
 // The store is a URL as session2.Open takes it, such as bolt:sessions.db or
 // postgres://app@localhost/app. It is given by -store, as the first argument, or

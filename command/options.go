@@ -22,6 +22,7 @@ type options struct {
 	url          string
 	passwordFile string
 	json         bool
+	version      bool
 	dry          bool
 	del          bool
 	force        bool
@@ -57,6 +58,8 @@ func parse(args []string) (opts options, name string, rest []string, err error) 
 	rest = append(rest, last...)
 	fs.Visit(func(f *flag.Flag) { opts.given = append(opts.given, f.Name) })
 	switch {
+	case opts.version && len(rest) == 0:
+		return opts, "version", rest, nil
 	case len(rest) == 0:
 		return opts, "", nil, usageError("a command is missing: session2 help lists them")
 	case rest[0] == "help":
@@ -74,6 +77,7 @@ func (o *options) flagSet() *flag.FlagSet {
 	fs.StringVar(&o.url, "store", "", "")
 	fs.StringVar(&o.passwordFile, "password-file", "", "")
 	fs.BoolVar(&o.json, "json", false, "")
+	fs.BoolVar(&o.version, "version", false, "")
 	fs.BoolVar(&o.dry, "n", false, "")
 	fs.BoolVar(&o.del, "delete", false, "")
 	fs.BoolVar(&o.force, "force", false, "")

@@ -195,10 +195,21 @@ func (l location) open(ctx context.Context, create bool) (session2.Store, error)
 		if o.err != nil {
 			return nil, fmt.Errorf("%s: %w", l, o.err)
 		}
-		return o.store, nil
+		return l.checked(ctx, o.store)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// checked closes a store whose tables a later release has made: who does not know them
+// may do damage there.
+func (l location) checked(ctx context.Context, store session2.Store) (session2.Store, error) {
+	if c, ok := store.(interface{ CheckSchema(context.Context) error }); ok {
+		if err := c.CheckSchema(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", l, err), session2.Close(store))
+		}
+	}
+	return store, nil
 }
 
 // setup makes what the store needs, or with -n says what that would be.

@@ -182,6 +182,15 @@ func (s *Store) missingNote(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// CheckSchema refuses what a later release made, and makes nothing.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	_, err := s.missingNote(ctx)
+	return s.explain(err)
+}
+
 // one runs a query whose answer is one value.
 func one[T any](ctx context.Context, s *Store, query string) (T, error) {
 	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v T, err error) {

@@ -145,20 +145,32 @@ func (s *Store) ours(ctx context.Context) (bool, error) {
 
 // current reports whether all is there, and refuses what a later release made.
 func (s *Store) current(ctx context.Context) (bool, error) {
+	version, err := s.noted(ctx)
+	if err != nil || version != schemaVersion {
+		return false, err
+	}
+	return s.ours(ctx) // else it was dropped, and its note was not
+}
+
+// noted returns the version that is noted, zero if none is, and refuses a later one.
+func (s *Store) noted(ctx context.Context) (int64, error) {
 	version, err := call(ctx, s, func(ctx context.Context) (v sql.NullInt64, err error) {
 		err = s.db.QueryRowContext(ctx, s.q.current).Scan(&v)
 		return v, err
 	})
 	switch {
 	case errors.Is(err, session2.ErrNotSetUp):
-		return false, nil
-	case err != nil:
-		return false, err
-	case version.Int64 > schemaVersion:
-		return false, fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
+		return 0, nil
+	case err == nil && version.Int64 > schemaVersion:
+		err = fmt.Errorf("the tables have version %d, of a later release: this one knows %d",
 			version.Int64, schemaVersion)
-	case version.Int64 < schemaVersion:
-		return false, nil
 	}
-	return s.ours(ctx) // else it was dropped, and its note was not
+	return version.Int64, err
+}
+
+// CheckSchema returns an error if a later release has made the tables, as Setup does, but
+// makes nothing. Tables that are not there are no error. Each command of session2 calls it.
+func (s *Store) CheckSchema(ctx context.Context) error {
+	_, err := s.noted(ctx)
+	return failed("check schema", err)
 }

@@ -65,6 +65,7 @@ func TestNotSetUp(t *testing.T) {
 		if err := s.Save(t.Context(), record(1), 0); !errors.Is(err, session2.ErrNotSetUp) {
 			t.Errorf("got %v, want %v", err, session2.ErrNotSetUp)
 		}
+		must(t, s.CheckSchema(t.Context()))
 		_, err = db.Exec("CREATE TABLE foreigner (id BLOB PRIMARY KEY)")
 		must(t, err)
 		foreign, err := sqlite.NewStore(db, &sqlite.Options{Table: "foreigner"})
@@ -76,6 +77,9 @@ func TestNotSetUp(t *testing.T) {
 		_, err = db.Exec("UPDATE session2_sessions_meta SET version = 2")
 		must(t, err)
 		if err := s.Setup(t.Context()); err == nil || !strings.Contains(err.Error(), "later release") {
+			t.Errorf("over a later schema: got %v", err)
+		}
+		if err := s.CheckSchema(t.Context()); err == nil || !strings.Contains(err.Error(), "later release") {
 			t.Errorf("over a later schema: got %v", err)
 		}
 		for _, table := range []string{"a b", "sqlite_x", "x_meta", "x_user_idx", `x"`, "1x"} {
