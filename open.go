@@ -164,9 +164,20 @@ func option[T any](o *openOptions, name string, parse func(string) (T, error)) (
 	delete(o.query, name)
 	v, err := parse(list[0])
 	if err != nil {
-		o.errs = append(o.errs, fmt.Errorf("session2: open: option %s: not a %T", name, v))
+		o.errs = append(o.errs, fmt.Errorf("session2: open: option %s: %s", name, notA(v)))
 	}
 	return v
+}
+
+// notA says what was expected in the place of a value.
+func notA(v any) string {
+	switch v.(type) {
+	case bool:
+		return "not true or false"
+	case time.Duration:
+		return "not a duration such as 5s"
+	}
+	return "not a number"
 }
 
 // rest refuses the options that nobody took.

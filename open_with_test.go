@@ -46,6 +46,21 @@ func TestOpenWith(t *testing.T) {
 	}
 }
 
+// The error of a malformed option says what the option takes, in words that are not Go's.
+func TestOpenSaysWhatAnOptionTakes(t *testing.T) {
+	for url, want := range map[string]string{
+		"bolt:x?timeout=5":                "option timeout: not a duration such as 5s",
+		"file:x?timeout=5":                "option timeout: not a duration such as 5s",
+		"gob:x?nosync=maybe":              "option nosync: not true or false",
+		"postgres://localhost/x?conns=-1": "option conns: not a number",
+	} {
+		store, err := session2.Open(t.Context(), url)
+		if store != nil || err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", url, err, want)
+		}
+	}
+}
+
 // TestOpenWithRefusesSchemes gives schemes that would never be used, or would change
 // what a URL of the library means.
 func TestOpenWithRefusesSchemes(t *testing.T) {

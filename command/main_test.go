@@ -317,6 +317,12 @@ func TestCommandLine(t *testing.T) {
 	session(t, "delete-user", "-store", url, "--", "-user").want(0)
 	session(t, "delete-user", url).want(exitUsage).says("delete-user needs one user")
 	session(t, "delete-user", "alice").want(exitUsage).says("no store is named")
+	for _, args := range [][]string{ // the store comes last; any of these may be a password
+		{"show", "0123456789abcdef", url}, {"delete", "0123456789abcdef", url}, {"delete-user", "alice", "@" + url},
+		{"list", "alice"},
+	} {
+		session(t, args...).want(exitUsage).says("before the other arguments, or by -store").hides(args[1])
+	}
 	sessionEnv(t, []string{"SESSION2_STORE=" + url}, "delete-user", "file:alice").want(0)
 	for age, says := range map[string]string{
 		"106752d": "too large: at most 106751d", "1e400d": "too large", "9999999h": "too large",

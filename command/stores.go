@@ -37,6 +37,8 @@ func (l location) String() string {
 	return u.String()
 }
 
+const storeComes = "it comes before the other arguments, or by -store or SESSION2_STORE"
+
 // locate reads a URL, or the file that @FILE names, and completes a database's
 // password.
 func (o options) locate(text string) (location, error) {
@@ -50,7 +52,7 @@ func (o options) locate(text string) (location, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" {
 		// It says no more: the text may hold a password.
-		return location{}, usageError("the store is not a URL such as bolt:sessions.db")
+		return location{}, usageError("the store is not a URL such as bolt:sessions.db: " + storeComes)
 	}
 	l := location{u, o.schemes}
 	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" || l.foreign() && u.Host == "" {
@@ -107,7 +109,7 @@ func (j *job) locateStore(c command, args []string) (rest []string, err error) {
 		text, args = args[0], args[1:]
 	}
 	if text == "" {
-		return nil, usageError("no store is named: use -store URL, or SESSION2_STORE")
+		return nil, usageError("no store is named: " + storeComes)
 	}
 	j.where, err = j.locate(text)
 	return args, err

@@ -116,7 +116,7 @@ func options(query url.Values) (opts Options, nosync bool, err error) {
 			opts.Table = value
 		case name == "timeout":
 			if opts.Timeout, err = time.ParseDuration(value); err != nil {
-				err = errors.New("not a duration")
+				err = errors.New("not a duration such as 5s")
 			}
 		case name == "nosync":
 			if nosync, err = strconv.ParseBool(value); err != nil {
