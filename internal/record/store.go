@@ -12,7 +12,7 @@ import (
 var (
 	ErrNotFound  = errors.New("session not found")
 	ErrConflict  = errors.New("session changed meanwhile")
-	ErrUncertain = errors.New("outcome of the save is unknown")
+	ErrUncertain = errors.New("outcome unknown")
 	ErrTooLarge  = errors.New("session data too large")
 	ErrCorrupt   = errors.New("session record corrupt")
 	ErrNotSetUp  = errors.New("store not set up, call Setup first")

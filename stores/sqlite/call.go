@@ -54,14 +54,27 @@ func call[T any](ctx context.Context, s *Store, f func(context.Context) (T, erro
 // changed nothing.
 func retry[T any](ctx context.Context, s *Store, f func(context.Context) (T, error)) (T, error) {
 	for i := 0; ; i++ {
+		start := time.Now()
 		v, err := f(ctx)
 		if !locked(err) {
 			return v, s.explain(ctx, err)
 		}
-		if ended := pause(ctx, time.Millisecond<<min(i, 5)); ended != nil {
+		wait := time.Millisecond << min(i, 5)
+		if tooLate(ctx, wait+time.Since(start)) {
+			wait = time.Hour
+		}
+		if ended := pause(ctx, wait); ended != nil {
 			return v, notDone(fmt.Errorf("%w: %v", ended, err))
 		}
 	}
+}
+
+// tooLate reports whether the context may end while the next try, if it takes as long as
+// the last one, waits for the lock. Some drivers then do not tell whether it came to more
+// than waiting: so it is not begun.
+func tooLate(ctx context.Context, took time.Duration) bool {
+	end, ok := ctx.Deadline()
+	return ok && time.Until(end) < min(2*took, time.Second)
 }
 
 // pause waits for about d: callers that collided must not do so again.

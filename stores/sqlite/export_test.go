@@ -2,11 +2,21 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
 // Explain says what an error of a driver means.
 func Explain(err error) error { return (&Store{}).explain(context.Background(), err) }
+
+// Retry makes a call of f as the store's own statements are made.
+func Retry(ctx context.Context, f func(context.Context) error) error {
+	_, err := retry(ctx, &Store{}, func(ctx context.Context) (int, error) { return 0, f(ctx) })
+	return err
+}
+
+// NotDone reports whether err says that nothing was changed.
+func NotDone(err error) bool { return errors.Is(err, errNotDone) }
 
 // Registered finds a driver among names.
 func Registered(names []string) error {

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/stores/sqlite"
 )
 
 // lock takes the lock of writers, as a transaction of the application does, and returns
@@ -70,6 +72,33 @@ func TestLockedForLong(t *testing.T) {
 			must(t, <-done)
 		}
 	})
+}
+
+// TestLockedToTheEnd has a file locked for longer than a call has time, with each of its
+// tries waiting in the driver for a while: the call says that the file is locked, and that
+// nothing was changed. A driver whose context ends in the middle tells neither.
+func TestLockedToTheEnd(t *testing.T) {
+	for _, busy := range []time.Duration{0, time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			tries := 0
+			err := sqlite.Retry(ctx, func(ctx context.Context) error {
+				tries++
+				select {
+				case <-time.After(busy):
+					return errors.New("database is locked (5) (SQLITE_BUSY)")
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			if !errors.Is(err, context.DeadlineExceeded) || !sqlite.NotDone(err) ||
+				!strings.Contains(err.Error(), "database is locked") || tries < 5 {
+				t.Errorf("each try takes %v: after %d got %v, want that the file is locked, and nothing changed",
+					busy, tries, err)
+			}
+		})
+	}
 }
 
 // TestBesideTransactions counts in a table of the application, by transactions of which
