@@ -266,7 +266,8 @@ func TestRefusedFileStoreLeavesNothing(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	for name, open := range map[string]func(string) (houseStore, error){"private": placed["file"], "shared": shareable["file"]} {
+	stores := map[string]func(string) (houseStore, error){"private": placed["file"], "shared": shareable["file"]}
+	for name, open := range stores {
 		if _, err := open(filepath.Join(dir, "s")); err == nil || !strings.Contains(err.Error(), "others may write") {
 			t.Errorf("%s: got %v, want it refused: others may write to the directory that it is in", name, err)
 		}

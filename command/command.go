@@ -104,8 +104,9 @@ var commands = map[string]command{
 	"delete-old":  {flags: "n age", needs: "a store", run: withStore(removeOld)},
 	"stats":       {flags: "realm", needs: "a store", run: withStore(stats)},
 	"check":       {needs: "a store", run: withStore(check)},
-	"copy":        {flags: "n workers delete force", least: 2, most: 2, needs: "two stores", noStore: true, run: copyStore},
-	"version":     {flags: "version", needs: "no argument", noStore: true, run: version},
+	"version":     {flags: "version", needs: "flags", noStore: true, run: version},
+	"copy": {flags: "n workers delete force", least: 2, most: 2, needs: "two stores", noStore: true,
+		run: copyStore},
 }
 
 // job is a command under way.

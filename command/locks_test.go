@@ -14,7 +14,8 @@ import (
 // A copy gives up at the first record that fails so.
 func TestHeldLocks(t *testing.T) {
 	dir := t.TempDir()
-	file, gob, other := "file:"+filepath.Join(dir, "file"), "gob:"+filepath.Join(dir, "gob"), "gob:"+filepath.Join(dir, "other")
+	file, gob := "file:"+filepath.Join(dir, "file"), "gob:"+filepath.Join(dir, "gob")
+	other := "gob:" + filepath.Join(dir, "other")
 	for _, url := range []string{file, gob, other} {
 		session(t, "setup", url).want(0)
 	}

@@ -22,14 +22,15 @@ func TestVersion(t *testing.T) {
 func TestVersionOf(t *testing.T) {
 	lib := func(version string) debug.Module { return debug.Module{Path: module, Version: version} }
 	own, dep, local := lib("v1.2.3"), lib("v1.2.4"), lib("v1.2.5")
+	program := debug.Module{Path: "example.com/x", Version: "v9.0.0"}
 	local.Replace = &debug.Module{Path: "../.."}
 	for _, c := range []struct {
 		info debug.BuildInfo
 		want string
 	}{
 		{debug.BuildInfo{Main: own}, "v1.2.3"},
-		{debug.BuildInfo{Main: debug.Module{Path: "example.com/x", Version: "v9.0.0"}, Deps: []*debug.Module{&dep}}, "v1.2.4"},
-		{debug.BuildInfo{Main: debug.Module{Path: "example.com/x"}, Deps: []*debug.Module{&local}}, "(devel)"},
+		{debug.BuildInfo{Main: program, Deps: []*debug.Module{&dep}}, "v1.2.4"},
+		{debug.BuildInfo{Main: program, Deps: []*debug.Module{&local}}, "(devel)"},
 		{debug.BuildInfo{Main: lib("")}, "(devel)"},
 	} {
 		if got := versionOf(&c.info); got != c.want {

@@ -333,7 +333,7 @@ func (w *wait) await(ctx context.Context, patience time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-enough:
-		return fmt.Errorf("lock file %s: %w, and has for %v", w.file.Name(), ErrHeld, patience)
+		return fmt.Errorf("lock file %s: %w (waited %v)", w.file.Name(), ErrHeld, patience)
 	}
 }
 
