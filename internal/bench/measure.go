@@ -184,6 +184,19 @@ func (t *turn) ask(until time.Time, most int) (int, error) {
 	return int(all.Load()), err
 }
 
+// useAll has each session used once, so that what follows within a minute finds its access
+// noted already.
+func (t *turn) useAll() error {
+	return together(len(t.clients), func(i int) error {
+		for k := range t.shares[i].n {
+			if err := t.clients[i].get(t.shares[i].cookie(int(k))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (t *turn) askBy(c client, sessions *picks, until time.Time, most int) (n int, err error) {
 	for batch := 1; n < most; {
 		start := time.Now()
@@ -225,6 +238,7 @@ func (m *measured) share(i, of int, w Workload) *picks {
 
 func (p *picks) next() string {
 	p.at = p.at*1664525 + 1013904223
-	k := int(uint64(p.at) * uint64(p.n) >> 32)
-	return p.cookies[p.first+k*p.step]
+	return p.cookie(int(uint64(p.at) * uint64(p.n) >> 32))
 }
+
+func (p *picks) cookie(k int) string { return p.cookies[p.first+k*p.step] }

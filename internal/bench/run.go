@@ -185,6 +185,13 @@ func runWorkload(all []*measured, w Workload, md mode, o *options, processor boo
 		}
 		turns = append(turns, t)
 	}
+	if w == W4 {
+		for _, t := range turns {
+			if err := t.useAll(); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if _, err := runRound(turns, min(o.duration, slice/2)); err != nil {
 		return nil, err
 	}
