@@ -53,7 +53,7 @@ type FileOptions struct {
 
 	// Timeout is how long a call whose context has no deadline waits for another process
 	// that holds the lock on a record; OpenFileStore, any lock. Sweeps take turns, and wait
-	// for one another for as long as these take. Default 5 s; negative is an error.
+	// for one another for as long as these take. Default 30 s; negative is an error.
 	Timeout time.Duration
 
 	// Logger is told of each damaged record that is set aside. Default slog.Default().

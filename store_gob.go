@@ -65,7 +65,7 @@ type GobOptions struct {
 
 	// Timeout is how long a call whose context has no deadline, and OpenGobStore, wait for
 	// another process that holds the lock on the file. A process that opens the store holds
-	// it while it reads the file. Default 5 s; negative is an error.
+	// it while it reads the file. Default 30 s; negative is an error.
 	Timeout time.Duration
 
 	// Logger is told of damage in the file and of an incomplete end that was cut off.

@@ -116,7 +116,7 @@
 // # Waiting
 //
 // Where another process holds the lock of a file store or a gob store, a command
-// waits 5 s for it, and then fails and names the lock's file. That process may be
+// waits 30 s for it, and then fails and names the lock's file. That process may be
 // at long work, such as a sweep, or stand still (kill -STOP, a frozen container).
 //
 // # Exit status

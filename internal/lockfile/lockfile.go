@@ -59,8 +59,9 @@ type Mutex struct {
 	info fs.FileInfo // of the file that is kept open; nil if there is none
 }
 
-// Patience is the usual one.
-const Patience = 5 * time.Second
+// Patience is the usual one: no process in good order holds a lock of the stores for so long, on a
+// machine that is slow and busy either.
+const Patience = 30 * time.Second
 
 // ErrHeld says that another process has held a lock for longer than a caller's patience: it
 // stands still, perhaps, for then no kernel takes the lock from it.
