@@ -126,7 +126,8 @@ func (c *CookieConfig) cookie() *http.Cookie {
 // application knows.
 func (s *Session) warnPlain(r *http.Request) {
 	m, c := s.m, &s.m.cfg.Cookie
-	if c.Insecure && (r.TLS != nil || saysHTTPS(r.Header)) && s.way.cookie() && m.warned.CompareAndSwap(false, true) {
+	https := r.TLS != nil || saysHTTPS(r.Header) && !isLoopback(r.Host) // for there browsers send Sec-Fetch-Site, too
+	if c.Insecure && https && s.way.cookie() && m.warned.CompareAndSwap(false, true) {
 		m.cfg.Logger.WarnContext(r.Context(), "session2: a cookie that browsers also send over plain HTTP was sent over "+
 			"HTTPS: leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways")
 	}

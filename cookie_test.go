@@ -679,7 +679,7 @@ func TestMaxAgeIsRoundedUp(t *testing.T) {
 
 // A cookie without Secure that goes by HTTPS is said once.
 func TestInsecureOverHTTPS(t *testing.T) {
-	for _, by := range []string{"tls", "proxy", "plain"} {
+	for _, by := range []string{"tls", "proxy", "plain", "loopback"} {
 		log := &testsite.Log{}
 		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{
 			Logger: log.Logger(), Cookie: session2.CookieConfig{Insecure: true},
@@ -691,12 +691,15 @@ func TestInsecureOverHTTPS(t *testing.T) {
 				r = httptest.NewRequest("GET", "https://example.com/", nil)
 			case "proxy":
 				r.Header.Set("X-Forwarded-Proto", "https")
+			case "loopback": // a browser's
+				r.Host = "localhost:8080"
+				r.Header.Set("Sec-Fetch-Site", "none")
 			}
 			st.M.Wrap(st.Handler(func(s *session2.Session, _ http.ResponseWriter, _ *http.Request) { s.Set("k", 1) })).
 				ServeHTTP(httptest.NewRecorder(), r)
 		}
 		want := 1
-		if by == "plain" {
+		if by == "plain" || by == "loopback" {
 			want = 0
 		}
 		if got := strings.Count(log.String(), "leave out Config.Cookie.Insecure"); got != want {
