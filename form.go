@@ -175,11 +175,11 @@ func (s *Session) removed(m *mark) bool {
 }
 
 // CSRFToken returns the session's token against cross-site requests, for a form field
-// csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel or Renew, and
-// after a Clear from the next call on, and is spelled anew by each call, so that the compression of a page does not
-// give it away. The first call stores it, and with it the session, so that it must come
-// before the first byte of the response is written; of several first calls at once, all
-// tokens are valid.
+// csrf_token or a header X-CSRF-Token. It is valid until SetUser, SetLevel or Renew; a Clear
+// takes it away until the next call. Each call spells it anew, so that the compression of a
+// page does not give it away. The first call stores it, and with it the session, so that it
+// must come before the first byte of the response is written; of several first calls at
+// once, all tokens are valid.
 func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()

@@ -172,23 +172,10 @@ func (s *Session) take(f found, err error) {
 
 // tokens appends to list the well-formed tokens that the request presents, each once.
 func (s *Session) tokens(list []token) (_ []token, malformed bool) {
-	var seen map[token]bool // once there are many: a request may bring thousands
 	add := func(text string) {
 		t, ok := parseToken(text)
-		switch {
-		case !ok:
-			malformed = true
-		case seen == nil && slices.Contains(list, t), seen[t]:
-		default:
+		if malformed = malformed || !ok; ok {
 			list = append(list, t)
-			if seen == nil && len(list) == 4*maxTokens {
-				seen = make(map[token]bool)
-				for _, t := range list {
-					seen[t] = true
-				}
-			} else if seen != nil {
-				seen[t] = true
-			}
 		}
 	}
 	if s.opened == nil && s.way.cookie() {
@@ -197,11 +184,24 @@ func (s *Session) tokens(list []token) (_ []token, malformed bool) {
 		}
 	}
 	s.presented(add)
+	if len(list) > 1 {
+		list = once(list)
+	}
 	if n := len(list); n > maxTokens {
 		list = append(list[:maxTokens/2:maxTokens/2], list[n-maxTokens/2:]...)
 		malformed = true
 	}
 	return list, malformed
+}
+
+// once drops the tokens that are there before: a request may bring thousands.
+func once(list []token) []token {
+	seen := make(map[token]bool, len(list))
+	return slices.DeleteFunc(list, func(t token) bool {
+		again := seen[t]
+		seen[t] = true
+		return again
+	})
 }
 
 // onlyToken returns the token of the header that nearly all browsers send: one line, in
