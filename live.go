@@ -28,6 +28,7 @@ type holders struct {
 	empty  bool // it was saved with nothing in it
 	ending bool // somebody ends it
 	news   *news
+	told   bool // another process has changed it since the first of them came
 }
 
 // set notes what is known of a session. It is called with r.mu held.
@@ -129,7 +130,24 @@ func (r *running) tell(id ID, n *news) {
 	}
 }
 
-// latest returns that; nil if there is nothing to tell.
+// changedElsewhere notes that another process has changed the session, likewise.
+func (r *running) changedElsewhere(id ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.held[id]; h.n > 0 {
+		h.told = true
+		r.set(id, h)
+	}
+}
+
+// isTold returns whether it was.
+func (r *running) isTold(id ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held[id].told
+}
+
+// latest returns what tell has noted; nil if there is nothing to tell.
 func (r *running) latest(id ID) *news {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -243,6 +261,9 @@ func (s *Session) follow() {
 	}
 	if n := s.m.open.latest(id); n != nil { // from before the request was watched
 		s.hear(id, *n)
+	}
+	if s.m.open.isTold(id) {
+		s.m.watch.hurry(id)
 	}
 }
 

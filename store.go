@@ -49,7 +49,8 @@ var (
 
 	// ErrLostUpdate says that a request read a key and then set or deleted it, and that
 	// another request had changed that key in between. Nothing of that commit was
-	// stored. [Key.Update] merges where Get and Set cannot.
+	// stored. [Key.Update] merges where Get and Set cannot. A request that has looked at
+	// a thousand keys and more counts as having looked at all.
 	ErrLostUpdate = errors.New("update would be lost")
 
 	// ErrTooManySessions says that a user has as many sessions as Config.MaxPerUser

@@ -224,6 +224,9 @@ func (c *cachedStore) get(ctx context.Context, id ID) (k *kept, old bool, err er
 	return c.near.Get(ctx, id, c.keep(id))
 }
 
+// closing is how long Close waits for a PubSub.
+const closing = 5 * time.Second
+
 // listen has the other processes told what this one changes, and heard. Whoever changes a
 // record tells them when it is done, whatever has come of it.
 func (c *cachedStore) listen() {
@@ -276,6 +279,7 @@ func (c *cachedStore) hear(id ID) {
 	managers := c.managers
 	c.mu.Unlock()
 	for _, m := range managers {
+		m.open.changedElsewhere(id)
 		m.watch.hurry(id)
 	}
 }
@@ -323,10 +327,14 @@ func (c *cachedStore) Iter(ctx context.Context) iter.Seq2[Record, error] {
 
 func (c *cachedStore) Setup(ctx context.Context) error { return Setup(ctx, c.given) }
 
-// Close frees what is kept, too, and ends the listening.
+// Close frees what is kept, too, and ends the listening, when the other processes are told
+// what there is to tell.
 func (c *cachedStore) Close() error {
 	c.listening.Do(func() {})
 	if c.end != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closing)
+		c.peers.Flush(ctx)
+		cancel()
 		c.end()
 	}
 	c.near.BeginAll()

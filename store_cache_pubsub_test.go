@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -98,6 +99,11 @@ type process struct {
 	log *bytes.Buffer
 }
 
+// shared is a store that stays open when one process ends.
+type shared struct{ *testsite.Brittle }
+
+func (shared) Close() error { return nil }
+
 // processes returns two that share a store, each with a line into town.
 func processes(t *testing.T) (here, there process, store *testsite.Brittle) {
 	store = testsite.NewBrittle()
@@ -105,7 +111,7 @@ func processes(t *testing.T) (here, there process, store *testsite.Brittle) {
 	town := &town{}
 	open := func() process {
 		p := process{line: town.line(), log: new(bytes.Buffer)}
-		cache := session2.NewCache(store, &session2.CacheOptions{
+		cache := session2.NewCache(shared{store}, &session2.CacheOptions{
 			MaxAge: time.Hour, PubSub: p.line, Logger: slog.New(slog.NewTextHandler(p.log, nil)),
 		})
 		t.Cleanup(func() { session2.Close(cache) })
@@ -284,6 +290,50 @@ func TestCacheEndsStreams(t *testing.T) {
 					want = session2.ErrStale
 				}
 				x.mustEnd(want)
+			})
+		})
+	}
+}
+
+// A stream that asks for its context's end after the word of the change has come ends, too.
+func TestCacheEndsALateStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there, _ := processes(t)
+		b := &testsite.Browser{}
+		here.begun(t, b)
+		x := openStream(here.Site, b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			sse(s, w, r)
+			there.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+			time.Sleep(50 * time.Millisecond)
+		})
+		settle()
+		x.mustEnd(session2.ErrNotFound)
+	})
+}
+
+// A process that ends tells the others before what it has changed, also if that was all it did.
+func TestCacheTellsBeforeItCloses(t *testing.T) {
+	for name, end := range map[string]func(there process, b *testsite.Browser){
+		"a job": func(there process, _ *testsite.Browser) {
+			there.M.RevokeUser(context.Background(), "alice")
+		},
+		"a shutdown": func(there process, b *testsite.Browser) {
+			there.Do(&testsite.Browser{}, func(s *session2.Session) { s.Set("k", 1) })
+			there.Do(b.Clone(), func(s *session2.Session) { s.Set("k", 1) })
+			there.Do(b.Clone(), func(s *session2.Session) { s.Destroy() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				here, there, _ := processes(t)
+				b := &testsite.Browser{}
+				here.begun(t, b)
+				end(there, b)
+				testsite.Must(t, session2.Close(there.Store))
+				settle()
+				if got := reads(here.Site, b); got != nil {
+					t.Errorf("color = %v", got)
+				}
 			})
 		})
 	}

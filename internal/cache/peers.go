@@ -20,6 +20,10 @@ const (
 	// beat is how often it asks for one.
 	beat = time.Second
 
+	// connecting is how long a subscription may take to begin: there may be several servers
+	// to try.
+	connecting = time.Minute
+
 	// linger is how long a message waits for more to tell, and retry how long a lost
 	// subscription is left alone.
 	linger = 2 * time.Millisecond
@@ -59,6 +63,7 @@ type Peers[V any] struct {
 	all     bool            // to tell that anything may have changed
 	current int             // counts the subscriptions
 	heard   bool            // the current one has brought a message of our own
+	sending bool            // a message is on its way
 }
 
 // NewPeers returns the peers of a cache, which is not used until Run can hear them. Run
@@ -105,6 +110,19 @@ func signal(c chan<- struct{}) {
 	}
 }
 
+// Flush returns when all is told that there is to tell, or ctx ends.
+func (p *Peers[V]) Flush(ctx context.Context) {
+	for p.owes() && ctx.Err() == nil {
+		rest(ctx, linger)
+	}
+}
+
+func (p *Peers[V]) owes() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all || len(p.pending) > 0 || p.sending
+}
+
 // Run tells and listens until ctx ends.
 func (p *Peers[V]) Run(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -129,23 +147,30 @@ func (p *Peers[V]) subscribe(ctx context.Context) error {
 	p.mu.Unlock()
 	defer p.lose(n)
 
-	alive := make(chan struct{}, 1)
+	alive, subscribed := make(chan struct{}, 1), make(chan struct{})
 	ended := make(chan error, 1)
 	go func() {
-		subscribed := sync.OnceFunc(func() { go p.publish(ctx, cancel) })
+		subscribed := sync.OnceFunc(func() {
+			close(subscribed)
+			go p.publish(ctx, cancel)
+		})
 		ended <- p.pubsub.Subscribe(ctx, subscribed, func(message string) {
 			if p.receive(n, message) {
 				signal(alive)
 			}
 		})
 	}()
-	silence := time.NewTimer(patience)
+	silence := time.NewTimer(connecting)
 	defer silence.Stop()
-	for first := true; ; first = false {
+	for works := false; ; {
 		select {
+		case <-subscribed:
+			subscribed = nil
+			silence.Reset(patience)
 		case <-alive:
 			silence.Reset(patience)
-			if first {
+			if !works {
+				works = true
 				p.works(nil)
 			}
 		case err := <-ended:
@@ -194,6 +219,9 @@ func (p *Peers[V]) publishOne(ctx context.Context) error {
 	if err != nil {
 		p.ChangedAll()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sending = false
 	return err
 }
 
@@ -201,6 +229,7 @@ func (p *Peers[V]) publishOne(ctx context.Context) error {
 func (p *Peers[V]) next() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sending = true
 	var b strings.Builder
 	b.WriteString(p.name)
 	b.WriteByte(' ')

@@ -47,7 +47,7 @@ const (
 
 	mysqlFacts = `SELECT 'table', table_name FROM information_schema.tables WHERE {of} AND table_type = 'BASE TABLE'
 UNION ALL SELECT 'index', index_name FROM information_schema.statistics WHERE {of}
-UNION ALL SELECT 'index', COALESCE(column_name, '') FROM information_schema.statistics WHERE {of} AND seq_in_index = 1
+UNION ALL SELECT 'first', COALESCE(column_name, '') FROM information_schema.statistics WHERE {of} AND seq_in_index = 1
 UNION ALL SELECT 'key', COALESCE(MAX(column_name), '') FROM information_schema.statistics
 WHERE {of} AND non_unique = 0 GROUP BY index_name HAVING COUNT(*) = 1
 UNION ALL SELECT 'engine', e.engine FROM information_schema.tables t

@@ -56,7 +56,7 @@ const (
 WHERE oid = '{t}'::regclass AND relkind IN ('r', 'p')
 UNION ALL SELECT 'index', c.relname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = '{t}'::regclass AND i.indisvalid
-UNION ALL SELECT 'index', a.attname FROM pg_catalog.pg_index i
+UNION ALL SELECT 'first', a.attname FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 WHERE i.indrelid = '{t}'::regclass AND i.indisvalid`
 )

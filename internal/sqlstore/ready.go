@@ -148,8 +148,8 @@ func many(r *strings.Replacer) string {
 	return r.Replace("SELECT COUNT(*) FROM (SELECT id FROM {t} LIMIT " + strconv.Itoa(manyRows+1) + ") AS some_of_them")
 }
 
-// facts are what a database's catalogue tells of the table, by kind: table, index (by name and
-// by first column), key (the columns that are unique by themselves), and engine, if it has no
+// facts are what a database's catalogue tells of the table, by kind: table, index (its name),
+// first (an index's first column), key (the columns that are unique by themselves), and engine, if it has no
 // transactions. All but that are in lower case: MySQL makes no difference. There are none where
 // the catalogue does not tell.
 type facts map[string]map[string]bool
@@ -164,7 +164,7 @@ func (f facts) first(kind string) string {
 }
 
 func (f facts) index(ix Index) bool {
-	return f["index"][strings.ToLower(ix.Name)] || f["index"][ix.Column]
+	return f["index"][strings.ToLower(ix.Name)] || f["first"][ix.Column]
 }
 
 func (s *Store) facts(ctx context.Context) (facts, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -144,4 +145,28 @@ func TestPostgresPubSubRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %v", url, ps, err)
 		}
 	}
+}
+
+// Where a URL names several servers and the first one is silent, another one is found.
+func TestPostgresPubSubOfSeveralServers(t *testing.T) {
+	t.Parallel()
+	dsn, table := testdb.Postgres(t), sqlTable(t.TempDir())
+	proxy, silent := viaProxy(t, dsn)
+	first, err := url.Parse(silent)
+	testsite.Must(t, err)
+	u, err := url.Parse(dsn)
+	testsite.Must(t, err)
+	ports := "port=" + first.Port() + "," + u.Port()
+	u.Host, u.RawQuery = first.Hostname()+","+u.Hostname(), ports+"&sslmode=disable&target_session_attrs=read-write"
+	proxy.Hang(true)
+	here := cachedSite(t, dsn, table, pubSub(t, u.String(), "several"))
+	testsite.Must(t, session2.Setup(t.Context(), here.Store))
+	b := &testsite.Browser{}
+	here.Begin(b)
+	var id session2.ID
+	here.Do(b, func(s *session2.Session) { id = s.ID() })
+	eventually(t, "the cache is used", func() bool {
+		_, old, err := here.Store.(nearStore).LoadCached(t.Context(), id)
+		return old && err == nil
+	})
 }
