@@ -447,7 +447,8 @@ func (c *Config) defaultErrorHandler(w http.ResponseWriter, r *http.Request, err
 		// Two requests at once, or a client that did not wait for its turn: nobody's fault.
 		level = slog.LevelInfo
 	}
-	c.Logger.Log(r.Context(), level, "session2: request failed", "error", err.Error(), "status", status, "request", r.Pattern)
+	c.Logger.Log(r.Context(), level, "session2: request failed",
+		"error", err.Error(), "status", status, "request", r.Pattern)
 	httpError(w, status)
 }
 
