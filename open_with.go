@@ -73,9 +73,10 @@ func unknownScheme(scheme string, schemes map[string]OpenFunc) error {
 	switch scheme {
 	case "":
 		hint = "; a bolt file is bolt:sessions.db"
-	case "sqlite", "redis", "rediss":
-		hint = fmt.Sprintf("; %[1]s is a module of its own, stores/%[1]s: give its Open to OpenWith, and use its command",
-			strings.TrimSuffix(scheme, "s"))
+	case "sqlite":
+		hint = "; give OpenWith the Open of the module stores/sqlite, and use its command"
+	case "redis", "rediss":
+		hint = "; give OpenWith the Open of the module stores/redis, and use its command"
 	}
 	return fmt.Errorf("session2: open: no store has the URL scheme %q, as in file:path; there are %s%s",
 		scheme, strings.Join(known, ", "), hint)

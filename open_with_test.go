@@ -61,6 +61,17 @@ func TestOpenSaysWhatAnOptionTakes(t *testing.T) {
 	}
 }
 
+// Who gives Open a URL of another module's store is told which module that is.
+func TestOpenNamesTheModule(t *testing.T) {
+	for url, want := range map[string]string{
+		"sqlite:x.db": "stores/sqlite,", "redis://h/0": "stores/redis,", "rediss://h/0": "stores/redis,",
+	} {
+		if _, err := session2.Open(t.Context(), url); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", url, err, want)
+		}
+	}
+}
+
 // TestOpenWithRefusesSchemes gives schemes that would never be used, or would change
 // what a URL of the library means.
 func TestOpenWithRefusesSchemes(t *testing.T) {
