@@ -329,10 +329,8 @@ func (c *Config) check() error {
 	p.when(c.CommitTimeout < 0, "Config.CommitTimeout: %v is negative", c.CommitTimeout)
 	p.when(c.RenewEvery > 0 && c.WatchEvery > maxRetired*c.RenewEvery,
 		"Config.WatchEvery: %v is more than %d times the RenewEvery of %v", c.WatchEvery, maxRetired, c.RenewEvery)
-	p.when(unitless(c.Lifetime), "Config.Lifetime: %v", noUnit(c.Lifetime))
-	p.when(unitless(c.IdleTimeout), "Config.IdleTimeout: %v", noUnit(c.IdleTimeout))
-	p.when(unitless(c.CommitTimeout), "Config.CommitTimeout: %v", noUnit(c.CommitTimeout))
-	p.when(unitless(c.WatchEvery), "Config.WatchEvery: %v", noUnit(c.WatchEvery))
+	p = append(p, noUnit("Config.Lifetime", c.Lifetime), noUnit("Config.IdleTimeout", c.IdleTimeout),
+		noUnit("Config.CommitTimeout", c.CommitTimeout), noUnit("Config.WatchEvery", c.WatchEvery))
 	p.when(c.MaxBytes < 0, "Config.MaxBytes: %d is negative", c.MaxBytes)
 	p.when(len(c.Realm) > maxRealm, "Config.Realm: longer than %d bytes", maxRealm)
 	p.when(strings.ContainsFunc(c.Realm, unicode.IsControl), "Config.Realm: %q has control characters", c.Realm)
@@ -346,12 +344,14 @@ func (c *Config) check() error {
 	return errors.Join(p...)
 }
 
-// unitless reports whether a duration is a number of seconds or minutes, and what makes
-// these of it was forgotten: no limit of a session is so short.
-func unitless(d time.Duration) bool { return d > 0 && d < time.Millisecond }
-
-func noUnit(d time.Duration) string {
-	return fmt.Sprintf("%v is shorter than a millisecond: is a unit missing, as in %d*time.Second?", d, int64(d))
+// noUnit refuses a duration that is a number of seconds or minutes, where what makes these
+// of it was forgotten: no limit of a session is so short.
+func noUnit(what string, d time.Duration) error {
+	if d <= 0 || d >= time.Millisecond {
+		return nil
+	}
+	return fmt.Errorf("session2: %s: %v is shorter than a millisecond: is a unit missing, as in %d*time.Second?",
+		what, d, int64(d))
 }
 
 // cookiePrefix returns the prefix by which browsers hold a cookie to its attributes, in

@@ -126,22 +126,26 @@ func (c *CookieConfig) cookie() *http.Cookie {
 // application knows.
 func (s *Session) warnPlain(r *http.Request) {
 	m, c := s.m, &s.m.cfg.Cookie
-	https := r.TLS != nil || saysHTTPS(r.Header) && !isLoopback(r.Host) // for there browsers send Sec-Fetch-Site, too
-	if c.Insecure && https && s.way.cookie() && m.warned.CompareAndSwap(false, true) {
-		m.cfg.Logger.WarnContext(r.Context(), "session2: a cookie that browsers also send over plain HTTP was sent over "+
-			"HTTPS: leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways")
-	}
-	if c.Insecure || m.warned.Load() || r.TLS != nil || isLoopback(r.Host) || saysHTTPS(r.Header) ||
-		c.SecureFunc != nil && s.way.cookie() {
+	const plain = ": use HTTPS, let the proxy in front say so by X-Forwarded-Proto, " +
+		"or set Config.Cookie.Insecure for development"
+	var what string
+	switch cookie := s.way.cookie(); {
+	case m.warned.Load(), r.TLS == nil && isLoopback(r.Host): // to which browsers send what they send over HTTPS
 		return
-	}
-	what := "a Secure cookie was sent over plain HTTP, and browsers drop it"
-	if s.way == byHeader {
-		what = "a token was sent over plain HTTP, for all on the way to read"
+	case (r.TLS != nil || saysHTTPS(r.Header)) != c.Insecure:
+		return
+	case c.Insecure && cookie:
+		what = "a cookie that browsers also send over plain HTTP was sent over HTTPS: " +
+			"leave out Config.Cookie.Insecure, or set SecureFunc if people come both ways"
+	case c.Insecure, c.SecureFunc != nil && cookie:
+		return
+	case s.way == byHeader:
+		what = "a token was sent over plain HTTP, for all on the way to read" + plain
+	default:
+		what = "a Secure cookie was sent over plain HTTP, and browsers drop it" + plain
 	}
 	if m.warned.CompareAndSwap(false, true) {
-		m.cfg.Logger.WarnContext(r.Context(), "session2: "+what+": use HTTPS, "+
-			"let the proxy in front say so by X-Forwarded-Proto, or set Config.Cookie.Insecure for development")
+		m.cfg.Logger.WarnContext(r.Context(), "session2: "+what)
 	}
 }
 

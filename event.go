@@ -128,8 +128,10 @@ func (m *Manager) emit(ctx context.Context, e Event) {
 		if e.Err != nil {
 			attrs = append(attrs, slog.String("error", e.Err.Error()))
 		}
-		if s, ok := ctx.Value(m).(*Session); ok && s.request != nil && level >= slog.LevelInfo && s.request.Pattern != "" {
-			attrs = append(attrs, slog.String("request", s.request.Pattern))
+		if level >= slog.LevelInfo {
+			if s, ok := ctx.Value(m).(*Session); ok && s.request != nil && s.request.Pattern != "" {
+				attrs = append(attrs, slog.String("request", s.request.Pattern))
+			}
 		}
 		log.LogAttrs(ctx, level, "session2: "+e.Kind.String(), attrs...)
 	}

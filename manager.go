@@ -390,11 +390,12 @@ func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
 // or an error if every is less than a millisecond. A store that fails is an event, and is asked
 // again at the next turn. Several processes may run it.
 func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
-	switch {
-	case every <= 0:
-		return m.noCleanup(ctx, fmt.Errorf("session2: cleanup: an interval of %v", every))
-	case unitless(every):
-		return m.noCleanup(ctx, errors.New("session2: cleanup: "+noUnit(every)))
+	err := noUnit("cleanup", every)
+	if every <= 0 {
+		err = fmt.Errorf("session2: cleanup: an interval of %v", every)
+	}
+	if err != nil {
+		return m.noCleanup(ctx, err)
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

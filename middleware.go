@@ -46,12 +46,12 @@ func (m *Manager) Session(r *http.Request) *Session {
 // [ErrNotFound], or [ErrStale] for a replaced token, and Err is context.Canceled. It
 // happens at once if this manager does it, and within Config.WatchEvery and the time of
 // a Load if another process does (sooner with a [PubSub]), or if the session's time is
-// over. What a request does
-// to its session itself does not end its own context; give [Manager.Revoke] and its
-// like the request's context for that. A login by another request ends a context only
-// once its response has begun: until then the request may be the same login, sent
-// twice. All this costs something only where the context's Done is asked for, as by
-// database/sql. When next has returned, such a context has ended, as net/http's has.
+// over. What a request does to its session itself does not end its own context; give
+// [Manager.Revoke] and its like the request's context for that. A login by another
+// request ends a context only once its response has begun: until then the request may be
+// the same login, sent twice. All this costs something only where the context's Done is
+// asked for, as by database/sql. When next has returned, such a context has ended, as
+// net/http's has.
 //
 // Wrap does no store work for a request that does not look at its session. Inside
 // another Wrap of the same manager it is next itself. The ResponseWriter that next is

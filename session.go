@@ -640,12 +640,12 @@ func (s *Session) SetPersistent(persistent bool) {
 // that. A negative one, or one of less than a millisecond, is a mistake: it is in Err, and
 // fails the request.
 func (s *Session) SetLifetime(d time.Duration) {
-	switch {
-	case d < 0:
-		s.refuse(fmt.Errorf("session2: set lifetime: %v is negative", d))
-		return
-	case unitless(d):
-		s.refuse(errors.New("session2: set lifetime: " + noUnit(d)))
+	err := noUnit("set lifetime", d)
+	if d < 0 {
+		err = fmt.Errorf("session2: set lifetime: %v is negative", d)
+	}
+	if err != nil {
+		s.refuse(err)
 		return
 	}
 	s.change(func(st *state) error {
@@ -658,8 +658,8 @@ func (s *Session) SetLifetime(d time.Duration) {
 // Config.IdleTimeout: 0 goes back to that, and with a negative d there is no such
 // limit. One of less than a millisecond is a mistake: it is in Err, and fails the request.
 func (s *Session) SetIdleTimeout(d time.Duration) {
-	if unitless(d) {
-		s.refuse(errors.New("session2: set idle timeout: " + noUnit(d)))
+	if err := noUnit("set idle timeout", d); err != nil {
+		s.refuse(err)
 		return
 	}
 	s.change(func(st *state) error {
@@ -675,12 +675,12 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 // than a millisecond, is a mistake: it is in Err, and fails the request. Browsers keep no
 // cookie for longer than 400 days.
 func (s *Session) Remember(d time.Duration) {
-	switch {
-	case d <= 0:
-		s.refuse(fmt.Errorf("session2: remember: %v is not positive", d))
-		return
-	case unitless(d):
-		s.refuse(errors.New("session2: remember: " + noUnit(d)))
+	err := noUnit("remember", d)
+	if d <= 0 {
+		err = fmt.Errorf("session2: remember: %v is not positive", d)
+	}
+	if err != nil {
+		s.refuse(err)
 		return
 	}
 	s.SetPersistent(true)

@@ -126,10 +126,7 @@ func (c *Cache[V]) lead(ctx context.Context, id ID, l *loading[V], load func(con
 	l.left = true // if load panics
 	defer c.land(id, l)
 	v, err = load(ctx)
-	l.err, l.left = err, err != nil && ctx.Err() != nil
-	if err == nil {
-		l.v = v
-	}
+	l.v, l.err, l.left = v, err, err != nil && ctx.Err() != nil
 	return v, err
 }
 
@@ -195,6 +192,18 @@ func (c *Cache[V]) BeginAll() {
 
 // EndAll notes that the change is over, whatever has become of it.
 func (c *Cache[V]) EndAll() { c.changing.Add(-1) }
+
+// Drop has the cache take a value, or a load of it that is under way, for changed elsewhere.
+func (c *Cache[V]) Drop(id ID) {
+	c.Begin(id)
+	c.End(id)
+}
+
+// DropAll does so with all.
+func (c *Cache[V]) DropAll() {
+	c.BeginAll()
+	c.EndAll()
+}
 
 // shard returns the shard of id. IDs are random; those that count up, at either end, are
 // spread as well.

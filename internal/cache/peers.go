@@ -266,12 +266,10 @@ func (p *Peers[V]) receive(n int, message string) (own bool) {
 	for item := range strings.FieldsSeq(told) {
 		var id ID
 		if !decodeID(&id, item) {
-			p.cache.BeginAll()
-			p.cache.EndAll()
+			p.cache.DropAll()
 			continue
 		}
-		p.cache.Begin(id)
-		p.cache.End(id)
+		p.cache.Drop(id)
 		p.changed(id)
 	}
 	return false
@@ -295,8 +293,7 @@ func (p *Peers[V]) prove(n int, sent time.Duration) bool {
 	}
 	if !p.heard {
 		p.heard = true
-		p.cache.BeginAll()
-		p.cache.EndAll()
+		p.cache.DropAll()
 	}
 	p.cache.usedUntil(sent + patience)
 	return true

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/go-sql-driver/mysql"
@@ -122,16 +121,7 @@ func TestSQLSetupMakesIndexes(t *testing.T) {
 		for _, which := range []string{"username", "accessed", "expires"} {
 			run(t, db, table, fmt.Sprintf(dropIndex[sys.name], which))
 		}
-		var wg sync.WaitGroup
-		for range 16 {
-			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
-			wg.Go(func() {
-				if err := store.Setup(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		setUpAtOnce(t, sys, dsn, table)
 		if got := sys.indexes(t, db, table); !slices.Equal(got, before) || len(got) != 4 {
 			t.Errorf("got the indexes %q, want %q", got, before)
 		}

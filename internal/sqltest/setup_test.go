@@ -22,18 +22,23 @@ import (
 
 func TestSQLSetupAtOnce(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		table := sqlTable(t.TempDir())
-		var wg sync.WaitGroup
-		for range 16 {
-			store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
-			wg.Go(func() {
-				if err := store.Setup(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
+		setUpAtOnce(t, sys, dsn, sqlTable(t.TempDir()))
 	})
+}
+
+// setUpAtOnce has 16 stores set up one table.
+func setUpAtOnce(t *testing.T, sys sqlSystem, dsn, table string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range 16 {
+		store := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+		wg.Go(func() {
+			if err := store.Setup(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestSQLBeforeSetup(t *testing.T) {
