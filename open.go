@@ -251,8 +251,8 @@ func (o *openOptions) refuse(params map[string]string) error {
 // openPostgres opens the store of a postgres: URL, by lib/pq.
 func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	opts := o.takeSQL()
-	if opts.NoPrepare {
-		o.query.Set("binary_parameters", "yes")
+	if opts.NoPrepare || !o.query.Has("binary_parameters") {
+		o.query.Set("binary_parameters", "yes") // without a statement to prepare; and half the bytes
 	}
 	cfg, err := postgresConfig(u, o)
 	if err != nil {
@@ -262,11 +262,10 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	if cfg.ConnectTimeout == 0 && opts.Wait() > 0 { // a server that hangs leaves time for the next one
 		cfg.ConnectTimeout = opts.Wait() / time.Duration(1+len(cfg.Multi))
 	}
-	connector, err := pq.NewConnectorConfig(cfg)
-	if err != nil {
+	if _, err := pq.NewConnectorConfig(cfg); err != nil {
 		return nil, errSQLURL
 	}
-	connector.Dialer(sqlstore.BoundedDialer{Timeout: opts.Wait() * 11 / 10}) // the call has given up by then
+	connector := sqlstore.PostgresConnector{Config: cfg, Timeout: 2 * opts.Wait()} // a call has given up by then
 	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewPostgresStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {

@@ -40,9 +40,9 @@ func postgres() []contender {
 		postgresFloor(pgxBare, "pgx", false),
 		poolFloor(poolLike, true),
 		poolFloor(poolBare, false),
-		sessions("session2 on lib/pq", postgresSessions("postgres"), pqLike, pqBare),
-		sessions("session2 on pgx stdlib", postgresSessions("pgx"), pgxLike, pgxBare),
-		cached("session2 on lib/pq"+cacheSuffix, postgresSessions("postgres"), pqLike, pqBare),
+		sessions("session2 on lib/pq", openedPostgres, pqLike, pqBare),
+		sessions("session2 on pgx stdlib", pgxSessions, pgxLike, pgxBare),
+		cached("session2 on lib/pq"+cacheSuffix, openedPostgres, pqLike, pqBare),
 		scsOn("scs pgxstore", scsPool, poolLike, poolBare),
 		scsSweepsOn("scs postgresstore (lib/pq)", scsPostgres, pqLike, pqBare),
 		gochiOn("go-chi/session postgres (lib/pq)", "postgres", func(p place) (string, error) {
@@ -105,15 +105,27 @@ func ownSchema(driver string, p place, setup ...string) (*sql.DB, string, error)
 	return db, dsn, err
 }
 
-func postgresSessions(driver string) func(place) (session2.Store, error) {
-	return func(p place) (session2.Store, error) {
-		db, _, err := ownSchema(driver, p)
-		if err != nil {
-			return nil, err
-		}
-		store, err := session2.NewPostgresStore(db, nil)
-		return closing{store, db, rowsOfPostgres(db, "session2_sessions")}, err
+// openedPostgres is the store of a URL, which has a pool of its own.
+func openedPostgres(p place) (session2.Store, error) {
+	db, _, err := ownSchema("postgres", p)
+	if err != nil {
+		return nil, err
 	}
+	store, err := session2.Open(context.Background(),
+		fmt.Sprintf("%s&conns=%d&set.search_path=contender%d", p.dsn, connections, p.number))
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return closing{store.(sqlStore), db, rowsOfPostgres(db, "session2_sessions")}, nil
+}
+
+func pgxSessions(p place) (session2.Store, error) {
+	db, _, err := ownSchema("pgx", p)
+	if err != nil {
+		return nil, err
+	}
+	store, err := session2.NewPostgresStore(db, nil)
+	return closing{store, db, rowsOfPostgres(db, "session2_sessions")}, err
 }
 
 const cacheSuffix = ", NewCache"

@@ -60,10 +60,15 @@ func here[T any](ctx context.Context, s *Store, f func(ctx context.Context, here
 	v, err = f(own, true)
 	ended := own.Err()
 	switch {
-	case err == nil, err == errElsewhere:
-		return v, err
+	case err == nil:
+		return v, nil
 	case ended != nil:
+		if err == errElsewhere {
+			err = ended
+		}
 		return v, late(s.overtime(ended, err, nil))
+	case err == errElsewhere:
+		return v, err
 	}
 	return again(own, s, f, v, err)
 }
@@ -97,10 +102,10 @@ func (s *Store) connects() bool {
 func (s *Store) Prompt() bool { return s.prompt.Load() }
 
 // isPrompt reports whether a connection ends each call when its context ends, whatever the
-// server does. These two drivers do where their sockets are the system's: pgx sets a deadline,
-// and MySQL's closes the socket, while others may know no deadline (package ssh's) or wait
-// for their peer before they close. Of a connection that is wrapped, or that has become
-// another since, nothing is known.
+// server does. These drivers do where their sockets are the system's: pgx sets a deadline,
+// MySQL's closes the socket, and lib/pq calls our dialer, which closes it. Other sockets may
+// know no deadline (package ssh's) or wait for their peer before they close. Of a connection
+// that is wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
 	v := reflect.Indirect(reflect.ValueOf(dc))
 	if v.Kind() != reflect.Struct {
@@ -115,6 +120,9 @@ func isPrompt(dc any) bool {
 		delay := inside(watch, "DeadlineDelay")
 		return isSocket(inside(v, "conn")) && delay.IsValid() && delay.IsZero() &&
 			watch.Type().Name() == "DeadlineContextWatcherHandler"
+	case "github.com/lib/pq.conn":
+		d := inside(v, "dialer")
+		return d.IsValid() && d.Type() == reflect.TypeFor[cancelDialer]() && isSocket(inside(v, "c"))
 	}
 	return false
 }
@@ -129,6 +137,8 @@ func isSocket(v reflect.Value) bool {
 		return true
 	case reflect.TypeFor[tls.Conn]():
 		return isSocket(inside(v, "conn"))
+	case reflect.TypeFor[boundedConn]():
+		return isSocket(inside(v, "Conn"))
 	}
 	return false
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
 	"time"
 )
 
@@ -67,10 +69,16 @@ func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T,
 
 // overtime is the error of a call whose context ended, and whose last attempt failed.
 func (s *Store) overtime(ended, err, cause error) error {
-	if err == ended {
-		err = s.reason(err, cause)
+	if err == ended || cutOff(err) {
+		err = s.reason(ended, cause)
 	}
 	return endedBy(ended, err)
+}
+
+// cutOff reports whether an error says no more than that a connection ended, as it does
+// with the context of its call.
+func cutOff(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, driver.ErrBadConn)
 }
 
 // reason says why a call took too long, if more is known than that: what an

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"sync"
@@ -53,50 +54,67 @@ func bounded(t *testing.T, what string, want error, call func() error) {
 const hangTimeout = 300 * time.Millisecond
 
 // TestSQLHungServer finds that every call of a store keeps its timeout when the
-// server is silent, over a pool of the caller's, and that the store goes on when
-// the server is back.
+// server is silent, over a pool of the caller's and over that of Open, and that the
+// store goes on when the server is back.
 func TestSQLHungServer(t *testing.T) {
 	t.Parallel()
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		p, dsn := viaProxy(t, dsn)
-		defer p.Cut() // lib/pq would wait for good when the pool is closed
-		table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
-		store := sys.store(t, db, session2.SQLOptions{Table: table, Timeout: hangTimeout})
-		patient := sys.patient(t, db, table)
-		ctx, rec := t.Context(), sqlRecord(1)
-		testsite.Must(t, patient.Setup(ctx))
-		testsite.Must(t, patient.Save(ctx, rec, 0))
-		recovers(t, store, rec) // it has prepared a statement
-		p.Hang(true)
-		for what, call := range map[string]func() error{
-			"load":        func() error { _, err := store.Load(ctx, rec.ID); return err },
-			"save":        func() error { return store.Save(ctx, rec, rec.Version-1) },
-			"delete old":  func() error { _, err := store.DeleteOld(ctx, time.Hour); return err },
-			"delete user": func() error { _, err := store.DeleteUser(ctx, "alice"); return err },
-			"set up":      func() error { return store.Setup(ctx) },
-			"iter": func() error {
-				for _, err := range store.Iter(ctx) {
-					return err
-				}
-				return nil
-			},
-		} {
-			bounded(t, what, context.DeadlineExceeded, func() error {
-				err := call()
-				if err == nil || !strings.Contains(err.Error(), "no answer from the database") {
-					t.Errorf("%s: got %v, want it to say who did not answer", what, err)
-				}
-				return err
-			})
+		for _, own := range []bool{false, true} {
+			t.Run(fmt.Sprintf("Open=%v", own), func(t *testing.T) { testHungServer(t, sys, dsn, own) })
 		}
-		gone, cancel := context.WithCancel(ctx)
-		time.AfterFunc(10*time.Millisecond, cancel)
-		bounded(t, "load, cancelled", context.Canceled, func() error { _, err := store.Load(gone, rec.ID); return err })
-		p.Hang(false)
-		recovers(t, store, rec)
-		p.Hang(true)
-		store.Close() // may fail, as it could tell nobody, but ends
 	})
+}
+
+func testHungServer(t *testing.T, sys sqlSystem, dsn string, own bool) {
+	p, dsn := viaProxy(t, dsn)
+	defer p.Cut() // lib/pq would wait for good when the pool is closed
+	table, db := sqlTable(t.TempDir()), openSQL(t, sys.driver, dsn)
+	patient := sys.patient(t, db, table)
+	ctx, rec := t.Context(), sqlRecord(1)
+	testsite.Must(t, patient.Setup(ctx))
+	testsite.Must(t, patient.Save(ctx, rec, 0))
+	var store sqlStore
+	if own {
+		store = sys.opened(t, dsn, "&timeout=300ms&table="+table)
+	} else {
+		store = sys.store(t, db, session2.SQLOptions{Table: table, Timeout: hangTimeout})
+	}
+	load := func(ctx context.Context) error { _, err := store.Load(ctx, rec.ID); return err }
+	for what, call := range map[string]func(context.Context) error{
+		"load":        load,
+		"save":        func(ctx context.Context) error { return store.Save(ctx, rec, rec.Version-1) },
+		"create":      func(ctx context.Context) error { return store.Save(ctx, sqlRecord(2), 0) },
+		"delete":      func(ctx context.Context) error { return store.Delete(ctx, sqlRecord(3).ID) },
+		"delete old":  func(ctx context.Context) error { _, err := store.DeleteOld(ctx, time.Hour); return err },
+		"delete user": func(ctx context.Context) error { _, err := store.DeleteUser(ctx, "alice"); return err },
+		"set up":      func(ctx context.Context) error { return store.Setup(ctx) },
+		"iter": func(ctx context.Context) error {
+			for _, err := range store.Iter(ctx) {
+				return err
+			}
+			return nil
+		},
+	} {
+		recovers(t, store, rec) // it has prepared a statement, and heard of the server just now
+		p.Hang(true)
+		bounded(t, what, context.DeadlineExceeded, func() error {
+			err := call(ctx)
+			if err == nil || !strings.Contains(err.Error(), "no answer from the database") {
+				t.Errorf("%s: got %v, want it to say who did not answer", what, err)
+			}
+			return err
+		})
+		p.Hang(false)
+	}
+	recovers(t, store, rec)
+	p.Hang(true)
+	gone, cancel := context.WithCancel(ctx)
+	time.AfterFunc(10*time.Millisecond, cancel)
+	bounded(t, "load, cancelled", context.Canceled, func() error { return load(gone) })
+	p.Hang(false)
+	recovers(t, store, rec)
+	p.Hang(true)
+	store.Close() // may fail, as it could tell nobody, but ends
 }
 
 // recovers waits until a store loads a record: the pool may have kept broken

@@ -74,7 +74,8 @@ func wantOneTripEach(t *testing.T, store sqlStore, trips *testdb.Trips) {
 
 // TestCallersGoroutine finds that a call stays on its caller's goroutine where the driver
 // is known to end a call with its context, which is quicker, and nowhere else: lib/pq
-// waits for a server that hangs, and of a connection that is wrapped nothing is known.
+// waits for a server that hangs, unless a connection is Open's, and of one that is
+// wrapped nothing is known.
 // TestSQLHungServer has such servers.
 func TestCallersGoroutine(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
@@ -85,6 +86,7 @@ func TestCallersGoroutine(t *testing.T) {
 			want bool
 		}{
 			{"as it is", openSQL(t, sys.driver, dsn), sys.name == "mysql"},
+			{"of Open", sys.pool(t, dsn), true},
 			{"a wrapped driver", tapped, false},
 			{"a wrapped socket", sys.dialled(t, dsn, false, new(testdb.Trips).Conn), false},
 		} {
@@ -98,6 +100,19 @@ func TestCallersGoroutine(t *testing.T) {
 			}
 		}
 	})
+}
+
+// pool opens the database as Open does.
+func (sys sqlSystem) pool(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	if sys.name != "postgres" {
+		return openSQL(t, sys.driver, dsn)
+	}
+	cfg, err := pq.NewConfig(dsn)
+	testsite.Must(t, err)
+	db := sql.OpenDB(sqlstore.PostgresConnector{Config: cfg, Timeout: time.Minute})
+	t.Cleanup(func() { db.Close() })
+	return db
 }
 
 // counted opens the database by one connection that counts round trips.
