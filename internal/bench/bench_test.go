@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/session2/session2/internal/testdb"
 )
@@ -95,5 +96,25 @@ func testSweep(t *testing.T, g group, c contender, p place) {
 		if !strings.Contains(b.String(), "| "+c.name+way.name+" | in memory | 55 | 5 |") {
 			t.Errorf("got %s", b.String())
 		}
+	}
+}
+
+// TestLatency finds that a longer sweep has no worse reads of a stretch for being longer.
+func TestLatency(t *testing.T) {
+	var reads []read
+	for i := range 40 { // four in each quarter of a second, the last of which is a slow one
+		took := time.Millisecond
+		if i%4 == 3 {
+			took = time.Duration(i) * time.Millisecond
+		}
+		reads = append(reads, read{time.Duration(i) * stretch / 4, took})
+	}
+	short, long := latency(reads[:8], 2*stretch), latency(reads, 10*stretch)
+	if short.Worst != 7e6 || long.Worst != 39e6 || long.P50 != 1e6 {
+		t.Errorf("got %v and %v", short, long)
+	}
+	got := medians([]Latency{short, long}).Short
+	if want := (Spread{7e6, 17e6, 28e6}); got.Median != want.Median || got.Low >= got.Median || got.High <= got.Median {
+		t.Errorf("got %v, want about %v", got, want)
 	}
 }

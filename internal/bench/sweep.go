@@ -54,8 +54,36 @@ type Sweep struct {
 	Floor            string  // the contender whose worst read it is compared with
 }
 
-// Latency is of single requests, in nanoseconds; of each the median of the rounds.
-type Latency struct{ P50, P99, Worst float64 }
+// Latency is of single requests, in nanoseconds: the median of the rounds, but for Short,
+// which is the worst of each stretch of so many, whatever the round. Of a longer time the
+// worst is worse whatever it was that went on meanwhile.
+type Latency struct {
+	P50, P99, Worst float64
+	Short           Spread
+
+	worsts []float64
+}
+
+const stretch = 250 * time.Millisecond
+
+// read is one request: when it was answered, after so long.
+type read struct{ at, took time.Duration }
+
+// latency sums up what was read within a time.
+func latency(reads []read, in time.Duration) Latency {
+	var l Latency
+	var all []float64
+	l.worsts = make([]float64, max(1, in/stretch)) // the last one may be longer
+	for _, r := range reads {
+		took := float64(r.took)
+		all = append(all, took)
+		worst := &l.worsts[min(int(r.at/stretch), len(l.worsts)-1)]
+		*worst = max(*worst, took)
+	}
+	slices.Sort(all)
+	l.P50, l.P99, l.Worst = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1)
+	return l
+}
 
 // sweeps measures W5 on a store: with more and fewer sessions that have ended, and with a
 // cache that is smaller than the table.
@@ -225,33 +253,33 @@ func (m *measured) readBeside(do func() error) (Latency, error) {
 		return Latency{}, err
 	}
 	defer t.close()
-	done := make(chan struct{})
-	var all [readers][]float64
+	done, begun := make(chan struct{}), time.Now()
+	var all [readers][]read
 	var wg sync.WaitGroup
 	errs := make([]error, readers+1)
 	for i := range readers {
-		wg.Go(func() { all[i], errs[i] = readUntil(done, t.clients[i], t.shares[i], every) })
+		wg.Go(func() { all[i], errs[i] = readUntil(done, begun, t.clients[i], t.shares[i], every) })
 	}
 	errs[readers] = do()
+	took := time.Since(begun)
 	close(done)
 	wg.Wait()
-	list := slices.Concat(all[:]...)
-	slices.Sort(list)
-	return Latency{quantile(list, 0.5), quantile(list, 0.99), quantile(list, 1)}, errors.Join(errs...)
+	return latency(slices.Concat(all[:]...), took), errors.Join(errs...)
 }
 
-func readUntil(done <-chan struct{}, c client, sessions *picks, every time.Duration) (took []float64, err error) {
+func readUntil(done <-chan struct{}, begun time.Time, c client, sessions *picks, every time.Duration,
+) (reads []read, err error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		start := time.Now()
 		if err := c.get(sessions.next()); err != nil {
-			return took, err
+			return reads, err
 		}
-		took = append(took, float64(time.Since(start)))
+		reads = append(reads, read{time.Since(begun), time.Since(start)})
 		select {
 		case <-done:
-			return took, nil
+			return reads, nil
 		case <-tick.C:
 		}
 	}
@@ -265,10 +293,15 @@ func medians(list []Latency) Latency {
 		}
 		return spread(values).Median
 	}
+	var worsts []float64
+	for _, l := range list {
+		worsts = append(worsts, l.worsts...)
+	}
 	return Latency{
-		of(func(l Latency) float64 { return l.P50 }),
-		of(func(l Latency) float64 { return l.P99 }),
-		of(func(l Latency) float64 { return l.Worst }),
+		P50:   of(func(l Latency) float64 { return l.P50 }),
+		P99:   of(func(l Latency) float64 { return l.P99 }),
+		Worst: of(func(l Latency) float64 { return l.Worst }),
+		Short: spread(worsts),
 	}
 }
 
@@ -276,9 +309,9 @@ func writeSweeps(w io.Writer, rows []Sweep) {
 	if len(rows) == 0 {
 		return
 	}
-	line(w, "", "", "", "sessions", "ended", "sweep takes", "for each", "reads: median", "99 %", "worst",
-		"beside: median", "99 %", "worst", "× floor's")
-	line(w, slices.Repeat([]string{"---"}, 14)...)
+	line(w, "", "", "", "sessions", "ended", "sweep takes", "for each", "reads: median", "99 %", "worst", "of ¼ s",
+		"beside: median", "99 %", "worst", "of ¼ s", "× floor's")
+	line(w, slices.Repeat([]string{"---"}, 16)...)
 	for _, r := range rows {
 		where := "in memory"
 		if r.Setting.Durable {
@@ -287,17 +320,19 @@ func writeSweeps(w io.Writer, rows []Sweep) {
 		cells := []string{r.Store, r.Contender, where, fmt.Sprint(r.Sessions), fmt.Sprint(r.Ended),
 			duration(r.Took.Median), duration(r.Took.Median / float64(max(1, r.Ended)))}
 		for _, l := range []Latency{r.Alone, r.Beside} {
-			cells = append(cells, duration(l.P50), duration(l.P99), duration(l.Worst))
+			cells = append(cells, duration(l.P50), duration(l.P99), duration(l.Worst), duration(l.Short.Median))
 		}
 		line(w, append(cells, r.againstFloor(rows))...)
 	}
 }
 
-// againstFloor returns the worst read as a multiple of the worst beside the floor's sweep.
+// againstFloor returns the worst read of a stretch as a multiple of that beside the floor's
+// sweep.
 func (r Sweep) againstFloor(rows []Sweep) string {
 	for _, f := range rows {
 		if f.Store == r.Store && f.Contender == r.Floor && f.Setting == r.Setting {
-			return number(r.Beside.Worst / f.Beside.Worst)
+			short, floor := r.Beside.Short, f.Beside.Short.Median
+			return Spread{short.Low / floor, short.Median / floor, short.High / floor}.String()
 		}
 	}
 	return "–"
