@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"net"
+	"reflect"
 	"sync"
 	"time"
 
@@ -29,26 +30,59 @@ func (c PostgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	stop := context.AfterFunc(ctx, d.cut)
 	conn, err := connector.Connect(ctx)
 	d.connected()
-	if !stop() && err == nil { // it may be cut by now
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	if !stop() { // it may be cut by now
 		conn.Close()
 		return nil, ctx.Err()
 	}
-	return conn, err
+	if whole, ok := conn.(pqConn); ok {
+		return &postgresConn{whole, d}, nil
+	}
+	return conn, nil
 }
 
 // Driver implements [driver.Connector].
 func (PostgresConnector) Driver() driver.Driver { return &pq.Driver{} }
 
-// A cancelDialer makes the socket of one connection of lib/pq's, and then those by which
-// the server is asked to cancel a call. There is such a request as soon as a call's context
-// is done, and not otherwise; the connection is of no use any more. So that is when a server
-// that does not answer has lost it.
+// pqConn is what lib/pq's connections are.
+type pqConn interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+}
+
+// postgresConn is used no more once a call of it was to be cancelled, which lib/pq does where
+// the server carries that out.
+type postgresConn struct {
+	pqConn
+	dialer *cancelDialer
+}
+
+// IsValid implements [driver.Validator]. lib/pq's calls end after their requests to cancel.
+func (c *postgresConn) IsValid() bool { return !c.dialer.hasAsked() && c.pqConn.IsValid() }
+
+// A cancelDialer makes the socket of one connection of lib/pq's, and then that by which the
+// server is asked to cancel a call. There is such a request as soon as a call's context is
+// done, and not otherwise. lib/pq waits for both: so soon after that, both are closed.
 type cancelDialer struct {
 	timeout time.Duration
 
-	mu   sync.Mutex
-	sock net.Conn // the connection's own
-	done bool     // and it is complete
+	mu     sync.Mutex
+	own    net.Conn      // the connection's
+	took   time.Duration // to dial it
+	done   bool          // it is complete
+	asked  bool          // for a call to be cancelled,
+	asking net.Conn      // by this
+	isCut  bool
 }
 
 // Dial implements [pq.Dialer].
@@ -65,10 +99,12 @@ func (d *cancelDialer) DialTimeout(network, addr string, timeout time.Duration) 
 
 // DialContext implements [pq.DialerContext].
 func (d *cancelDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	if d.isConnected() {
-		time.AfterFunc(grace, d.cut)
-	}
 	dialer := net.Dialer{Timeout: d.timeout}
+	if d.asks() {
+		time.AfterFunc(grace, d.cut)
+		dialer.Timeout = grace
+	}
+	start := time.Now()
 	c, err := dialer.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
@@ -76,21 +112,25 @@ func (d *cancelDialer) DialContext(ctx context.Context, network, addr string) (n
 	if d.timeout > 0 {
 		c = &boundedConn{Conn: c, timeout: d.timeout}
 	}
-	d.keep(c)
-	if err := ctx.Err(); err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c, nil
+	return c, d.keep(c, time.Since(start))
 }
 
-// keep keeps the socket if it is the connection's own.
-func (d *cancelDialer) keep(c net.Conn) {
+// keep keeps a socket, to be cut, or closes it if that has been.
+func (d *cancelDialer) keep(c net.Conn, took time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.done {
-		d.sock = c
+	switch {
+	case d.isCut:
+		c.Close()
+		return net.ErrClosed
+	case d.done:
+		d.asking = c
+		return nil
+	case d.own != nil: // of another host, or without TLS, which lib/pq forgets to close
+		d.own.Close()
 	}
+	d.own, d.took = c, took
+	return nil
 }
 
 func (d *cancelDialer) connected() {
@@ -99,18 +139,37 @@ func (d *cancelDialer) connected() {
 	d.done = true
 }
 
-func (d *cancelDialer) isConnected() bool {
+// asks notes, and reports, that a socket is for a request to cancel.
+func (d *cancelDialer) asks() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.done
+	d.asked = d.done
+	return d.asked
 }
 
-// cut ends what waits for the connection's socket.
+func (d *cancelDialer) hasAsked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked
+}
+
+// isPrompt reports whether the server is near enough for a request to cancel to come there
+// before it is cut, and the socket is one that this does not wait for.
+func (d *cancelDialer) isPrompt() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.took < lately && isSocket(reflect.Indirect(reflect.ValueOf(d.own)))
+}
+
+// cut ends what waits for the sockets.
 func (d *cancelDialer) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.sock != nil {
-		d.sock.Close()
+	d.isCut = true
+	for _, c := range []net.Conn{d.own, d.asking} {
+		if c != nil {
+			c.Close()
+		}
 	}
 }
 

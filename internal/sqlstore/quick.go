@@ -103,10 +103,13 @@ func (s *Store) Prompt() bool { return s.prompt.Load() }
 
 // isPrompt reports whether a connection ends each call when its context ends, whatever the
 // server does. These drivers do where their sockets are the system's: pgx sets a deadline,
-// MySQL's closes the socket, and lib/pq calls our dialer, which closes it. Other sockets may
+// MySQL's closes the socket, and so does ours for lib/pq. Other sockets may
 // know no deadline (package ssh's) or wait for their peer before they close. Of a connection
 // that is wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
+	if c, ok := dc.(*postgresConn); ok {
+		return c.dialer.isPrompt()
+	}
 	v := reflect.Indirect(reflect.ValueOf(dc))
 	if v.Kind() != reflect.Struct {
 		return false
@@ -120,9 +123,6 @@ func isPrompt(dc any) bool {
 		delay := inside(watch, "DeadlineDelay")
 		return isSocket(inside(v, "conn")) && delay.IsValid() && delay.IsZero() &&
 			watch.Type().Name() == "DeadlineContextWatcherHandler"
-	case "github.com/lib/pq.conn":
-		d := inside(v, "dialer")
-		return d.IsValid() && d.Type() == reflect.TypeFor[cancelDialer]() && isSocket(inside(v, "c"))
 	}
 	return false
 }

@@ -69,7 +69,7 @@ func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T,
 
 // overtime is the error of a call whose context ended, and whose last attempt failed.
 func (s *Store) overtime(ended, err, cause error) error {
-	if err == ended || cutOff(err) {
+	if err == ended || cutOff(err) && s.fault(err) == Broken {
 		err = s.reason(ended, cause)
 	}
 	return endedBy(ended, err)
