@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"net"
-	"reflect"
 	"sync"
 	"time"
 
@@ -100,9 +99,9 @@ func (d *cancelDialer) DialTimeout(network, addr string, timeout time.Duration) 
 // DialContext implements [pq.DialerContext].
 func (d *cancelDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: d.timeout}
-	if d.asks() {
-		time.AfterFunc(grace, d.cut)
-		dialer.Timeout = grace
+	if left, asks := d.asks(); asks {
+		time.AfterFunc(left, d.cut)
+		dialer.Timeout = left
 	}
 	start := time.Now()
 	c, err := dialer.DialContext(ctx, network, addr)
@@ -139,26 +138,19 @@ func (d *cancelDialer) connected() {
 	d.done = true
 }
 
-// asks notes, and reports, that a socket is for a request to cancel.
-func (d *cancelDialer) asks() bool {
+// asks notes, and reports, that a socket is for a request to cancel, and how long that may
+// take: if the server is far away, a few ways there and back, of which TLS alone needs three.
+func (d *cancelDialer) asks() (left time.Duration, asks bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked = d.done
-	return d.asked
+	return max(grace, min(10*d.took, time.Second)), d.asked
 }
 
 func (d *cancelDialer) hasAsked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.asked
-}
-
-// isPrompt reports whether the server is near enough for a request to cancel to come there
-// before it is cut, and the socket is one that this does not wait for.
-func (d *cancelDialer) isPrompt() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.took < lately && isSocket(reflect.Indirect(reflect.ValueOf(d.own)))
 }
 
 // cut ends what waits for the sockets.

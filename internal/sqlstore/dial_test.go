@@ -20,16 +20,17 @@ func TestCancelDialer(t *testing.T) {
 	dial := func() error {
 		near, peer := net.Pipe()
 		far = append(far, peer)
-		return d.keep(near, 0)
+		return d.keep(near, 20*time.Millisecond)
 	}
 	for range 2 {
-		if err := dial(); err != nil || d.asks() {
+		_, asks := d.asks()
+		if err := dial(); err != nil || asks {
 			t.Fatalf("while it connects: got %v, or it asks already", err)
 		}
 	}
 	d.connected()
-	if !d.asks() || !d.hasAsked() || dial() != nil {
-		t.Fatal("a socket after that is not for a request to cancel")
+	if left, asks := d.asks(); left != 200*time.Millisecond || !asks || !d.hasAsked() || dial() != nil {
+		t.Fatalf("a socket after that is not for a request to cancel, or has %v, want 200 ms", left)
 	}
 	d.cut()
 	if err := dial(); err == nil {

@@ -19,7 +19,9 @@ import (
 // that is too old, waits for the server, for up to 5 s, and whoever closes a statement has
 // the pool wait. While a server is silent, only calls from before can meet that.
 
-// lately is how long ago the server may have answered.
+// lately is how long ago the server may have answered, and how long that may have taken. To
+// one that is further away a call is handed over at no cost to speak of, and a request to
+// cancel, for which lib/pq waits, takes long.
 const lately = 20 * time.Millisecond
 
 // errElsewhere is what an attempt on the caller's goroutine returns that needs another: it
@@ -29,12 +31,13 @@ var errElsewhere = errors.New("not on the caller's goroutine")
 // quick is [call] for what every request does. If it can, it makes the first attempt on the
 // caller's goroutine, as f is told.
 func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (T, error) {
+	start := time.Since(began)
 	v, err := here(ctx, s, f)
 	if err == errElsewhere {
 		v, err = call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
 	}
-	if err == nil {
-		s.heard.Store(time.Since(began).Nanoseconds())
+	if now := time.Since(began); err == nil && now-start < lately {
+		s.heard.Store(now.Nanoseconds())
 	}
 	return v, err
 }
@@ -107,8 +110,8 @@ func (s *Store) Prompt() bool { return s.prompt.Load() }
 // know no deadline (package ssh's) or wait for their peer before they close. Of a connection
 // that is wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
-	if c, ok := dc.(*postgresConn); ok {
-		return c.dialer.isPrompt()
+	if _, ok := dc.(*postgresConn); ok {
+		return true
 	}
 	v := reflect.Indirect(reflect.ValueOf(dc))
 	if v.Kind() != reflect.Struct {
@@ -137,8 +140,6 @@ func isSocket(v reflect.Value) bool {
 		return true
 	case reflect.TypeFor[tls.Conn]():
 		return isSocket(inside(v, "conn"))
-	case reflect.TypeFor[boundedConn]():
-		return isSocket(inside(v, "Conn"))
 	}
 	return false
 }
