@@ -33,14 +33,20 @@ func bounded[T any](ctx context.Context, timeout time.Duration, f func(context.C
 		v, err := f(ctx)
 		done <- outcome{v, err}
 	}()
+	answer := func(o outcome) (T, error) {
+		if ended := ctx.Err(); ended != nil && cutOff(o.err) {
+			o.err = ended
+		}
+		return o.v, late(o.err)
+	}
 	select {
 	case o := <-done:
-		return o.v, late(o.err)
+		return answer(o)
 	case <-ctx.Done():
 	}
 	select {
 	case o := <-done:
-		return o.v, late(o.err)
+		return answer(o)
 	case <-time.After(grace):
 		var none T
 		return none, fmt.Errorf("%w: %w", ctx.Err(), errSilent)

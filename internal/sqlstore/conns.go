@@ -64,6 +64,9 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 		if err != nil {
 			return err
 		}
+		if err := ctx.Err(); err != nil { // lib/pq may have closed it, and answered no error
+			return err
+		}
 		return f(stmt)
 	})
 }

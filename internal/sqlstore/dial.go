@@ -29,13 +29,13 @@ func (c PostgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	stop := context.AfterFunc(ctx, d.cut)
 	conn, err := connector.Connect(ctx)
 	d.connected()
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	if !stop() { // it may be cut by now
+	if !stop() && err == nil { // it may be cut by now
 		conn.Close()
-		return nil, ctx.Err()
+		err = ctx.Err()
+	}
+	if err != nil {
+		d.cut() // lib/pq forgets a socket that it has tried TLS on
+		return nil, err
 	}
 	if whole, ok := conn.(pqConn); ok {
 		return &postgresConn{whole, d}, nil
@@ -99,9 +99,10 @@ func (d *cancelDialer) DialTimeout(network, addr string, timeout time.Duration) 
 // DialContext implements [pq.DialerContext].
 func (d *cancelDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: d.timeout}
-	if left, asks := d.asks(); asks {
-		time.AfterFunc(left, d.cut)
-		dialer.Timeout = left
+	if own := d.asks(); own != nil {
+		network, addr = own.Network(), own.String() // not by name: that may be another server's by now
+		dialer.Timeout = d.left()
+		time.AfterFunc(d.left(), d.cut)
 	}
 	start := time.Now()
 	c, err := dialer.DialContext(ctx, network, addr)
@@ -123,13 +124,19 @@ func (d *cancelDialer) keep(c net.Conn, took time.Duration) error {
 		c.Close()
 		return net.ErrClosed
 	case d.done:
-		d.asking = c
-		return nil
-	case d.own != nil: // of another host, or without TLS, which lib/pq forgets to close
-		d.own.Close()
+		d.asking = inPlaceOf(d.asking, c)
+	default: // of another host, or without TLS
+		d.own, d.took = inPlaceOf(d.own, c), took
 	}
-	d.own, d.took = c, took
 	return nil
+}
+
+// inPlaceOf returns the new one of two sockets, and closes the old one.
+func inPlaceOf(old, c net.Conn) net.Conn {
+	if old != nil {
+		old.Close()
+	}
+	return c
 }
 
 func (d *cancelDialer) connected() {
@@ -138,13 +145,22 @@ func (d *cancelDialer) connected() {
 	d.done = true
 }
 
-// asks notes, and reports, that a socket is for a request to cancel, and how long that may
-// take: if the server is far away, a few ways there and back, of which TLS alone needs three.
-func (d *cancelDialer) asks() (left time.Duration, asks bool) {
+// asks notes if the next socket is for a request to cancel, and then returns whom to ask.
+func (d *cancelDialer) asks() net.Addr {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked = d.done
-	return max(grace, min(10*d.took, time.Second)), d.asked
+	if d.asked = d.done; d.asked {
+		return d.own.RemoteAddr()
+	}
+	return nil
+}
+
+// left returns how long a request to cancel may take: if the server is far away, a few ways
+// there and back, of which TLS alone needs three. A call waits for it.
+func (d *cancelDialer) left() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(grace, min(10*d.took, 3*grace))
 }
 
 func (d *cancelDialer) hasAsked() bool {

@@ -110,8 +110,8 @@ func (s *Store) Prompt() bool { return s.prompt.Load() }
 // know no deadline (package ssh's) or wait for their peer before they close. Of a connection
 // that is wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
-	if _, ok := dc.(*postgresConn); ok {
-		return true
+	if c, ok := dc.(*postgresConn); ok {
+		return c.dialer.timeout > 0
 	}
 	v := reflect.Indirect(reflect.ValueOf(dc))
 	if v.Kind() != reflect.Struct {

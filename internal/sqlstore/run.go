@@ -69,7 +69,7 @@ func retry[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T,
 
 // overtime is the error of a call whose context ended, and whose last attempt failed.
 func (s *Store) overtime(ended, err, cause error) error {
-	if err == ended || cutOff(err) && s.fault(err) == Broken {
+	if err == ended || cutOff(err) {
 		err = s.reason(ended, cause)
 	}
 	return endedBy(ended, err)
@@ -78,6 +78,10 @@ func (s *Store) overtime(ended, err, cause error) error {
 // cutOff reports whether an error says no more than that a connection ended, as it does
 // with the context of its call.
 func cutOff(err error) bool {
+	var several interface{ Unwrap() []error }
+	if errors.As(err, &several) {
+		return false
+	}
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, driver.ErrBadConn)
 }
 
