@@ -275,9 +275,14 @@ func openPostgres(u *url.URL, o *openOptions) (Store, error) {
 	})
 }
 
-// postgresConfig reads a URL as lib/pq would.
-func postgresConfig(u *url.URL, o *openOptions) (pq.Config, error) {
-	cfg, err := pq.NewConfig(postgresDSN(u, o))
+// postgresConfig reads a URL as lib/pq would. One without two slashes lib/pq takes for names
+// and values, of which a name may be a password.
+func postgresConfig(u *url.URL, o *openOptions) (cfg pq.Config, err error) {
+	if u.Opaque == "" && !u.OmitHost {
+		cfg, err = pq.NewConfig(postgresDSN(u, o))
+	} else {
+		err = errSQLURL
+	}
 	if err != nil {
 		return cfg, errors.Join(append(o.errs, errSQLURL)...)
 	}

@@ -365,6 +365,7 @@ func TestPassword(t *testing.T) {
 func TestNoOutputRepeatsAPassword(t *testing.T) {
 	for _, url := range []string{
 		"app:hunter2@tcp(h)/db", "postgres:u:hunter2@h/db", "postgres:/u:hunter2@h/db", "mysql:u:hunter2@h/db",
+		"postgres:u:hunter2@h/db?sslmode=disable", "postgresql:/u:hunter2@h/db?sslmode=disable",
 		"mysql://u:12?hunter2=x@h/db", "mysql://u:hunter2@h:port/db", "file://u:hunter2@h/x",
 	} {
 		for _, args := range [][]string{{"list", url}, {"setup", "-n", url}, {"copy", url, "memory:"}} {
