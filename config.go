@@ -99,9 +99,9 @@ type Config struct {
 	// ErrorHandler answers a request whose session failed, instead of the handler;
 	// nothing is left of the handler's response. The session is as the handler left it, or,
 	// where it has called Destroy, as it was before; what is changed now is not stored: a
-	// message that is to outlive the error goes into the response. What was to be stored was not, unless
-	// err matches [ErrUncertain]: then the answer of the store was lost, and there was
-	// no finding out within CommitTimeout. The status of an ErrorHandler that writes
+	// message that is to outlive the error goes into the response. What was to be stored
+	// was not, unless err matches [ErrUncertain]: then the answer of the store was lost,
+	// and there was no finding out within CommitTimeout. The status of an ErrorHandler that writes
 	// nothing, and of the default, which logs err as well, is 409 for [ErrStale],
 	// [ErrLostUpdate] and [ErrTooManySessions], 500 for [ErrTooLarge] and for mistakes
 	// in the program, such as a value that cannot be encoded, and 503 for all else,

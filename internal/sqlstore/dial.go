@@ -37,10 +37,7 @@ func (c PostgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		d.cut() // lib/pq forgets a socket that it has tried TLS on
 		return nil, err
 	}
-	if whole, ok := conn.(pqConn); ok {
-		return &postgresConn{whole, d}, nil
-	}
-	return conn, nil
+	return &postgresConn{conn.(pqConn), d}, nil // as it is, it would be used again once it is cut
 }
 
 // Driver implements [driver.Connector].
@@ -102,7 +99,7 @@ func (d *cancelDialer) DialContext(ctx context.Context, network, addr string) (n
 	if own := d.asks(); own != nil {
 		network, addr = own.Network(), own.String() // not by name: that may be another server's by now
 		dialer.Timeout = d.left()
-		time.AfterFunc(d.left(), d.cut)
+		time.AfterFunc(dialer.Timeout, d.cut)
 	}
 	start := time.Now()
 	c, err := dialer.DialContext(ctx, network, addr)

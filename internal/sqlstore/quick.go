@@ -15,9 +15,10 @@ import (
 // goroutine while nothing is likely to hold it up: its connection is one of a driver that
 // ends a call with its context, over a socket that lets it; the pool has an idle one; and the
 // server has answered just now. The last is for what database/sql does for its callers
-// itself, and does not end with a context: with pgx, to close a statement, or a connection
-// that is too old, waits for the server, for up to 5 s, and whoever closes a statement has
-// the pool wait. While a server is silent, only calls from before can meet that.
+// itself, and does not end with a context: to close a statement, or a connection that is too
+// old, waits for the server, with pgx for up to 5 s, with lib/pq for as long as a read may
+// take, and whoever closes a statement has the pool wait. While a server is silent, only calls
+// from before can meet that.
 
 // lately is how long ago the server may have answered, and how long that may have taken. To
 // one that is further away a call is handed over at no cost to speak of, and a request to
@@ -32,7 +33,7 @@ var errElsewhere = errors.New("not on the caller's goroutine")
 // caller's goroutine, as f is told.
 func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (T, error) {
 	start := time.Since(began)
-	v, err := here(ctx, s, f)
+	v, err := here(ctx, s, start, f)
 	if err == errElsewhere {
 		v, err = call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
 	}
@@ -45,14 +46,15 @@ func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, her
 // began is what Store.heard counts from: time.Since heeds no change of the clock.
 var began = time.Now()
 
-func (s *Store) hearsLately() bool {
+func (s *Store) heardLately(now time.Duration) bool {
 	heard := s.heard.Load()
-	return heard != 0 && time.Since(began)-time.Duration(heard) < lately
+	return heard != 0 && now-time.Duration(heard) < lately
 }
 
 // here makes the first attempt on the caller's goroutine, and those after it elsewhere.
-func here[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (v T, err error) {
-	if !s.prompt.Load() || !s.hearsLately() {
+func here[T any](ctx context.Context, s *Store, now time.Duration, f func(ctx context.Context, here bool) (T, error),
+) (v T, err error) {
+	if !s.prompt.Load() || !s.heardLately(now) {
 		return v, errElsewhere
 	}
 	if err := s.check(ctx); err != nil {
@@ -106,9 +108,9 @@ func (s *Store) Prompt() bool { return s.prompt.Load() }
 
 // isPrompt reports whether a connection ends each call when its context ends, whatever the
 // server does. These drivers do where their sockets are the system's: pgx sets a deadline,
-// MySQL's closes the socket, and so does ours for lib/pq. Other sockets may
-// know no deadline (package ssh's) or wait for their peer before they close. Of a connection
-// that is wrapped, or that has become another since, nothing is known.
+// MySQL's closes the socket, and so does our dialer for lib/pq. Other sockets may know no
+// deadline (package ssh's) or wait for their peer before they close. Of a connection that is
+// wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
 	if c, ok := dc.(*postgresConn); ok {
 		return c.dialer.timeout > 0

@@ -149,9 +149,9 @@ func many(r *strings.Replacer) string {
 }
 
 // facts are what a database's catalogue tells of the table, by kind: table, index (its name),
-// first (an index's first column), key (the columns that are unique by themselves), and engine, if it has no
-// transactions. All but that are in lower case: MySQL makes no difference. There are none where
-// the catalogue does not tell.
+// first (an index's first column), key (the columns that are unique by themselves), and
+// engine, if it has no transactions. All but that are in lower case: MySQL makes no
+// difference. There are none where the catalogue does not tell.
 type facts map[string]map[string]bool
 
 func (f facts) has(kind string) bool { return len(f[kind]) > 0 }
