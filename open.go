@@ -348,12 +348,11 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		cfg.Params[name] = mysqlLiteral(value)
 	}
 	cfg.Logger = mysqlLog{}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
+	if _, err := mysql.NewConnector(cfg); err != nil {
 		return nil, errSQLURL
 	}
-	bounded := sqlstore.BoundedConnector{Connector: connector, Timeout: opts.Wait()}
-	return openSQL(bounded, opts, func(db *sql.DB) (Store, *sqlStore, error) {
+	connector := sqlstore.MySQLConnector{Config: cfg, Timeout: opts.Wait()}
+	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewMySQLStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {
 			return nil, nil, err

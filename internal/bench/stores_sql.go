@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	_ "gitea.com/go-chi/session/mysql"
@@ -13,6 +14,7 @@ import (
 	"github.com/alexedwards/scs/pgxstore"
 	"github.com/alexedwards/scs/postgresstore"
 	"github.com/alexedwards/scs/v2"
+	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
 
@@ -60,14 +62,7 @@ func mysqls() []contender {
 	return []contender{
 		mysqlFloor(myLike, true),
 		mysqlFloor(myBare, false),
-		sessions("session2 on MySQL", func(p place) (session2.Store, error) {
-			db, err := openDB("mysql", p.dsn)
-			if err != nil {
-				return nil, err
-			}
-			store, err := session2.NewMySQLStore(db, nil)
-			return closing{store, db, rowsOfMySQL(db, "session2_sessions")}, err
-		}, myLike, myBare),
+		sessions("session2 on MySQL", openedMySQL, myLike, myBare),
 		scsSweepsOn("scs mysqlstore", scsMySQL, myLike, myBare),
 		gochiOn("go-chi/session mysql", "mysql", func(p place) (string, error) {
 			db, err := openDB("mysql", p.dsn, "CREATE TABLE IF NOT EXISTS session (`key` CHAR(16) NOT NULL, "+
@@ -103,6 +98,24 @@ func ownSchema(driver string, p place, setup ...string) (*sql.DB, string, error)
 	dsn := p.dsn + "&search_path=" + schema
 	db, err := openDB(driver, dsn, append([]string{"CREATE SCHEMA IF NOT EXISTS " + schema}, setup...)...)
 	return db, dsn, err
+}
+
+// openedMySQL is the store of a URL, which has a pool of its own.
+func openedMySQL(p place) (session2.Store, error) {
+	cfg, err := mysql.ParseDSN(p.dsn)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openDB("mysql", p.dsn)
+	if err != nil {
+		return nil, err
+	}
+	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: cfg.DBName}
+	store, err := session2.Open(context.Background(), fmt.Sprintf("%s?conns=%d", &u, connections))
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return closing{store.(sqlStore), db, rowsOfMySQL(db, "session2_sessions")}, nil
 }
 
 // openedPostgres is the store of a URL, which has a pool of its own.

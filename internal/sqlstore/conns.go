@@ -24,6 +24,7 @@ type conns struct {
 // has lent the connection.
 type connStmts struct {
 	conn   driver.ConnPrepareContext
+	watch  *watch // nil if the driver ends its calls
 	prompt bool   // it ends a call with its context
 	used   uint64 // when it was last used, as counted by conns.uses
 	stmts  map[string]driver.Stmt
@@ -33,11 +34,14 @@ type connStmts struct {
 // sent, or a query whose connection broke.
 var errIndirect = errors.New("not without database/sql")
 
-// on lends f a statement that is prepared on one of the pool's connections. It
+// on lends f a statement that is prepared on one of the pool's connections, and the context
+// to call it with. It
 // returns [errIndirect] where there can be none; and [errElsewhere] where it is to be
 // done here, on the caller's goroutine, and something could hold it up: a connection that
 // is yet to be made, or one that does not end a call with its context.
-func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.Stmt) error) error {
+func (s *Store) on(ctx context.Context, query string, here bool,
+	f func(context.Context, driver.Stmt) error,
+) error {
 	if s.opts.NoPrepare {
 		return errIndirect
 	}
@@ -67,7 +71,10 @@ func (s *Store) on(ctx context.Context, query string, here bool, f func(driver.S
 		if err := ctx.Err(); err != nil { // lib/pq may have closed it, and answered no error
 			return err
 		}
-		return f(stmt)
+		if own.watch == nil {
+			return f(ctx, stmt)
+		}
+		return own.watch.call(ctx, stmt, f)
 	})
 }
 
@@ -90,6 +97,9 @@ func (c *conns) of(dc any, db *sql.DB) (*connStmts, error) {
 	if own == nil {
 		c.forget(2*db.Stats().OpenConnections + 8)
 		own = &connStmts{conn: preparer, prompt: isPrompt(dc), stmts: make(map[string]driver.Stmt)}
+		if e, ok := dc.(ender); ok {
+			own.watch = newWatch(e)
+		}
 		if c.byConn == nil {
 			c.byConn = make(map[driver.Conn]*connStmts)
 		}

@@ -72,7 +72,7 @@ func (s *Store) execOn(ctx context.Context, query string, args []driver.NamedVal
 ) (w written, err error) {
 	var res driver.Result
 	sent := false
-	err = s.on(ctx, query, here, func(stmt driver.Stmt) (err error) {
+	err = s.on(ctx, query, here, func(ctx context.Context, stmt driver.Stmt) (err error) {
 		e, ok := stmt.(driver.StmtExecContext)
 		if !ok {
 			return errIndirect

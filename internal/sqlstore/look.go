@@ -36,7 +36,7 @@ func (s *Store) look(query string, id [16]byte, columns int) *look {
 
 // once makes one attempt.
 func (l *look) once(ctx context.Context, here bool) (f found, err error) {
-	err = l.s.on(ctx, l.query, here, func(stmt driver.Stmt) error {
+	err = l.s.on(ctx, l.query, here, func(ctx context.Context, stmt driver.Stmt) error {
 		q, ok := stmt.(driver.StmtQueryContext)
 		if !ok {
 			return errIndirect

@@ -112,8 +112,11 @@ func (s *Store) Prompt() bool { return s.prompt.Load() }
 // deadline (package ssh's) or wait for their peer before they close. Of a connection that is
 // wrapped, or that has become another since, nothing is known.
 func isPrompt(dc any) bool {
-	if c, ok := dc.(*postgresConn); ok {
+	switch c := dc.(type) {
+	case *postgresConn:
 		return c.dialer.timeout > 0
+	case *mysqlConn:
+		return true
 	}
 	v := reflect.Indirect(reflect.ValueOf(dc))
 	if v.Kind() != reflect.Struct {

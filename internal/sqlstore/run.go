@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 )
 
 const (
@@ -82,7 +84,8 @@ func cutOff(err error) bool {
 	if errors.As(err, &several) {
 		return false
 	}
-	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, driver.ErrBadConn)
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, mysql.ErrInvalidConn)
 }
 
 // reason says why a call took too long, if more is known than that: what an

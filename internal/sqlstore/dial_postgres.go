@@ -37,34 +37,40 @@ func (c PostgresConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		d.cut() // lib/pq forgets a socket that it has tried TLS on
 		return nil, err
 	}
-	return &postgresConn{conn.(pqConn), d}, nil // as it is, it would be used again once it is cut
+	return &postgresConn{conn.(fullConn), d}, nil // as it is, it would be used again once it is cut
 }
 
 // Driver implements [driver.Connector].
 func (PostgresConnector) Driver() driver.Driver { return &pq.Driver{} }
 
-// pqConn is what lib/pq's connections are.
-type pqConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.NamedValueChecker
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
-}
-
 // postgresConn is used no more once a call of it was to be cancelled, which lib/pq does where
 // the server carries that out.
 type postgresConn struct {
-	pqConn
+	fullConn
 	dialer *cancelDialer
 }
 
 // IsValid implements [driver.Validator]. lib/pq's calls end after their requests to cancel.
-func (c *postgresConn) IsValid() bool { return !c.dialer.hasAsked() && c.pqConn.IsValid() }
+func (c *postgresConn) IsValid() bool { return !c.dialer.hasAsked() && c.fullConn.IsValid() }
+
+// tooMany are more arguments than any statement of ours has.
+var tooMany = make([]driver.NamedValue, ManyIDs+2)
+
+// end implements [ender]. lib/pq alone can ask the server to cancel what a connection does. It
+// asks for a call whose context is done, at once, and beside another one. This call has too many
+// arguments, so that it is over before anything is sent; where lib/pq notices that first, which
+// happens half the time, it does not ask.
+func (c *postgresConn) end(stmt driver.Stmt) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	call, ok := stmt.(driver.StmtExecContext)
+	for try := 0; ok && try < 64 && !c.dialer.hasAsked(); try++ {
+		call.ExecContext(ctx, tooMany)
+	}
+	if !c.dialer.hasAsked() {
+		c.dialer.cut()
+	}
+}
 
 // A cancelDialer makes the socket of one connection of lib/pq's, and then that by which the
 // server is asked to cancel a call. There is such a request as soon as a call's context is
@@ -202,19 +208,4 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Read(p)
-}
-
-// BoundedConnector makes connections in time, or none. Those that a pool makes for callers
-// who wait for one are made in nobody's time, one after the other: a server that accepts one
-// and says nothing would have them all wait for good.
-type BoundedConnector struct {
-	driver.Connector
-	Timeout time.Duration // for one; zero or less is none
-}
-
-// Connect implements [driver.Connector].
-func (c BoundedConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	ctx, cancel := within(ctx, c.Timeout)
-	defer cancel()
-	return c.Connector.Connect(ctx)
 }
