@@ -348,10 +348,10 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 		cfg.Params[name] = mysqlLiteral(value)
 	}
 	cfg.Logger = mysqlLog{}
-	if _, err := mysql.NewConnector(cfg); err != nil {
+	connector, err := sqlstore.NewMySQLConnector(cfg, opts.Wait())
+	if err != nil {
 		return nil, errSQLURL
 	}
-	connector := sqlstore.MySQLConnector{Config: cfg, Timeout: opts.Wait()}
 	return openSQL(connector, opts, func(db *sql.DB) (Store, *sqlStore, error) {
 		s, err := NewMySQLStore(db, (*SQLOptions)(&opts.Options))
 		if err != nil {
@@ -363,12 +363,17 @@ func openMySQL(u *url.URL, o *openOptions) (Store, error) {
 
 // mysqlLog takes what the driver would write to standard error. It says no more
 // than the errors that the store returns, or what a pool gets over by itself, such
-// as that the server has closed an idle connection. The logger may be changed
-// while the store is open.
+// as that the server has closed an idle connection, and nothing of one that the store
+// has closed. The logger may be changed while the store is open.
 type mysqlLog struct{}
 
 // Print implements [mysql.Logger].
 func (mysqlLog) Print(v ...any) {
+	for _, part := range v {
+		if err, ok := part.(error); ok && errors.Is(err, net.ErrClosed) {
+			return
+		}
+	}
 	slog.Default().Debug("session2: the MySQL driver says", "text", strings.TrimSpace(fmt.Sprint(v...)))
 }
 

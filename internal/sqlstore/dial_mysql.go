@@ -15,22 +15,23 @@ import (
 // nobody's time, one after the other, and a server that accepts one and says nothing would have
 // them all wait for good.
 type MySQLConnector struct {
-	Config  *mysql.Config
-	Timeout time.Duration // for one; zero or less is none
+	connector driver.Connector
+	timeout   time.Duration // for one; zero or less is none
+}
+
+// NewMySQLConnector returns one. It changes the configuration, which is its own from then on.
+func NewMySQLConnector(cfg *mysql.Config, timeout time.Duration) (MySQLConnector, error) {
+	cfg.DialFunc = dialMySQL
+	connector, err := mysql.NewConnector(cfg)
+	return MySQLConnector{connector, timeout}, err
 }
 
 // Connect implements [driver.Connector].
 func (c MySQLConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	ctx, cancel := within(ctx, c.Timeout)
+	ctx, cancel := within(ctx, c.timeout)
 	defer cancel()
 	own := new(mysqlConn)
-	cfg := c.Config.Clone()
-	cfg.DialFunc = own.dial
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := connector.Connect(ctx)
+	conn, err := c.connector.Connect(context.WithValue(ctx, dialed{}, own))
 	if err != nil {
 		return nil, err
 	}
@@ -39,20 +40,23 @@ func (c MySQLConnector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // Driver implements [driver.Connector].
-func (MySQLConnector) Driver() driver.Driver { return mysql.MySQLDriver{} }
+func (c MySQLConnector) Driver() driver.Driver { return c.connector.Driver() }
+
+// dialed is the key of the connection that is being made, in the context of its making.
+type dialed struct{}
+
+func dialMySQL(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	socket, err := d.DialContext(ctx, network, addr)
+	ctx.Value(dialed{}).(*mysqlConn).socket = socket
+	return socket, err
+}
 
 // mysqlConn is used no more once a call of it was ended.
 type mysqlConn struct {
 	fullConn
 	socket net.Conn
 	ended  atomic.Bool
-}
-
-func (c *mysqlConn) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	var d net.Dialer
-	socket, err := d.DialContext(ctx, network, addr)
-	c.socket = socket
-	return socket, err
 }
 
 // IsValid implements [driver.Validator].

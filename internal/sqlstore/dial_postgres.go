@@ -51,7 +51,7 @@ type postgresConn struct {
 }
 
 // IsValid implements [driver.Validator]. lib/pq's calls end after their requests to cancel.
-func (c *postgresConn) IsValid() bool { return !c.dialer.hasAsked() && c.fullConn.IsValid() }
+func (c *postgresConn) IsValid() bool { return !c.dialer.isOver() && c.fullConn.IsValid() }
 
 // tooMany are more arguments than any statement of ours has.
 var tooMany = make([]driver.NamedValue, ManyIDs+2)
@@ -64,10 +64,10 @@ func (c *postgresConn) end(stmt driver.Stmt) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	call, ok := stmt.(driver.StmtExecContext)
-	for try := 0; ok && try < 64 && !c.dialer.hasAsked(); try++ {
+	for try := 0; ok && try < 64 && !c.dialer.isOver(); try++ {
 		call.ExecContext(ctx, tooMany)
 	}
-	if !c.dialer.hasAsked() {
+	if !c.dialer.isOver() {
 		c.dialer.cut()
 	}
 }
@@ -166,10 +166,11 @@ func (d *cancelDialer) left() time.Duration {
 	return max(grace, min(10*d.took, 3*grace))
 }
 
-func (d *cancelDialer) hasAsked() bool {
+// isOver reports whether the connection is of no more use.
+func (d *cancelDialer) isOver() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.asked
+	return d.asked || d.isCut
 }
 
 // cut ends what waits for the sockets.

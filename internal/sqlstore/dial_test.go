@@ -33,7 +33,7 @@ func TestCancelDialer(t *testing.T) {
 	}
 	d.connected()
 	for range 2 { // one for a statement that was prepared too late, and one for it
-		if own, err := d.asks(), dial(); err != nil || own == nil || !d.hasAsked() {
+		if own, err := d.asks(), dial(); err != nil || own == nil || !d.isOver() {
 			t.Fatalf("once it has connected: got %v, and it asks %v", err, own)
 		}
 	}

@@ -54,6 +54,17 @@ func TestWatch(t *testing.T) {
 	<-over
 }
 
+// TestCutConnection finds likewise of PostgreSQL's, whose server could not be asked to cancel.
+func TestCutConnection(t *testing.T) {
+	c := &postgresConn{validConn{}, new(cancelDialer)}
+	if !c.IsValid() {
+		t.Error("a new connection is not valid")
+	}
+	if c.end(nil); c.IsValid() {
+		t.Error("once a call was ended it is valid")
+	}
+}
+
 // TestEndedConnection finds that a connection whose call was ended is not used again, although
 // its driver knows nothing of that.
 func TestEndedConnection(t *testing.T) {

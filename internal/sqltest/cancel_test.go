@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -30,6 +31,9 @@ func testHeedsContexts(t *testing.T, sys sqlSystem, dsn, options string) {
 	p, proxied := viaProxy(t, dsn)
 	table, rec := sqlTable(t.TempDir()), sqlRecord(1)
 	store := sys.opened(t, proxied, options+"&table="+table)
+	book := &testsite.Log{}
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(book.Logger())
 	testsite.Must(t, store.Setup(t.Context()))
 	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	for what, call := range map[string]func(context.Context) error{
@@ -44,6 +48,9 @@ func testHeedsContexts(t *testing.T, sys sqlSystem, dsn, options string) {
 		bounded(t, what+options, context.DeadlineExceeded, func() error { return call(ctx) })
 		cancel()
 		p.Hang(false)
+	}
+	if text := book.String(); text != "" {
+		t.Errorf("got the log %q, want nothing of connections that the store ended", text)
 	}
 }
 

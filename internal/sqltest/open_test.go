@@ -2,11 +2,15 @@ package sqltest
 
 import (
 	"context"
+	"crypto/rsa"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/session2/session2"
 	"github.com/session2/session2/internal/testdb"
@@ -68,6 +72,20 @@ func TestOpenMySQLDriverIsQuiet(t *testing.T) {
 		strings.Contains(text, "session2:session2") {
 		t.Errorf("got the log %q, want what the driver said, at debug level", text)
 	}
+}
+
+// TestOpenMySQLKeepsItsKey finds that all of a store's connections are made by what was
+// registered with the driver when it was opened.
+func TestOpenMySQLKeepsItsKey(t *testing.T) {
+	const name = "session2_test"
+	mysql.RegisterServerPubKey(name, &rsa.PublicKey{N: big.NewInt(15), E: 3})
+	u := sqlURL(t, "mysql", testdb.MySQL(t))
+	u.RawQuery += "&serverPubKey=" + name + "&table=" + sqlTable(t.TempDir())
+	store, err := session2.Open(t.Context(), u.String())
+	mysql.DeregisterServerPubKey(name)
+	testsite.Must(t, err)
+	t.Cleanup(func() { store.(sqlStore).Close() })
+	testsite.Must(t, store.(sqlStore).Setup(t.Context()))
 }
 
 func TestOpenSQLRefusals(t *testing.T) {
