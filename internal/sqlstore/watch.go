@@ -55,25 +55,31 @@ func newWatch(c ender) *watch {
 
 // call calls f, with a context that does not end.
 func (w *watch) call(ctx context.Context, stmt driver.Stmt, f func(context.Context, driver.Stmt) error) error {
-	w.set(ctx, stmt)
+	w.start(ctx, stmt)
 	defer func() {
-		if stop := w.set(nil, nil); stop != nil && !stop() {
+		if stop := w.over(); stop != nil && !stop() {
 			<-w.ended // nobody else has the connection before
 		}
 	}()
 	return f(context.Background(), stmt)
 }
 
-// set sets whose call is under way, and returns how to stop watching that of before.
-func (w *watch) set(ctx context.Context, stmt driver.Stmt) (stop func() bool) {
+func (w *watch) start(ctx context.Context, stmt driver.Stmt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	stop = w.stop
-	w.ctx, w.stmt, w.stop = ctx, stmt, nil
-	if ctx != nil && !w.timed {
+	w.ctx, w.stmt = ctx, stmt
+	if !w.timed {
 		w.timed = true
 		w.timer.Reset(unwatched)
 	}
+}
+
+// over returns how to stop watching the call that was under way, if it is watched.
+func (w *watch) over() (stop func() bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	stop = w.stop
+	w.ctx, w.stmt, w.stop = nil, nil, nil
 	return stop
 }
 
