@@ -111,11 +111,7 @@ func openedMySQL(p place) (session2.Store, error) {
 		return nil, err
 	}
 	u := url.URL{Scheme: "mysql", User: url.UserPassword(cfg.User, cfg.Passwd), Host: cfg.Addr, Path: cfg.DBName}
-	store, err := session2.Open(context.Background(), fmt.Sprintf("%s?conns=%d", &u, connections))
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return closing{store.(sqlStore), db, rowsOfMySQL(db, "session2_sessions")}, nil
+	return opened(fmt.Sprintf("%s?conns=%d", &u, connections), db, rowsOfMySQL(db, "session2_sessions"))
 }
 
 // openedPostgres is the store of a URL, which has a pool of its own.
@@ -124,12 +120,17 @@ func openedPostgres(p place) (session2.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := session2.Open(context.Background(),
-		fmt.Sprintf("%s&conns=%d&set.search_path=contender%d", p.dsn, connections, p.number))
+	return opened(fmt.Sprintf("%s&conns=%d&set.search_path=contender%d", p.dsn, connections, p.number),
+		db, rowsOfPostgres(db, "session2_sessions"))
+}
+
+// opened opens the store of a URL. db is the bench's own pool beside it.
+func opened(rawURL string, db *sql.DB, rows *rows) (session2.Store, error) {
+	store, err := session2.Open(context.Background(), rawURL)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return closing{store.(sqlStore), db, rowsOfPostgres(db, "session2_sessions")}, nil
+	return closing{store.(sqlStore), db, rows}, nil
 }
 
 func pgxSessions(p place) (session2.Store, error) {

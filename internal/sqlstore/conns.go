@@ -34,10 +34,9 @@ type connStmts struct {
 // sent, or a query whose connection broke.
 var errIndirect = errors.New("not without database/sql")
 
-// on lends f a statement that is prepared on one of the pool's connections, and the context
-// to call it with. It
-// returns [errIndirect] where there can be none; and [errElsewhere] where it is to be
-// done here, on the caller's goroutine, and something could hold it up: a connection that
+// on lends f a statement that is prepared on one of the pool's connections, and the context to
+// call it with. It returns [errIndirect] where there can be none; and [errElsewhere] where it is
+// to be done here, on the caller's goroutine, and something could hold it up: a connection that
 // is yet to be made, or one that does not end a call with its context.
 func (s *Store) on(ctx context.Context, query string, here bool,
 	f func(context.Context, driver.Stmt) error,

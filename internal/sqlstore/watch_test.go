@@ -54,17 +54,6 @@ func TestWatch(t *testing.T) {
 	<-over
 }
 
-// TestCutConnection finds likewise of PostgreSQL's, whose server could not be asked to cancel.
-func TestCutConnection(t *testing.T) {
-	c := &postgresConn{validConn{}, new(cancelDialer)}
-	if !c.IsValid() {
-		t.Error("a new connection is not valid")
-	}
-	if c.end(nil); c.IsValid() {
-		t.Error("once a call was ended it is valid")
-	}
-}
-
 // TestEndedConnection finds that a connection whose call was ended is not used again, although
 // its driver knows nothing of that.
 func TestEndedConnection(t *testing.T) {
@@ -77,6 +66,17 @@ func TestEndedConnection(t *testing.T) {
 	c.end(nil)
 	if _, err := far.Read(make([]byte, 1)); c.IsValid() || err != io.EOF {
 		t.Errorf("once a call was ended: valid is %v, and its socket says %v", c.IsValid(), err)
+	}
+}
+
+// TestCutConnection finds likewise of PostgreSQL's, whose server could not be asked to cancel.
+func TestCutConnection(t *testing.T) {
+	c := &postgresConn{validConn{}, new(cancelDialer)}
+	if !c.IsValid() {
+		t.Error("a new connection is not valid")
+	}
+	if c.end(nil); c.IsValid() {
+		t.Error("once a call was ended it is valid")
 	}
 }
 

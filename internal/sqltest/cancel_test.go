@@ -2,7 +2,6 @@ package sqltest
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"log/slog"
 	"testing"
@@ -92,22 +91,12 @@ func testCancelledConnection(t *testing.T, sys sqlSystem, dsn string, call func(
 	if err := store.Delete(short, rec.ID); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("delete from a locked table: got %v, want %v", err, context.DeadlineExceeded)
 	}
-	if sys.name == "postgres" {
-		noneWaits(t, openSQL(t, sys.driver, dsn), table)
+	if sys.name == "postgres" { // which was asked to cancel
+		db := openSQL(t, sys.driver, dsn)
+		testsite.Must(t, until(func() (bool, error) { return waiting(t, sys, db, table) == 0, nil }))
 	}
 	time.AfterFunc(300*time.Millisecond, func() { tx.Rollback() }) // when the socket is long closed
 	if err := call(ctx, store); err != nil {
 		t.Errorf("then: got %v (uncertain: %v), want nil", err, errors.Is(err, session2.ErrUncertain))
 	}
-}
-
-// noneWaits waits until no statement waits for a lock, which somebody has.
-func noneWaits(t *testing.T, db *sql.DB, table string) {
-	t.Helper()
-	testsite.Must(t, until(func() (bool, error) {
-		var n int
-		err := db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1",
-			"DELETE%"+table+"%").Scan(&n)
-		return n == 0, err
-	}))
 }

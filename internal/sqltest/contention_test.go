@@ -107,20 +107,25 @@ func lockRow(tx *sql.Tx, sys sqlSystem, table string, id session2.ID) error {
 // waitForLocks waits until so many statements on the table wait for a lock.
 func waitForLocks(t *testing.T, sys sqlSystem, db *sql.DB, table string, want int) {
 	t.Helper()
+	// InnoDB shows news only to those who have not asked for a tenth of a second.
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(120 * time.Millisecond) {
+		if waiting(t, sys, db, table) >= want {
+			return
+		}
+	}
+	t.Fatalf("no %d statements wait for rows", want)
+}
+
+// waiting returns how many statements wait for rows of the table, or for all of it.
+func waiting(t *testing.T, sys sqlSystem, db *sql.DB, table string) (n int) {
+	t.Helper()
 	query := map[string]string{
 		"postgres": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1",
 		"mysql": "SELECT count(*) FROM information_schema.innodb_trx" +
 			" WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE ?",
 	}[sys.name]
-	// InnoDB shows news only to those who have not asked for a tenth of a second.
-	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(120 * time.Millisecond) {
-		var n int
-		testsite.Must(t, db.QueryRow(query, "%"+table+"%").Scan(&n))
-		if n >= want {
-			return
-		}
-	}
-	t.Fatalf("no %d statements wait for rows", want)
+	testsite.Must(t, db.QueryRow(query, "%"+table+"%").Scan(&n))
+	return n
 }
 
 // TestSQLContention lets goroutines do everything to a few rows at once, under
