@@ -242,14 +242,16 @@ func (e *encoder) contents(st *state) (size int) {
 	return len(e.buf) - own
 }
 
-// encodedSize is an upper bound that spares encodeData from growing its buffer.
+// encodedSize is an upper bound that spares encodeData from growing its buffer, and is near
+// enough that little of it is wasted.
 func encodedSize(st *state) int {
-	n := 256 + 96*len(st.ident.retired) + 16*(len(st.forms)+len(st.csrf)+len(st.turns)) + len(st.remote) + len(st.agent)
+	n := 128 + len(st.versions) + len(st.realm) + len(st.remote) + len(st.agent)
+	n += 96*len(st.ident.retired) + 16*(len(st.forms)+len(st.csrf)+len(st.turns))
 	for _, f := range st.flashes {
 		n += len(f.data) + 24
 	}
 	for _, v := range st.values.base {
-		n += len(v.both) + 24
+		n += len(v.both) + 8
 	}
 	return n
 }

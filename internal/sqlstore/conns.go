@@ -24,9 +24,9 @@ type conns struct {
 // has lent the connection.
 type connStmts struct {
 	conn   driver.ConnPrepareContext
-	watch  *watch // nil if the driver ends its calls
-	prompt bool   // it ends a call with its context
-	used   uint64 // when it was last used, as counted by conns.uses
+	ends   *endedConn // nil if the driver ends its calls
+	prompt bool       // it ends a call with its context
+	used   uint64     // when it was last used, as counted by conns.uses
 	stmts  map[string]driver.Stmt
 }
 
@@ -70,10 +70,7 @@ func (s *Store) on(ctx context.Context, query string, here bool,
 		if err := ctx.Err(); err != nil { // lib/pq may have closed it, and answered no error
 			return err
 		}
-		if own.watch == nil {
-			return f(ctx, stmt)
-		}
-		return own.watch.call(ctx, stmt, f)
+		return own.ends.call(ctx, stmt, f)
 	})
 }
 
@@ -97,7 +94,7 @@ func (c *conns) of(dc any, db *sql.DB) (*connStmts, error) {
 		c.forget(2*db.Stats().OpenConnections + 8)
 		own = &connStmts{conn: preparer, prompt: isPrompt(dc), stmts: make(map[string]driver.Stmt)}
 		if e, ok := dc.(ender); ok {
-			own.watch = newWatch(e)
+			own.ends = newEndedConn(e)
 		}
 		if c.byConn == nil {
 			c.byConn = make(map[driver.Conn]*connStmts)

@@ -25,7 +25,7 @@ func (s *Store) exec(ctx context.Context, query string, args []driver.NamedValue
 		lost = lost || w.lost
 		w.lost = lost
 		return w, err
-	})
+	}, nil)
 	if errors.Is(err, errSilent) { // w is none of an attempt's
 		w.lost = true
 	}

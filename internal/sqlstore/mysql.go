@@ -62,8 +62,8 @@ const (
 	mysqlVersion = `SELECT version FROM {t} WHERE id = UNHEX(?)`
 
 	// No INSERT IGNORE here: it would hide other errors and cut off what is too long.
-	mysqlInsert = `INSERT INTO {t} (id, version, username, created, accessed, expires, data, by_accessed, by_expires)
-VALUES (UNHEX(?), ?, {bytes}, ?, ?, ?, {bytes}, ?, ?)`
+	mysqlInsert = `INSERT INTO {t} (version, username, created, accessed, expires, data, by_accessed, by_expires, id)
+VALUES (?, {bytes}, ?, ?, ?, {bytes}, ?, ?, UNHEX(?))`
 
 	// A row that is found is changed, in its version if in nothing else, so that
 	// it counts as affected either way.

@@ -29,7 +29,7 @@ func postgresDialect(names []string) dialect {
 		DeleteMany: r.Replace(postgresDeleteMany),
 		Accessed:   postgresSweep(r, "accessed"),
 		Expires:    postgresSweep(r, "expires"),
-	}, schema: postgresSchema(r, names), meaning: postgresFault}
+	}, schema: postgresSchema(r, names), meaning: postgresFault, repeats: true}
 }
 
 // postgresNames fills in the queries: {t} is the table, {m} the one that notes
@@ -59,11 +59,12 @@ const (
 	postgresHas     = `SELECT 1 FROM {t} WHERE id = $1`
 	postgresVersion = `SELECT version FROM {t} WHERE id = $1`
 
-	postgresInsert = `INSERT INTO {t} (id, version, username, created, accessed, expires, data, by_accessed, by_expires)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING`
+	// ON CONFLICT would have the server insert in two steps, for a key that is hardly ever taken.
+	postgresInsert = `INSERT INTO {t} (version, username, created, accessed, expires, data, by_accessed, by_expires, id)
+VALUES ($1, $2, $3, $4, $5, $6, $4, $5, $7)`
 
 	postgresUpdate = `UPDATE {t} SET version = $1, username = $2, created = $3, accessed = $4, expires = $5, data = $6,
-by_accessed = LEAST(by_accessed, $7), by_expires = LEAST(by_expires, $8) WHERE id = $9 AND version = $10`
+by_accessed = LEAST(by_accessed, $4), by_expires = LEAST(by_expires, $5) WHERE id = $7 AND version = $8`
 
 	// A commit that waits for a synchronous standby is seen by others once its
 	// client has given up. One that comes after it waits for both.

@@ -30,11 +30,16 @@ const lately = 20 * time.Millisecond
 var errElsewhere = errors.New("not on the caller's goroutine")
 
 // quick is [call] for what every request does. If it can, it makes the first attempt on the
-// caller's goroutine, as f is told.
-func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error)) (T, error) {
+// caller's goroutine, as f is told. Before others it calls leave, if that is not nil: what f
+// shares with the caller must be its own then.
+func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error), leave func(),
+) (T, error) {
 	start := time.Since(began)
-	v, err := here(ctx, s, start, f)
+	v, err := here(ctx, s, start, f, leave)
 	if err == errElsewhere {
+		if leave != nil {
+			leave()
+		}
 		v, err = call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
 	}
 	if now := time.Since(began); err == nil && now-start < lately {
@@ -53,6 +58,7 @@ func (s *Store) heardLately(now time.Duration) bool {
 
 // here makes the first attempt on the caller's goroutine, and those after it elsewhere.
 func here[T any](ctx context.Context, s *Store, now time.Duration, f func(ctx context.Context, here bool) (T, error),
+	leave func(),
 ) (v T, err error) {
 	if !s.prompt.Load() || !s.heardLately(now) {
 		return v, errElsewhere
@@ -60,13 +66,12 @@ func here[T any](ctx context.Context, s *Store, now time.Duration, f func(ctx co
 	if err := s.check(ctx); err != nil {
 		return v, err
 	}
-	own, cancel := within(ctx, s.opts.Timeout)
-	defer cancel()
-	v, err = f(own, true)
-	ended := own.Err()
-	switch {
-	case err == nil:
+	own := s.watches.begin(ctx, s.opts.Timeout)
+	defer own.over()
+	if v, err = f(own, true); err == nil {
 		return v, nil
+	}
+	switch ended := own.Err(); {
 	case ended != nil:
 		if err == errElsewhere {
 			err = ended
@@ -74,6 +79,9 @@ func here[T any](ctx context.Context, s *Store, now time.Duration, f func(ctx co
 		return v, late(s.overtime(ended, err, nil))
 	case err == errElsewhere:
 		return v, err
+	}
+	if leave != nil {
+		leave()
 	}
 	return again(own, s, f, v, err)
 }

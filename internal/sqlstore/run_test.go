@@ -48,6 +48,7 @@ func TestQuick(t *testing.T) {
 			s.prompt.Store(test.prompt)
 			s.heard.Store((time.Since(began) - test.heard).Nanoseconds())
 			var here []bool
+			var left []int // how many attempts there were when the caller's goroutine was left
 			n, err := quick(t.Context(), s, func(ctx context.Context, h bool) (int, error) {
 				here = append(here, h)
 				answer := test.answers[len(here)-1]
@@ -55,9 +56,12 @@ func TestQuick(t *testing.T) {
 					<-ctx.Done()
 				}
 				return len(here), answer
-			})
+			}, func() { left = append(left, len(here)) })
 			if !errors.Is(err, test.want) || !slices.Equal(here, test.here) {
 				t.Errorf("%s: got %v, attempts here %v, want %v, %v", test.what, err, here, test.want, test.here)
+			}
+			if own := slices.Index(here, false); own >= 0 && !slices.Equal(left, []int{own}) {
+				t.Errorf("%s: the caller's goroutine is left after %v attempts, and attempt %d is elsewhere", test.what, left, own)
 			}
 			if err == nil && n != len(test.answers) {
 				t.Errorf("%s: got what attempt %d made, want that of %d", test.what, n, len(test.answers))

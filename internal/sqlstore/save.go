@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ func (s *Store) Save(ctx context.Context, r record.Record, prev uint64) error {
 	if len(r.User) > maxUser {
 		return fmt.Errorf("%w: the user's name exceeds %d bytes", record.ErrTooLarge, maxUser)
 	}
-	w := &saving{s: s, r: r, data: s.own(r.Data), prev: prev}
-	o, err := quick(ctx, s, w.attempt)
+	w := &saving{s: s, r: r, data: s.arg(r.Data), prev: prev}
+	o, err := quick(ctx, s, w.attempt, w.own)
 	switch {
 	case err != nil && o.lost:
 		return unheard(err)
@@ -53,6 +54,13 @@ type saving struct {
 
 	lost  bool // as saved's
 	taken int  // how often a key was taken, and no record had it
+}
+
+// own has the data be the saving's own: the caller's are the caller's again once it has given up.
+func (w *saving) own() {
+	if b, ok := w.data.([]byte); ok {
+		w.data = bytes.Clone(b)
+	}
 }
 
 func (w *saving) attempt(ctx context.Context, here bool) (o saved, err error) {
@@ -118,13 +126,15 @@ func (w *saving) write(ctx context.Context, here bool) (done bool, taken, err er
 	if r.User != "" {
 		user = []byte(r.User)
 	}
+	list := append(make([]any, 0, 10), version, user, created, accessed, expires, w.data)
+	if !s.repeats {
+		list = append(list, accessed, expires)
+	}
 	var out written
 	if create {
-		out, err = s.execOnce(ctx, s.q.Insert, s.named(id, version, user,
-			created, accessed, expires, w.data, accessed, expires), true, here)
+		out, err = s.execOnce(ctx, s.q.Insert, s.named(append(list, id)...), true, here)
 	} else {
-		out, err = s.execOnce(ctx, s.q.Update, s.named(version, user,
-			created, accessed, expires, w.data, accessed, expires, id, int64(w.prev)), false, here)
+		out, err = s.execOnce(ctx, s.q.Update, s.named(append(list, id, int64(w.prev))...), false, here)
 	}
 	w.lost = w.lost || out.lost
 	if create && s.fault(err) == Duplicate {

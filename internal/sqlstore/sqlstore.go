@@ -46,13 +46,13 @@ type Sweep struct {
 type Skipping struct{ Skip, Wait string }
 
 // Queries are the statements of one store. Beside each are its arguments, in
-// their order; every argument appears once.
+// their order; every argument appears once, but in Insert and Update where dialect.repeats.
 type Queries struct {
 	Load       string // id: version, user, created, accessed, expires, data
 	Has        string // id: 1
 	Version    string // id: version
-	Insert     string // id, version, user, created, accessed, expires, data, accessed, expires
-	Update     string // version, user, created, accessed, expires, data, accessed, expires, id, prev
+	Insert     string // version, user, created, accessed, expires, data, accessed, expires, id
+	Update     string // those, prev
 	Confirm    string // id, version: commits again, unchanged, what is there; "" where nobody sees it before it is safe
 	Barrier    string // a text: commits behind all that can be seen by now; "" likewise
 	Delete     string // id
@@ -72,6 +72,7 @@ type dialect struct {
 	schema  Schema
 	meaning func(error) Fault // tells the database's errors apart
 	bytes   func([]byte) any  // the argument for bytes, which shares no memory with them; nil: they themselves
+	repeats bool              // a statement names an argument wherever it wants it, and has it once
 
 	// inline puts arguments into the text of a statement. It is nil where no server
 	// runs out of prepared statements.
@@ -81,14 +82,15 @@ type dialect struct {
 // Store runs the queries. Goroutines may share it.
 type Store struct {
 	dialect
-	db     *sql.DB
-	opts   Options
-	last   func() error // of Close; or nil
-	closed atomic.Bool
-	waits  atomic.Bool  // the server knows no Skipping.Skip
-	prompt atomic.Bool  // the pool's connections are, by the latest that was used
-	heard  atomic.Int64 // when the server has answered last, by began; 0: not yet
-	conns  conns
+	db      *sql.DB
+	opts    Options
+	last    func() error // of Close; or nil
+	closed  atomic.Bool
+	waits   atomic.Bool  // the server knows no Skipping.Skip
+	prompt  atomic.Bool  // the pool's connections are, by the latest that was used
+	heard   atomic.Int64 // when the server has answered last, by began; 0: not yet
+	conns   conns
+	watches watches
 
 	mu    sync.Mutex
 	stmts map[string]*sql.Stmt // by query, each prepared when first used
@@ -133,7 +135,7 @@ func (s *Store) Close() error {
 
 // Load reads a record.
 func (s *Store) Load(ctx context.Context, id [16]byte) (record.Record, error) {
-	f, err := quick(ctx, s, s.look(s.q.Load, id, 6).once)
+	f, err := quick(ctx, s, s.look(s.q.Load, id, 6).once, nil)
 	if err == nil && !f.ok {
 		err = record.ErrNotFound
 	}
@@ -154,7 +156,7 @@ func checkRow(r *record.Record) error {
 
 // Has reports whether there is a record.
 func (s *Store) Has(ctx context.Context, id [16]byte) (bool, error) {
-	f, err := quick(ctx, s, s.look(s.q.Has, id, 1).once)
+	f, err := quick(ctx, s, s.look(s.q.Has, id, 1).once, nil)
 	return f.ok, err
 }
 
@@ -264,19 +266,13 @@ func (s *Store) named(list ...any) []driver.NamedValue {
 }
 
 func (s *Store) arg(v any) any {
-	if b, ok := v.([]byte); ok && s.bytes != nil {
+	switch b, ok := v.([]byte); {
+	case ok && s.bytes != nil:
 		return s.bytes(b)
+	case ok && b == nil:
+		return none
 	}
 	return v
-}
-
-// own is the argument for bytes of the caller's, who may use them again once
-// the call was given up.
-func (s *Store) own(b []byte) any {
-	if s.bytes != nil {
-		return s.bytes(b)
-	}
-	return append([]byte{}, b...)
 }
 
 // batch returns exactly size arguments, in order, so that concurrent batches

@@ -2,99 +2,190 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql/driver"
+	"slices"
 	"sync"
 	"time"
 )
 
-// An ender is a connection of our own connectors. It implements all that their drivers' do.
-type ender interface {
-	// end ends the call of a statement that is under way, which returns soon then. The
-	// connection is used no more.
-	end(stmt driver.Stmt)
-}
-
-// fullConn is what the connections of the drivers are.
-type fullConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.NamedValueChecker
-	driver.Pinger
-	driver.SessionResetter
-	driver.Validator
-}
-
 // unwatched is how long a call goes on at most before anybody looks if its context is done.
 const unwatched = 20 * time.Millisecond
 
-// A watch ends the calls of an [ender] with their contexts, one call at a time. A driver that
-// is given a context that may end has a goroutine watch, for each call. To wake that, and its
-// thread, takes about as long as all the rest that is done for a call on this side, and most
-// calls are over at once.
+// A watch is the context of one call. It is done with its parent, at its deadline, and when the
+// call is over. One of [context.WithDeadline] has its parent and the clock tell it so from the
+// first moment, by a timer, and six or seven more pieces of memory; and most calls are over at
+// once. A watch begins to watch them if the call lasts: it may be done that much later than they
+// are. Err knows at once.
 type watch struct {
-	conn  ender
-	ended chan struct{} // conn has ended a call
+	context.Context // its parent
+	all             *watches
+	deadline        time.Time // or zero
+	done            chan struct{}
 
-	mu    sync.Mutex
-	ctx   context.Context // of the call that is under way, or nil
-	stmt  driver.Stmt
-	stop  func() bool // once its context is watched
-	timer *time.Timer
-	timed bool // the timer is yet to fire: it is not stopped, as to start it wakes a thread
+	// all.mu guards these.
+	err    error
+	young  int // its place in all.young, or -1
+	unsee  func()
+	ending []*ending
+	room   [1]*ending
 }
 
-func newWatch(c ender) *watch {
-	w := &watch{conn: c, ended: make(chan struct{}, 1)}
-	w.timer = time.AfterFunc(time.Hour, w.begin)
-	w.timer.Stop()
+// An ending is what is to be done when a watch is done. It may serve one after another.
+type ending struct {
+	f func()
+	w *watch
+}
+
+// watches are those of a store. Goroutines may share them.
+type watches struct {
+	mu    sync.Mutex
+	young []*watch    // that watch nothing yet
+	timer *time.Timer // for look
+	timed bool        // it is yet to fire: nobody stops it, as to start it may wake a thread
+}
+
+// begin begins a call that may take the timeout; zero or less is none. The call must end with
+// [watch.over].
+func (all *watches) begin(parent context.Context, timeout time.Duration) *watch {
+	w := &watch{Context: parent, all: all, done: make(chan struct{})}
+	w.ending = w.room[:0]
+	w.deadline, _ = parent.Deadline()
+	if end := time.Now().Add(timeout); timeout > 0 && (w.deadline.IsZero() || end.Before(w.deadline)) {
+		w.deadline = end
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	w.young = len(all.young)
+	all.young = append(all.young, w)
+	if !all.timed {
+		all.timed = true
+		all.start()
+	}
 	return w
 }
 
-// call calls f, with a context that does not end.
-func (w *watch) call(ctx context.Context, stmt driver.Stmt, f func(context.Context, driver.Stmt) error) error {
-	w.start(ctx, stmt)
-	defer func() {
-		if stop := w.over(); stop != nil && !stop() {
-			<-w.ended // nobody else has the connection before
-		}
-	}()
-	return f(context.Background(), stmt)
-}
-
-func (w *watch) start(ctx context.Context, stmt driver.Stmt) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ctx, w.stmt = ctx, stmt
-	if !w.timed {
-		w.timed = true
-		w.timer.Reset(unwatched)
-	}
-}
-
-// over returns how to stop watching the call that was under way, if it is watched.
-func (w *watch) over() (stop func() bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	stop = w.stop
-	w.ctx, w.stmt, w.stop = nil, nil, nil
-	return stop
-}
-
-// begin begins to watch the context of the call that is under way, which may be a later one
-// than that for which the timer was started.
-func (w *watch) begin() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.timed = false
-	if w.ctx == nil {
+func (all *watches) start() {
+	if all.timer == nil {
+		all.timer = time.AfterFunc(unwatched, all.look)
 		return
 	}
-	stmt := w.stmt
-	w.stop = context.AfterFunc(w.ctx, func() {
-		w.conn.end(stmt)
-		w.ended <- struct{}{}
-	})
+	all.timer.Reset(unwatched)
+}
+
+// look has all calls that are under way watched.
+func (all *watches) look() {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.timed = false
+	for _, w := range all.young {
+		w.young = -1
+		w.see()
+	}
+	clear(all.young)
+	all.young = all.young[:0]
+}
+
+// see begins to watch.
+func (w *watch) see() {
+	ctx, cancel := w.Context, func() {}
+	if !w.deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(w.Context, w.deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { w.end(ctx.Err()) })
+	w.unsee = func() {
+		stop()
+		cancel()
+	}
+}
+
+// over ends the call's context.
+func (w *watch) over() { w.end(context.Canceled) }
+
+func (w *watch) end(err error) {
+	unsee, ending := w.ended(err)
+	if unsee != nil {
+		unsee()
+	}
+	for _, e := range ending {
+		go e.f()
+	}
+}
+
+// ended notes that the watch is done, and returns what there is to do then.
+func (w *watch) ended(err error) (unsee func(), ending []*ending) {
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	if w.err != nil {
+		return nil, nil
+	}
+	w.err = err
+	close(w.done)
+	if w.young >= 0 {
+		w.all.forget(w.young)
+	}
+	unsee, ending = w.unsee, w.ending
+	w.unsee, w.ending = nil, nil
+	return unsee, ending
+}
+
+func (all *watches) forget(i int) {
+	last := len(all.young) - 1
+	all.young[i] = all.young[last]
+	all.young[i].young = i
+	all.young[last] = nil
+	all.young = all.young[:last]
+}
+
+// Deadline implements [context.Context].
+func (w *watch) Deadline() (time.Time, bool) { return w.deadline, !w.deadline.IsZero() }
+
+// Done implements [context.Context].
+func (w *watch) Done() <-chan struct{} { return w.done }
+
+// Err implements [context.Context]. It may be sooner than Done.
+func (w *watch) Err() error {
+	w.all.mu.Lock()
+	err := w.err
+	w.all.mu.Unlock()
+	switch {
+	case err != nil:
+		return err
+	case w.Context.Err() != nil:
+		return w.Context.Err()
+	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// AfterFunc has f called in a goroutine of its own when the watch is done, unless stop is called
+// before, which says if it was. This is what [context.AfterFunc], and by it the contexts that
+// come of this one, ask for.
+func (w *watch) AfterFunc(f func()) (stop func() bool) {
+	e := &ending{f: f}
+	e.at(w)
+	return e.stop
+}
+
+// at has the ending done at the end of w.
+func (e *ending) at(w *watch) {
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	e.w = w
+	if w.err != nil {
+		go e.f()
+		return
+	}
+	w.ending = append(w.ending, e)
+}
+
+// stop has it not done. It reports whether it was in time.
+func (e *ending) stop() bool {
+	w := e.w
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	i := slices.Index(w.ending, e)
+	if i >= 0 {
+		w.ending = slices.Delete(w.ending, i, i+1)
+	}
+	return i >= 0
 }

@@ -5,40 +5,48 @@ import (
 	"database/sql/driver"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 // endingConn is a connection that ends its calls itself, when it is let.
-type endingConn struct{ ended, let chan driver.Stmt }
+type endingConn struct {
+	validConn
+	ended, let chan driver.Stmt
+}
 
 func (c *endingConn) end(stmt driver.Stmt) {
 	c.ended <- stmt
 	<-c.let
 }
 
-// TestWatch finds that a driver is given no context to watch, that a call is ended with its
-// context all the same, and that nobody else has the connection before that is done.
-func TestWatch(t *testing.T) {
-	c := &endingConn{make(chan driver.Stmt), make(chan driver.Stmt)}
-	w := newWatch(c)
+// TestCallEndsWithItsContext finds that a driver is given no context to watch, that a call is
+// ended with its context all the same, and that nobody else has the connection before that is
+// done: once with a context of the store's own, and once with another.
+func TestCallEndsWithItsContext(t *testing.T) {
+	var all watches
+	parent, cancel := context.WithCancel(t.Context())
+	testEnding(t, all.begin(parent, time.Hour), cancel)
+	testEnding(t, parent, cancel) // which is done by now
+}
+
+func testEnding(t *testing.T, ctx context.Context, cancel func()) {
+	c := &endingConn{ended: make(chan driver.Stmt), let: make(chan driver.Stmt)}
+	own := newEndedConn(c)
 	first, second := new(countingStmt), new(countingStmt)
-	ctx, cancel := context.WithCancel(t.Context())
 	check := func(ctx context.Context, got, want driver.Stmt) {
 		if ctx.Done() != nil || got != want {
 			t.Error("the driver has a context that may end, or another statement")
 		}
 	}
-	for _, long := range []time.Duration{0, 2 * unwatched} { // the context of the second one is watched
-		w.call(ctx, first, func(ctx context.Context, got driver.Stmt) error {
-			time.Sleep(long)
-			check(ctx, got, first)
-			return nil
-		})
-	}
+	own.call(t.Context(), first, func(ctx context.Context, got driver.Stmt) error {
+		check(ctx, got, first)
+		return nil
+	})
 	over := make(chan bool)
 	go func() {
-		w.call(ctx, second, func(ctx context.Context, got driver.Stmt) error {
+		own.call(ctx, second, func(ctx context.Context, got driver.Stmt) error {
 			cancel()
 			check(ctx, got, second)
 			check(ctx, <-c.ended, second)
@@ -52,6 +60,104 @@ func TestWatch(t *testing.T) {
 	case c.let <- nil:
 	}
 	<-over
+}
+
+// asked is a context that counts how often somebody begins to watch it.
+type asked struct {
+	context.Context
+	done atomic.Int32
+}
+
+func (c *asked) Done() <-chan struct{} {
+	c.done.Add(1)
+	return c.Context.Done()
+}
+
+// TestWatchesNoCallThatIsOverSoon finds that nobody watches the context of a call that is over
+// at once, and that many such calls leave nothing behind.
+func TestWatchesNoCallThatIsOverSoon(t *testing.T) {
+	var all watches
+	ctx := &asked{Context: t.Context()}
+	for range 100 {
+		first, second := all.begin(ctx, time.Hour), all.begin(ctx, time.Hour)
+		first.over()
+		second.over()
+		second.over()
+		if first.Err() != context.Canceled {
+			t.Fatal("a call that is over has the error", first.Err())
+		}
+		<-first.Done()
+	}
+	if len(all.young) > 0 || ctx.done.Load() > 0 {
+		t.Errorf("%d calls are left, and their context was watched %d times", len(all.young), ctx.done.Load())
+	}
+}
+
+// TestWatchIsDone finds that a call's context is done with its parent, and at its deadline, and
+// those that come of it likewise.
+func TestWatchIsDone(t *testing.T) {
+	var all watches
+	ended, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	soon, stop := context.WithTimeout(t.Context(), unwatched)
+	defer stop()
+	for name, c := range map[string]struct {
+		parent  context.Context
+		timeout time.Duration
+		want    error
+	}{
+		"parent":            {ended, time.Hour, context.Canceled},
+		"parent, no limit":  {ended, 0, context.Canceled},
+		"parent's deadline": {soon, time.Hour, context.DeadlineExceeded},
+		"timeout":           {t.Context(), 2 * unwatched, context.DeadlineExceeded},
+		"short timeout":     {t.Context(), time.Nanosecond, context.DeadlineExceeded},
+	} {
+		w := all.begin(c.parent, c.timeout)
+		child, release := context.WithCancel(w)
+		defer release()
+		called, stopped := make(chan bool), w.AfterFunc(func() { t.Error(name, "a function was called that was stopped") })
+		w.AfterFunc(func() { close(called) })
+		if !stopped() || stopped() {
+			t.Error(name, "a function is not stopped, or twice")
+		}
+		if c.parent == ended && w.Err() == nil {
+			cancel()
+		}
+		<-w.Done()
+		<-child.Done()
+		<-called
+		if w.Err() != c.want || child.Err() != c.want {
+			t.Errorf("%s: error %v, of its child %v", name, w.Err(), child.Err())
+		}
+		late := make(chan bool)
+		w.AfterFunc(func() { close(late) })
+		<-late
+		if w.over(); w.Err() != c.want {
+			t.Errorf("%s: error %v once it is over", name, w.Err())
+		}
+	}
+}
+
+// TestWatchSaysAtOnce finds that the context of a call that is yet to be watched has the error
+// of its parent, and that of its deadline.
+func TestWatchSaysAtOnce(t *testing.T) {
+	all := watches{timed: true} // as if the next look were far off
+	parent, cancel := context.WithCancel(t.Context())
+	cancel()
+	for want, w := range map[error]*watch{
+		nil:                      all.begin(t.Context(), time.Hour),
+		context.Canceled:         all.begin(parent, time.Hour),
+		context.DeadlineExceeded: all.begin(t.Context(), time.Nanosecond),
+	} {
+		select {
+		case <-w.Done():
+			t.Errorf("it is done, for %v", want)
+		default:
+		}
+		if err := w.Err(); err != want {
+			t.Errorf("error %v, want %v", err, want)
+		}
+	}
 }
 
 // TestEndedConnection finds that a connection whose call was ended is not used again, although

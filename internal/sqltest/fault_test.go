@@ -259,10 +259,10 @@ func TestPostgresConfirms(t *testing.T) {
 	rec := sqlRecord(1)
 	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	var writes []string
-	tap.tamper(nil, func(query string) error {
+	tap.tamper(func(query string) error {
 		writes = append(writes, strings.Fields(query)[0])
 		return nil
-	})
+	}, nil)
 	testsite.Must(t, store.Save(t.Context(), rec, 0))
 	if got := strings.Join(writes, " "); got != "INSERT UPDATE" {
 		t.Errorf("got the statements %q, want %q", got, "INSERT UPDATE")
