@@ -11,19 +11,19 @@ import (
 )
 
 // byHandFiles is a file for each session, spread over 256 directories. A file is
-// written to a temporary, synced and renamed.
+// written to a temporary, synced and renamed, and then its directory may be synced.
 type byHandFiles struct {
-	dir    string
-	noSync bool
+	dir                 string
+	syncFile, syncNames bool
 }
 
-func openByHandFiles(dir string, noSync bool) (byHandStore, error) {
+func openByHandFiles(dir string, syncFile, syncNames bool) (byHandStore, error) {
 	for i := range 256 {
 		if err := os.Mkdir(filepath.Join(dir, hex.EncodeToString([]byte{byte(i)})), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	return byHandFiles{dir, noSync}, nil
+	return byHandFiles{dir, syncFile, syncNames}, nil
 }
 
 func (h byHandFiles) path(id [16]byte) string {
@@ -40,13 +40,20 @@ func (h byHandFiles) put(id [16]byte, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	if !h.noSync {
+	if h.syncFile {
 		err = errors.Join(err, f.Sync())
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(path+".tmp", path)
+	if err := os.Rename(path+".tmp", path); err != nil || !h.syncNames {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (h byHandFiles) add(id [16]byte, data []byte) error { return h.put(id, data) }

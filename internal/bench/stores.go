@@ -42,13 +42,14 @@ func memory() []contender {
 }
 
 func files() []contender {
-	const synced, unsynced = "files by hand", "files by hand, no sync"
+	const names, synced, unsynced = "files by hand, names synced too", "files by hand", "files by hand, no sync"
 	return []contender{
-		floorOf(synced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, false) }),
-		floorOf(unsynced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true) }),
+		floorOf(names, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, true) }),
+		floorOf(synced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, false) }),
+		floorOf(unsynced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, false, false) }),
 		sessions("session2 file", func(p place) (session2.Store, error) {
 			return session2.OpenFileStore(filepath.Join(p.dir, "sessions"), nil)
-		}, synced),
+		}, names, synced),
 		sessions("session2 file, NoSync", func(p place) (session2.Store, error) {
 			return session2.OpenFileStore(filepath.Join(p.dir, "sessions"), &session2.FileOptions{NoSync: true})
 		}, unsynced),

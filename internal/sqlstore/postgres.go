@@ -136,7 +136,7 @@ func postgresFault(err error) Fault {
 		return Missing
 	case "42703", "42804", "42883": // undefined column; one of another type: datatype mismatch, no such operator
 		return Foreign
-	case "42P10": // invalid column reference: nothing makes an ID unique, as ON CONFLICT needs
+	case "42P10": // invalid column reference: nothing makes an ID unique, as Setup's ON CONFLICT needs
 		return Keyless
 	case "42601", "0A000": // syntax error, feature not supported
 		return Unknown

@@ -77,7 +77,7 @@ func (w *saving) attempt(ctx context.Context, here bool) (o saved, err error) {
 	switch {
 	case err != nil:
 		return o, err
-	case !o.found && taken != nil && w.taken > 3:
+	case !o.found && taken != nil && w.taken > attempts:
 		return o, taken // by another constraint than the primary key
 	case w.writable(o):
 		return o, errMoved

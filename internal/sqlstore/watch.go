@@ -14,11 +14,11 @@ const unwatched = 20 * time.Millisecond
 // call is over. One of [context.WithDeadline] has its parent and the clock tell it so from the
 // first moment, by a timer, and six or seven more pieces of memory; and most calls are over at
 // once. A watch begins to watch them if the call lasts: it may be done that much later than they
-// are. Err knows at once.
+// are, unless somebody asks by Err.
 type watch struct {
 	context.Context // its parent
 	all             *watches
-	deadline        time.Time // or zero
+	deadline        time.Time // zero if its parent has an earlier one, or there is none
 	done            chan struct{}
 
 	// all.mu guards these.
@@ -48,9 +48,9 @@ type watches struct {
 func (all *watches) begin(parent context.Context, timeout time.Duration) *watch {
 	w := &watch{Context: parent, all: all, done: make(chan struct{})}
 	w.ending = w.room[:0]
-	w.deadline, _ = parent.Deadline()
-	if end := time.Now().Add(timeout); timeout > 0 && (w.deadline.IsZero() || end.Before(w.deadline)) {
-		w.deadline = end
+	own := time.Now().Add(timeout)
+	if end, ok := parent.Deadline(); timeout > 0 && (!ok || own.Before(end)) {
+		w.deadline = own
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -73,28 +73,48 @@ func (all *watches) start() {
 
 // look has all calls that are under way watched.
 func (all *watches) look() {
+	for _, w := range all.grown() {
+		w.see()
+	}
+}
+
+// grown returns the young ones, which are no longer.
+func (all *watches) grown() []*watch {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.timed = false
-	for _, w := range all.young {
+	list := slices.Clone(all.young)
+	for _, w := range list {
 		w.young = -1
-		w.see()
 	}
 	clear(all.young)
 	all.young = all.young[:0]
+	return list
 }
 
-// see begins to watch.
+// see begins to watch. It asks contexts that are not ours, which may be a watch as well: the
+// lock is not held.
 func (w *watch) see() {
 	ctx, cancel := w.Context, func() {}
 	if !w.deadline.IsZero() {
 		ctx, cancel = context.WithDeadline(w.Context, w.deadline)
 	}
 	stop := context.AfterFunc(ctx, func() { w.end(ctx.Err()) })
-	w.unsee = func() {
+	unsee := func() {
 		stop()
 		cancel()
 	}
+	if !w.sees(unsee) {
+		unsee()
+	}
+}
+
+// sees notes how to stop watching. It reports whether there is anything to watch for.
+func (w *watch) sees(unsee func()) bool {
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	w.unsee = unsee
+	return w.err == nil
 }
 
 // over ends the call's context.
@@ -136,25 +156,36 @@ func (all *watches) forget(i int) {
 }
 
 // Deadline implements [context.Context].
-func (w *watch) Deadline() (time.Time, bool) { return w.deadline, !w.deadline.IsZero() }
+func (w *watch) Deadline() (time.Time, bool) {
+	if w.deadline.IsZero() {
+		return w.Context.Deadline()
+	}
+	return w.deadline, true
+}
 
 // Done implements [context.Context].
 func (w *watch) Done() <-chan struct{} { return w.done }
 
-// Err implements [context.Context]. It may be sooner than Done.
+// Err implements [context.Context]. It looks at the parent and the clock.
 func (w *watch) Err() error {
-	w.all.mu.Lock()
-	err := w.err
-	w.all.mu.Unlock()
-	switch {
-	case err != nil:
+	if err := w.known(); err != nil {
 		return err
-	case w.Context.Err() != nil:
-		return w.Context.Err()
-	case !w.deadline.IsZero() && !time.Now().Before(w.deadline):
-		return context.DeadlineExceeded
 	}
-	return nil
+	err := w.Context.Err()
+	if err == nil && !w.deadline.IsZero() && !time.Now().Before(w.deadline) {
+		err = context.DeadlineExceeded
+	}
+	if err == nil {
+		return nil
+	}
+	w.end(err)
+	return w.known() // somebody may have been faster
+}
+
+func (w *watch) known() error {
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	return w.err
 }
 
 // AfterFunc has f called in a goroutine of its own when the watch is done, unless stop is called

@@ -76,7 +76,7 @@ func (c *asked) Done() <-chan struct{} {
 // TestWatchesNoCallThatIsOverSoon finds that nobody watches the context of a call that is over
 // at once, and that many such calls leave nothing behind.
 func TestWatchesNoCallThatIsOverSoon(t *testing.T) {
-	var all watches
+	all := watches{timed: true} // as if the next look were far off
 	ctx := &asked{Context: t.Context()}
 	for range 100 {
 		first, second := all.begin(ctx, time.Hour), all.begin(ctx, time.Hour)
@@ -139,7 +139,8 @@ func TestWatchIsDone(t *testing.T) {
 }
 
 // TestWatchSaysAtOnce finds that the context of a call that is yet to be watched has the error
-// of its parent, and that of its deadline.
+// of its parent, and that of its deadline, and is done once it has said so. What it has said
+// stays.
 func TestWatchSaysAtOnce(t *testing.T) {
 	all := watches{timed: true} // as if the next look were far off
 	parent, cancel := context.WithCancel(t.Context())
@@ -149,15 +150,66 @@ func TestWatchSaysAtOnce(t *testing.T) {
 		context.Canceled:         all.begin(parent, time.Hour),
 		context.DeadlineExceeded: all.begin(t.Context(), time.Nanosecond),
 	} {
-		select {
-		case <-w.Done():
-			t.Errorf("it is done, for %v", want)
-		default:
-		}
-		if err := w.Err(); err != want {
-			t.Errorf("error %v, want %v", err, want)
+		for range 2 {
+			if err := w.Err(); err != want {
+				t.Errorf("error %v, want %v", err, want)
+			}
+			select {
+			case <-w.Done():
+				if want == nil {
+					t.Error("it is done")
+				}
+			default:
+				if want != nil {
+					t.Errorf("it is not done, for %v", want)
+				}
+			}
+			if want != nil {
+				w.over()
+			}
 		}
 	}
+}
+
+// TestWatchIsNotAheadOfItsParent finds that what ends with its parent's deadline ends no sooner,
+// by a clock of its own.
+func TestWatchIsNotAheadOfItsParent(t *testing.T) {
+	var all watches
+	end := time.Now().Add(2 * unwatched)
+	parent := &deadlineOnly{t.Context(), end}
+	w := all.begin(parent, time.Hour)
+	defer w.over()
+	if got, ok := w.Deadline(); !ok || !got.Equal(end) {
+		t.Errorf("its deadline is %v, %v, want its parent's, %v", got, ok, end)
+	}
+	for time.Now().Before(end.Add(unwatched)) {
+		if err := w.Err(); err != nil {
+			t.Fatal("it has ended, and its parent has not:", err)
+		}
+		time.Sleep(unwatched / 4)
+	}
+}
+
+// deadlineOnly is a context whose deadline is there, and which is late to heed it.
+type deadlineOnly struct {
+	context.Context
+	end time.Time
+}
+
+func (c *deadlineOnly) Deadline() (time.Time, bool) { return c.end, true }
+
+// TestWatchOfAWatch finds that the parent of a call's context may be another call's, of the same
+// store: drivers hand them to functions of the application's.
+func TestWatchOfAWatch(t *testing.T) {
+	var all watches
+	outer := all.begin(t.Context(), 2*unwatched)
+	inner := all.begin(outer, time.Hour)
+	<-inner.Done()
+	if err := inner.Err(); err != context.DeadlineExceeded {
+		t.Error("error", err)
+	}
+	inner.over()
+	outer.over()
 }
 
 // TestEndedConnection finds that a connection whose call was ended is not used again, although

@@ -204,6 +204,35 @@ func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
 	})
 }
 
+// TestSQLCreateAmidOthers finds that a create goes on that finds its key taken time and again,
+// by a record that is gone when it looks: nothing but the key keeps it from being written.
+func TestSQLCreateAmidOthers(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		db, tap := tap(t, sys.driver, dsn)
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+		ctx, rec := t.Context(), sqlRecord(1)
+		testsite.Must(t, store.Setup(ctx))
+		theirs := rec
+		theirs.Version = 6
+		times := 0
+		tap.tamper(func(query string) error {
+			if times++; strings.HasPrefix(query, "INSERT") && times <= 8 {
+				testsite.Must(t, other.Save(ctx, theirs, 0))
+			}
+			return nil
+		}, nil)
+		tap.tamperQueries(func(string) error { return other.Delete(ctx, rec.ID) })
+		testsite.Must(t, store.Save(ctx, rec, 0))
+		tap.tamperQueries(nil)
+		got, err := store.Load(ctx, rec.ID)
+		if err != nil || got.Version != rec.Version || times != 9 {
+			t.Errorf("after %d times got %v, %v, want %v", times, got, err, rec)
+		}
+	})
+}
+
 func TestSQLDeadlockIsRetried(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, tap := sys.tapped(t, dsn)
