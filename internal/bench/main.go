@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -56,6 +57,9 @@ func main() {
 	if err == nil {
 		err = run(o, os.Stdout)
 	}
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -66,7 +70,7 @@ func parse(args []string) (*options, error) {
 	o := &options{args: args}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	stores := fs.String("stores", strings.Join(storeNames(), ","), "stores to measure")
-	work := fs.String("work", "W0,W0b,W1,W2,W3,W4", "workloads")
+	work := fs.String("work", "W0,W0b,W1,W2,W3,W4", "workloads; report.md says what they are")
 	inside := fs.String("inside", "1", "numbers of clients that call the handler")
 	loopback := fs.String("loopback", "1,8,64", "numbers of clients over loopback")
 	growth := fs.String("growth", "", "numbers of sessions at which to measure what session2's stores cost")
@@ -83,6 +87,11 @@ func parse(args []string) (*options, error) {
 	}
 	o.duration = time.Duration(*seconds * float64(time.Second))
 	o.stores = strings.Split(*stores, ",")
+	for _, name := range o.stores {
+		if !slices.Contains(storeNames(), name) {
+			return nil, fmt.Errorf("no store %q: there are %s", name, strings.Join(storeNames(), ", "))
+		}
+	}
 	for _, m := range strings.Split(*media, ",") {
 		o.media = append(o.media, m == "disk")
 	}

@@ -42,7 +42,7 @@ func memory() []contender {
 }
 
 func files() []contender {
-	const names, synced, unsynced = "files by hand, names synced too", "files by hand", "files by hand, no sync"
+	const names, synced, unsynced = "files by hand, directory synced too", "files by hand", "files by hand, no sync"
 	return []contender{
 		floorOf(names, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, true) }),
 		floorOf(synced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, false) }),

@@ -36,8 +36,9 @@ func writeLines(w io.Writer, tables []Table, md mode, of func(ratio float64) flo
 		head = append(head, work.String())
 	}
 	fmt.Fprintf(w, "%s:\n\n", map[bool]string{
-		false: "In process, one client: how many times the barest floor a request takes",
-		true:  "Over loopback, 64 clients: how many requests are answered in the time of one of the barest floor",
+		false: "In process, one client: how many times as long as the barest floor's a request takes (less is better)",
+		true: "Over loopback, 64 clients: how many requests are answered while the barest floor answers one (more is better; " +
+			"by processor time, the clients' included, where there is no server)",
 	}[md.loopback])
 	line(w, head...)
 	line(w, slices.Repeat([]string{"---"}, len(head))...)

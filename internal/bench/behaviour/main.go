@@ -21,7 +21,7 @@ var rows = []row{
 	{"64 requests at once add one to a counter: it counts", increments},
 	{"a logout while a slow request of the same browser runs: signed in afterwards", logout},
 	{"a handler sets a value and then streams: the value is there in the next request", stream},
-	{"1,000 requests that only read, with an idle timeout: writes to the store", reads},
+	{"1,000 requests within a minute that only read, and keep the session from idling out: writes to the store", reads},
 	{"somebody reads the store: the secret of the browser's cookie is in it", stolen},
 }
 
