@@ -77,12 +77,16 @@ func BenchmarkWrapNeverLooks(b *testing.B) {
 }
 
 func BenchmarkWrapReads(b *testing.B) {
-	benchStores(b, func(b *testing.B, store session2.Store) {
+	reads := func(b *testing.B, store session2.Store) {
 		benchServe(b, store, true, func(w http.ResponseWriter, r *http.Request) {
 			if session2.FromContext(r.Context()).Get("key7") != "value" {
 				b.Error("no value")
 			}
 		})
+	}
+	benchStores(b, reads)
+	b.Run("cache", func(b *testing.B) { // a hit costs the same whatever store is behind it
+		reads(b, session2.NewCache(session2.NewMemoryStore(), nil))
 	})
 }
 
