@@ -88,6 +88,15 @@ func (sys sqlSystem) tapped(t testing.TB, dsn string) (sqlStore, *tappedDriver) 
 	return store, tap
 }
 
+// tappedBesideAnother returns two stores on one table that is set up; the first one is tapped.
+func (sys sqlSystem) tappedBesideAnother(t testing.TB, dsn string) (store, other sqlStore, _ *tappedDriver) {
+	opts := session2.SQLOptions{Table: sqlTable(t.TempDir())}
+	db, tap := tap(t, sys.driver, dsn)
+	store, other = sys.store(t, db, opts), sys.store(t, openSQL(t, sys.driver, dsn), opts)
+	testsite.Must(t, store.Setup(t.Context()))
+	return store, other, tap
+}
+
 func sqlRecord(b byte) session2.Record {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	return session2.Record{
@@ -173,12 +182,8 @@ func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		for name, lost := range lostAnswers {
 			t.Run(name, func(t *testing.T) {
-				table := sqlTable(t.TempDir())
-				db, tap := tap(t, sys.driver, dsn)
-				store := sys.store(t, db, session2.SQLOptions{Table: table})
-				other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+				store, other, tap := sys.tappedBesideAnother(t, dsn)
 				ctx, rec := t.Context(), sqlRecord(1)
-				testsite.Must(t, store.Setup(ctx))
 				testsite.Must(t, store.Save(ctx, rec, 0))
 
 				mine, theirs := rec, rec
@@ -208,12 +213,8 @@ func TestSQLLostAnswerAndOthersWrote(t *testing.T) {
 // by a record that is gone when it looks: nothing but the key keeps it from being written.
 func TestSQLCreateAmidOthers(t *testing.T) {
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
-		table := sqlTable(t.TempDir())
-		db, tap := tap(t, sys.driver, dsn)
-		store := sys.store(t, db, session2.SQLOptions{Table: table})
-		other := sys.store(t, openSQL(t, sys.driver, dsn), session2.SQLOptions{Table: table})
+		store, other, tap := sys.tappedBesideAnother(t, dsn)
 		ctx, rec := t.Context(), sqlRecord(1)
-		testsite.Must(t, store.Setup(ctx))
 		theirs := rec
 		theirs.Version = 6
 		times := 0
