@@ -41,6 +41,8 @@ func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, her
 			leave()
 		}
 		v, err = call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
+	} else {
+		err = s.outOfTime(ctx, err)
 	}
 	if now := time.Since(began); err == nil && now-start < lately {
 		s.heard.Store(now.Nanoseconds())

@@ -35,9 +35,19 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 
 // tries is call for one that has begun, whatever has become of the store since.
 func tries[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
-	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
+	v, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
 		return retry(ctx, s, f)
 	})
+	return v, s.outOfTime(ctx, err)
+}
+
+// outOfTime says whose time ran out, where it was not the caller's: a server says only that
+// its statement was cancelled, as somebody else may do.
+func (s *Store) outOfTime(ctx context.Context, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("not within the store's timeout of %v: %w", s.opts.Timeout, err)
 }
 
 // retry calls f until its outcome is none that passes, a bounded number of

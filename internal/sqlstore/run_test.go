@@ -69,6 +69,10 @@ func TestQuick(t *testing.T) {
 			if test.want == context.DeadlineExceeded && !strings.Contains(err.Error(), errSilent.Error()) {
 				t.Errorf("%s: got %v, want it to say who did not answer", test.what, err)
 			}
+			own := err != nil && strings.Count(err.Error(), "the store's timeout of 1s") == 1
+			if own != (test.want == context.DeadlineExceeded) {
+				t.Errorf("%s: got %v, want it to say once whose time is over, and only then", test.what, err)
+			}
 		})
 	}
 }
