@@ -102,11 +102,10 @@ type Config struct {
 	// message that is to outlive the error goes into the response. What was to be stored
 	// was not, unless err matches [ErrUncertain]: then the answer of the store was lost,
 	// and there was no finding out within CommitTimeout, or from the 16 latest versions of
-	// the record. The status of an ErrorHandler that writes
-	// nothing, and of the default, which logs err as well, is 409 for [ErrStale],
-	// [ErrLostUpdate] and [ErrTooManySessions], 500 for [ErrTooLarge] and for mistakes
-	// in the program, such as a value that cannot be encoded, and 503 for all else,
-	// which is the store's.
+	// the record. The status of an ErrorHandler that writes nothing, and of the default,
+	// which logs err as well, is 409 for [ErrStale], [ErrLostUpdate] and
+	// [ErrTooManySessions], 500 for [ErrTooLarge] and for mistakes in the program, such as
+	// a value that cannot be encoded, and 503 for all else, which is the store's.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// MaxPerUser is how many live sessions one user may have in this realm; 0: any

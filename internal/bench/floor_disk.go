@@ -13,17 +13,17 @@ import (
 // byHandFiles is a file for each session, spread over 256 directories. A file is
 // written to a temporary, synced and renamed, and then its directory may be synced.
 type byHandFiles struct {
-	dir                 string
-	syncFile, syncNames bool
+	dir               string
+	syncFile, syncDir bool
 }
 
-func openByHandFiles(dir string, syncFile, syncNames bool) (byHandStore, error) {
+func openByHandFiles(dir string, syncFile, syncDir bool) (byHandStore, error) {
 	for i := range 256 {
 		if err := os.Mkdir(filepath.Join(dir, hex.EncodeToString([]byte{byte(i)})), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	return byHandFiles{dir, syncFile, syncNames}, nil
+	return byHandFiles{dir, syncFile, syncDir}, nil
 }
 
 func (h byHandFiles) path(id [16]byte) string {
@@ -46,7 +46,7 @@ func (h byHandFiles) put(id [16]byte, data []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".tmp", path); err != nil || !h.syncNames {
+	if err := os.Rename(path+".tmp", path); err != nil || !h.syncDir {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))

@@ -42,14 +42,14 @@ func memory() []contender {
 }
 
 func files() []contender {
-	const names, synced, unsynced = "files by hand, directory synced too", "files by hand", "files by hand, no sync"
+	const both, synced, unsynced = "files by hand, directory synced too", "files by hand", "files by hand, no sync"
 	return []contender{
-		floorOf(names, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, true) }),
+		floorOf(both, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, true) }),
 		floorOf(synced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, true, false) }),
 		floorOf(unsynced, func(p place) (byHandStore, error) { return openByHandFiles(p.dir, false, false) }),
 		sessions("session2 file", func(p place) (session2.Store, error) {
 			return session2.OpenFileStore(filepath.Join(p.dir, "sessions"), nil)
-		}, names, synced),
+		}, both, synced),
 		sessions("session2 file, NoSync", func(p place) (session2.Store, error) {
 			return session2.OpenFileStore(filepath.Join(p.dir, "sessions"), &session2.FileOptions{NoSync: true})
 		}, unsynced),

@@ -34,12 +34,13 @@ var errElsewhere = errors.New("not on the caller's goroutine")
 // shares with the caller must be its own then.
 func quick[T any](ctx context.Context, s *Store, f func(ctx context.Context, here bool) (T, error), leave func(),
 ) (T, error) {
+	if leave == nil {
+		leave = func() {}
+	}
 	start := time.Since(began)
 	v, err := here(ctx, s, start, f, leave)
 	if err == errElsewhere {
-		if leave != nil {
-			leave()
-		}
+		leave()
 		v, err = call(ctx, s, func(ctx context.Context) (T, error) { return f(ctx, false) })
 	} else {
 		err = s.outOfTime(ctx, err)
@@ -82,9 +83,7 @@ func here[T any](ctx context.Context, s *Store, now time.Duration, f func(ctx co
 	case err == errElsewhere:
 		return v, err
 	}
-	if leave != nil {
-		leave()
-	}
+	leave()
 	return again(own, s, f, v, err)
 }
 
