@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -724,15 +727,44 @@ func TestSavesOverDamage(t *testing.T) {
 		open, &storetest.Options{Corrupt: corrupt})
 }
 
-// unlocked is a directory that does not exclude other processes.
-type unlocked struct{ inFolder }
+// unlocked is a directory that does not exclude other processes: the first time that
+// this one replaces a record, it waits for another to be about to.
+type unlocked struct {
+	inFolder
+	meet func() error
+}
 
 func (unlocked) lock() (func(), error) { return func() {}, nil }
+
+func (u unlocked) put(rec session2.Record) error {
+	if _, err := os.Stat(u.path(rec.ID)); err == nil {
+		if err := u.meet(); err != nil {
+			return err
+		}
+	}
+	return u.inFolder.put(rec)
+}
+
+// meeting returns a function that returns when two processes have called it.
+func meeting(dir string) func() error {
+	return sync.OnceValue(func() error {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("here-%d", os.Getpid())), nil, 0o600); err != nil {
+			return err
+		}
+		for {
+			here, err := filepath.Glob(filepath.Join(dir, "here-*"))
+			if err != nil || len(here) > 1 {
+				return err
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
 
 func TestLocksNoProcesses(t *testing.T) {
 	open := func(_ testing.TB, dir string) session2.Store {
 		s := openReference(dir)
-		s.keep = unlocked{inFolder(dir)}
+		s.keep = unlocked{inFolder(dir), meeting(dir)}
 		return s
 	}
 	failsIn(t, "Counting by load and conditional save in 4 processes comes out exact", open, nil)

@@ -27,6 +27,7 @@ type exam struct {
 	dir    string
 	store  session2.Store
 	opened []session2.Store
+	joined <-chan struct{} // in a process that does a job: closed when all do it
 }
 
 // examine checks one clause and reports to t. The check has a goroutine of its

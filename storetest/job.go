@@ -70,8 +70,13 @@ func (s *suite) perform(t testing.TB, j job) error {
 	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
 		return fmt.Errorf("waiting for the start: %w", err)
 	}
+	joined := make(chan struct{})
+	e.joined = joined
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
+		if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
+			close(joined)
+			io.Copy(io.Discard, os.Stdin)
+		}
 		os.Exit(2)
 	}()
 	if err := works[j.Work](e, j); err != nil {
@@ -80,7 +85,29 @@ func (s *suite) perform(t testing.TB, j job) error {
 	return closeStore(e.store)
 }
 
-const reportPrefix = "storetest: "
+// rounds calls f until every process of the job has called it, and once more then:
+// there is a time at which all are at work, however late one of them is started.
+func (e *exam) rounds(f func(round int) error) error {
+	for round, last := 0, false; !last; round++ {
+		select {
+		case <-e.joined:
+			last = true
+		default:
+		}
+		if err := f(round); err != nil {
+			return err
+		}
+		if round == 0 {
+			report(joins, 0)
+		}
+	}
+	return nil
+}
+
+const (
+	reportPrefix = "storetest: "
+	joins        = "joins" // what a process reports after its first round
+)
 
 // report tells the process that waits something, in one write.
 func report(word string, n int) {
@@ -166,18 +193,22 @@ func (e *exam) signal(all ...*process) {
 	}
 }
 
+// reports collects the numbers that the process reports until the word, or its end.
+func (p *process) reports(until string) (all []int) {
+	for {
+		word, n, ok := p.next()
+		if !ok || word == until {
+			return all
+		}
+		all = append(all, n)
+	}
+}
+
 // finish collects the numbers that the process reports until its end, and wants
 // the job done.
 func (p *process) finish() []int {
 	p.Helper()
-	var reports []int
-	for {
-		_, n, ok := p.next()
-		if !ok {
-			break
-		}
-		reports = append(reports, n)
-	}
+	reports := p.reports("")
 	if err := p.cmd.Wait(); err != nil {
 		p.Fatalf("another process: %v: %s", err, p.errors.String())
 	}
@@ -187,7 +218,8 @@ func (p *process) finish() []int {
 // kill ends the process as kill -9 does. Its reports so far can still be read.
 func (p *process) kill() { p.cmd.Process.Kill() }
 
-// parallel runs n processes of one job and returns what each reported.
+// parallel runs n processes of one job, in rounds or not, and returns what each
+// reported.
 func (e *exam) parallel(n int, j job) [][]int {
 	e.Helper()
 	all := make([]*process, n)
@@ -197,7 +229,13 @@ func (e *exam) parallel(n int, j job) [][]int {
 	e.signal(all...)
 	reports := make([][]int, n)
 	for i, p := range all {
-		reports[i] = p.finish()
+		reports[i] = p.reports(joins)
+	}
+	for _, p := range all {
+		p.stdin.Write([]byte("\n")) // finish says why one has ended
+	}
+	for i, p := range all {
+		reports[i] = append(reports[i], p.finish()...)
 	}
 	return reports
 }

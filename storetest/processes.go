@@ -149,18 +149,29 @@ func loadBeside(e *exam, before, after session2.Record) error {
 }
 
 func countInProcesses(e *exam) {
-	const workers, each = 4, 20
+	const workers, each = 4, 20 // in a round
 	rec := e.record()
 	rec.Data = make([]byte, 8)
 	e.save(rec, 0)
-	e.parallel(workers, job{Work: "count", ID: rec.ID, N: each})
-	if got := number(e.load(rec.ID)); got != workers*each {
-		e.Fatalf("%d processes counted to %d each: got %d, want %d", workers, each, got, workers*each)
+	want := 0
+	for _, reports := range e.parallel(workers, job{Work: "count", ID: rec.ID, N: each}) {
+		for _, n := range reports {
+			want += n
+		}
+	}
+	if got := number(e.load(rec.ID)); got != uint64(want) {
+		e.Fatalf("%d processes counted %d steps: got %d", workers, want, got)
 	}
 }
 
 func countJob(e *exam, j job) error {
-	return count(e, e.store, j.ID, e.version, j.N)
+	return e.rounds(func(int) error {
+		err := count(e, e.store, j.ID, e.version, j.N)
+		if err == nil {
+			report("counted", j.N)
+		}
+		return err
+	})
 }
 
 // step derives the ID of a job's i-th record.
@@ -207,17 +218,17 @@ func createJob(e *exam, j job) error {
 func setupInProcesses(e *exam) {
 	recs := e.recordsOf("alice", 5)
 	e.create(recs...)
-	e.parallel(3, job{Work: "setup", N: 3})
+	e.parallel(3, job{Work: "setup"})
 	e.holds(recs...)
 }
 
-func setupJob(e *exam, j job) error {
-	for range j.N {
+func setupJob(e *exam, _ job) error {
+	return e.rounds(func(int) error {
 		if err := e.store.(session2.SetupStore).Setup(e.ctx()); err != nil {
 			return fmt.Errorf("in Setup: %w", err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // mainRecord creates the record that a write job goes on with. Its version counts the

@@ -266,7 +266,7 @@ func (f inFolder) get(id session2.ID) (session2.Record, bool, error) {
 }
 
 func (f inFolder) put(rec session2.Record) error {
-	temporary := filepath.Join(string(f), "new")
+	temporary := filepath.Join(string(f), fmt.Sprintf("new-%d", os.Getpid()))
 	if err := os.WriteFile(temporary, format(rec), 0o600); err != nil {
 		return err
 	}
