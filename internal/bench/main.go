@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -28,9 +29,10 @@ type options struct {
 	stores   []string
 	work     []Workload
 	rounds   int
-	duration time.Duration
-	sessions int // in each store
-	files    int // in each store that has a file for each, or that waits for a disk
+	duration time.Duration // of a round
+	within   time.Duration // of one in which the handler is called
+	sessions int           // in each store
+	files    int           // in each store that has a file for each, or that waits for a disk
 	inside   []int
 	loopback []int
 	growth   []int  // sizes of stores
@@ -76,6 +78,7 @@ func parse(args []string) (*options, error) {
 	growth := fs.String("growth", "", "numbers of sessions at which to measure what session2's stores cost")
 	media := fs.String("media", "ram", "ram, where nothing waits for a disk; disk, where all is durable; or both")
 	seconds := fs.Float64("seconds", 0.5, "how long a round lasts")
+	within := fs.Float64("inside-seconds", 0, "how long one lasts in which the handler is called (default as -seconds)")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each contender has its turn")
 	fs.IntVar(&o.sessions, "sessions", 100_000, "sessions in each store")
 	fs.IntVar(&o.files, "files", 10_000, "sessions in each store that has a file for each, or that waits for a disk")
@@ -86,6 +89,7 @@ func parse(args []string) (*options, error) {
 		return nil, err
 	}
 	o.duration = time.Duration(*seconds * float64(time.Second))
+	o.within = time.Duration(cmp.Or(*within, *seconds) * float64(time.Second))
 	o.stores = strings.Split(*stores, ",")
 	for _, name := range o.stores {
 		if !slices.Contains(storeNames(), name) {
@@ -145,6 +149,14 @@ func (o *options) modes() (list []mode) {
 		list = append(list, mode{loopback: true, clients: n})
 	}
 	return list
+}
+
+// round is how long a round lasts.
+func (o *options) round(md mode) time.Duration {
+	if md.loopback {
+		return o.duration
+	}
+	return o.within
 }
 
 // parent returns the directory for what is stored: on a disk, or in memory where the
@@ -213,7 +225,7 @@ func storeNames() (names []string) {
 func run(o *options, out io.Writer) error {
 	report := &Report{
 		Date: time.Now(), Command: o.command(), Machine: machine(),
-		Modules: modules(), Rounds: o.rounds, Round: o.duration,
+		Modules: modules(), Rounds: o.rounds, Round: o.duration, Within: o.within,
 	}
 	for _, g := range groups() {
 		if !slices.Contains(o.stores, g.store) {

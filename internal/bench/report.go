@@ -22,6 +22,7 @@ type Report struct {
 	Modules []string // what was measured, with its versions
 	Rounds  int
 	Round   time.Duration
+	Within  time.Duration // a round in which the handler is called
 	Trips   []TripTable
 	Growth  []Growth
 	Sweeps  []Sweep

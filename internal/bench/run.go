@@ -192,12 +192,12 @@ func runWorkload(all []*measured, w Workload, md mode, o *options, processor boo
 			}
 		}
 	}
-	if _, err := runRound(turns, min(o.duration, slice/2)); err != nil {
+	if _, err := runRound(turns, min(o.round(md), slice/2)); err != nil {
 		return nil, err
 	}
 	samples := make(map[string][]sample)
 	for range o.rounds {
-		tallies, err := runRound(turns, o.duration)
+		tallies, err := runRound(turns, o.round(md))
 		if err != nil {
 			return nil, err
 		}
