@@ -15,7 +15,8 @@ import (
 func aReport() *Report {
 	return &Report{
 		Date: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Command: "go run .", Machine: "a processor, 2 cores",
-		Servers: []string{"PostgreSQL 15.1"}, Modules: []string{"example.com/m v1.2.3"}, Rounds: 5, Round: time.Second, Within: 2 * time.Second,
+		Servers: []string{"PostgreSQL 15.1"}, Modules: []string{"example.com/m v1.2.3"},
+		Rounds: 5, Round: time.Second, Within: 2 * time.Second,
 		Trips: []TripTable{{"postgres", []TripRow{{"session2", map[Workload]float64{W1: 1, W2: 2.5}}}}},
 		Growth: []Growth{{
 			Store: "gob", Contender: "session2 gob", Sessions: 10, Time: map[Workload]float64{W1: 2000, W2: 4e6},
@@ -47,7 +48,8 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| date | 2026-03-04 |", "| machine | a processor, 2 cores |", "PostgreSQL 15.1", "example.com/m v1.2.3",
-		"| 5 of 2s for each number in process and in the growth tables, 5 of 1s over loopback |", "#### memory: in process, one client,",
+		"| 5 of 2s for each number in process and in the growth tables, 5 of 1s over loopback |",
+		"#### memory: in process, one client,",
 		"| W1 | by hand | 1.00 µs |  | 2 | 1032 |\n",
 		"|  | session2 | 2.00 µs | **2.00** 1.90–2.10 | 14 | 3384 |\n",
 		"|  | another <&> | 9.00 ms | (9000?) 7000–12000 | 200 | 10000 |\n",

@@ -24,8 +24,8 @@ var briefs = []brief{
 		cell:  func(r *Result) string { return r.besideBarest(func(ratio float64) float64 { return ratio }) },
 	},
 	{
-		title: "Over loopback, 64 clients: how many requests are answered while the barest floor answers one (more is better; " +
-			"by processor time, the clients' included, where there is no server)",
+		title: "Over loopback, 64 clients: how many requests are answered while the barest floor answers one " +
+			"(more is better; by processor time, the clients' included, where there is no server)",
 		mode: mode{loopback: true, clients: 64},
 		cell: func(r *Result) string { return r.besideBarest(func(ratio float64) float64 { return 1 / ratio }) },
 	},
