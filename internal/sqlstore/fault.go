@@ -125,7 +125,7 @@ func (s *Store) explain(err error) error {
 	case Foreign:
 		return Mark(fmt.Errorf("%w: %w", ErrForeign, err), fs.ErrPermission)
 	case Keyless:
-		return s.unfit("has no primary key on id: %w", err)
+		return fmt.Errorf("%w: %w", s.keyless(), err)
 	case TooLarge:
 		return fmt.Errorf("%w: %w", errTooLarge, err)
 	case Refused, ReadOnly, Duplicate, Unknown, Unprepared:

@@ -8,6 +8,7 @@ func mysqlSchema(r *strings.Replacer, names []string) Schema {
 		Current: r.Replace(mysqlCurrent),
 		Note:    r.Replace(mysqlNote),
 		Table:   strings.Join(names, "."),
+		Key:     r.Replace("ALTER TABLE {t} ADD PRIMARY KEY (id)"),
 		Writes:  writes(r, ""),
 		Facts:   r.Replace(strings.ReplaceAll(mysqlFacts, "{of}", "table_schema = {db} AND table_name = '{name}'")),
 		Unique:  true,

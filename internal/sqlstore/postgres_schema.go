@@ -23,6 +23,7 @@ func postgresSchema(r *strings.Replacer, names []string) Schema {
 		Current: r.Replace(postgresCurrent),
 		Note:    r.Replace(postgresNote),
 		Table:   strings.Join(names, "."),
+		Key:     r.Replace("ALTER TABLE {t} ADD PRIMARY KEY (id)"),
 		Writes:  writes(r, ` ON CONFLICT (id) DO NOTHING`),
 		Facts:   r.Replace(postgresFacts),
 		Indexes: indexes,

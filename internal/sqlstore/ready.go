@@ -38,7 +38,7 @@ func (s *Store) ready(ctx context.Context) error {
 	case engine != "":
 		return s.unfit("has the engine %s, which has no transactions", engine)
 	case s.schema.Unique && !known["key"]["id"]:
-		return s.unfit("has no primary key on id")
+		return s.keyless()
 	}
 	return s.indexes(ctx, known)
 }
@@ -66,6 +66,11 @@ func (s *Store) writable(ctx context.Context) error {
 // unfit is the error of a table that cannot be used as it is.
 func (s *Store) unfit(format string, args ...any) error {
 	return Mark(fmt.Errorf("the table %s "+format, append([]any{s.schema.Table}, args...)...), fs.ErrPermission)
+}
+
+// keyless is the error of a table whose primary key is gone.
+func (s *Store) keyless() error {
+	return s.unfit("has no primary key on id, which %s makes", s.schema.Key)
 }
 
 // blame says what a definite no was the answer to. Other errors stay as they are.
@@ -168,7 +173,7 @@ func (f facts) index(ix Index) bool {
 }
 
 func (s *Store) facts(ctx context.Context) (facts, error) {
-	known, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (facts, error) {
+	known, err := timed(ctx, s, func(ctx context.Context) (facts, error) {
 		rows, err := s.db.QueryContext(ctx, s.schema.Facts)
 		if err != nil {
 			return nil, err

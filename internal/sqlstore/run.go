@@ -35,9 +35,12 @@ func call[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, 
 
 // tries is call for one that has begun, whatever has become of the store since.
 func tries[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
-	v, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (T, error) {
-		return retry(ctx, s, f)
-	})
+	return timed(ctx, s, func(ctx context.Context) (T, error) { return retry(ctx, s, f) })
+}
+
+// timed is bounded by the store's timeout.
+func timed[T any](ctx context.Context, s *Store, f func(ctx context.Context) (T, error)) (T, error) {
+	v, err := bounded(ctx, s.opts.Timeout, f)
 	return v, s.outOfTime(ctx, err)
 }
 

@@ -28,6 +28,7 @@ type Schema struct {
 	Writes  []Write // one of each kind, on all columns
 	Facts   string  // what the catalogue tells of the table: see facts
 	Unique  bool    // Facts tells what is unique; else an INSERT fails where the ID is not
+	Key     string  // makes the primary key, for people
 	Indexes []Index
 	Many    string // how many records there are, as far as one more than manyRows
 
@@ -193,7 +194,7 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 
 // one runs a query whose answer is one value.
 func one[T any](ctx context.Context, s *Store, query string) (T, error) {
-	return bounded(ctx, s.opts.Timeout, func(ctx context.Context) (v T, err error) {
+	return timed(ctx, s, func(ctx context.Context) (v T, err error) {
 		err = s.db.QueryRowContext(ctx, query).Scan(&v)
 		return v, err
 	})
@@ -201,7 +202,7 @@ func one[T any](ctx context.Context, s *Store, query string) (T, error) {
 
 // direct runs a statement that is needed once, and need not be prepared.
 func (s *Store) direct(ctx context.Context, query string, args ...any) error {
-	_, err := bounded(ctx, s.opts.Timeout, func(ctx context.Context) (sql.Result, error) {
+	_, err := timed(ctx, s, func(ctx context.Context) (sql.Result, error) {
 		res, err := s.db.ExecContext(ctx, query, args...)
 		if s.inlines(err) && len(args) > 0 {
 			if query, err = s.inline(query, args); err == nil {

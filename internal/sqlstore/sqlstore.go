@@ -120,7 +120,7 @@ func (s *Store) Close() error {
 	stmts := s.stmts
 	s.stmts = nil
 	s.mu.Unlock()
-	_, err := bounded(context.Background(), s.opts.Timeout, func(ctx context.Context) (struct{}, error) {
+	_, err := timed(context.Background(), s, func(ctx context.Context) (struct{}, error) {
 		errs := []error{s.conns.close(ctx, s.db)}
 		for _, stmt := range stmts {
 			errs = append(errs, stmt.Close()) // asks the server

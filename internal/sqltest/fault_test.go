@@ -342,6 +342,11 @@ func TestSQLTimeout(t *testing.T) {
 			!strings.Contains(err.Error(), "all 1 connections of the pool are in use") {
 			t.Errorf("got %v, want %v and why", err, context.DeadlineExceeded)
 		}
+		for _, err := range []error{err, store.Setup(t.Context())} {
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the store's timeout of 1ms") {
+				t.Errorf("got %v, want %v and whose time ran out", err, context.DeadlineExceeded)
+			}
+		}
 	})
 }
 

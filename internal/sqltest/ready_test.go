@@ -67,19 +67,23 @@ func (sys sqlSystem) member(t *testing.T, admin *sql.DB, dsn, table, rights stri
 
 // TestSQLSetupWithoutKey sets up over tables that take two records of one ID.
 func TestSQLSetupWithoutKey(t *testing.T) {
-	drop := map[string][]string{
-		"postgres": {"ALTER TABLE {t} DROP CONSTRAINT {t}_pkey", "ALTER TABLE {t} ADD PRIMARY KEY (id, version)"},
-		"mysql":    {"ALTER TABLE {t} DROP PRIMARY KEY", "ALTER TABLE {t} ADD PRIMARY KEY (id, version)"},
+	drop := map[string]string{
+		"postgres": "ALTER TABLE {t} DROP CONSTRAINT {t}_pkey", "mysql": "ALTER TABLE {t} DROP PRIMARY KEY",
 	}
 	unique := map[string]string{
 		"postgres": "CREATE UNIQUE INDEX {t}_id ON {t} (id)", "mysql": "CREATE UNIQUE INDEX id ON {t} (id)",
 	}
 	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
 		store, db, table := sys.setUp(t, dsn)
-		for _, stmt := range drop[sys.name] {
+		for _, stmt := range []string{drop[sys.name], "ALTER TABLE {t} ADD PRIMARY KEY (id, version)"} {
 			run(t, db, table, stmt)
 			refusedSetup(t, store, "the table "+table+" has no primary key on id")
 		}
+		_, remedy, _ := strings.Cut(store.Setup(t.Context()).Error(), "which ")
+		remedy, _, _ = strings.Cut(remedy, " makes")
+		run(t, db, table, drop[sys.name], remedy)
+		useSQL(t, store)
+		run(t, db, table, drop[sys.name])
 		run(t, db, table, unique[sys.name])
 		useSQL(t, store)
 	})
