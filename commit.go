@@ -541,7 +541,7 @@ func confirm(ctx context.Context, store Store) error {
 
 // reloadCreated is reload for a session that was to be created.
 func (t *txn) reloadCreated(ctx context.Context) (outcome, error) {
-	if !t.lost { // somebody else's record has the ID that was drawn
+	if !t.lost && !t.failed { // somebody else's record has the ID that was drawn
 		t.drawAnother()
 		return pending, nil
 	}
@@ -580,16 +580,15 @@ func (t *txn) reloadStored(ctx context.Context) (outcome, error) {
 	return t.rebaseOn(nil)
 }
 
-// found is for a record that is there: does it show the Save whose answer was lost?
+// found is for a record that is there: does it show the Save whose answer was lost? It is
+// believed of any: a store may say of one that landed that nobody could be connected to.
 func (t *txn) found(st *state) (outcome, error) {
-	if t.lost {
-		o, err := st.remembers(t.version, t.life.base.version)
-		if o == landed {
-			return t.foundLanded(st)
-		}
-		if err != nil {
-			return o, err
-		}
+	o, err := st.remembers(t.version, t.life.base.version)
+	switch {
+	case o == landed:
+		return t.foundLanded(st)
+	case (t.lost || t.failed) && err != nil:
+		return o, err
 	}
 	return t.rebaseOn(st)
 }

@@ -758,6 +758,54 @@ func TestHousekeepingThatFailsDoesNotFailTheRequest(t *testing.T) {
 	})
 }
 
+// A store may ask by itself again after its first Save has landed, and say in the end that
+// nobody could be connected to. What has landed is not done a second time, whoever writes
+// meanwhile.
+func TestAStoreThatSaysOfALandedSaveThatNobodyWasThere(t *testing.T) {
+	for name, others := range map[string]int{"alone": 0, "beside another": 1, "beside many": 20} {
+		for _, created := range []bool{true, false} {
+			store := newHookStore()
+			st := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			if !created {
+				st.Do(b, func(s *session2.Session) { counter.Update(s, inc) })
+			}
+			once := true
+			store.set(func() {
+				store.onSave = func(rec session2.Record, _ session2.Version, save func() error) error {
+					if err := save(); err != nil || !once {
+						return err
+					}
+					once = false
+					for range others {
+						if !created { // else nobody knows the session's token yet
+							st.Do(b.Clone(), func(s *session2.Session) { counter.Update(s, inc) })
+						}
+					}
+					return &net.OpError{Op: "dial", Net: "tcp", Err: testsite.ErrDown}
+				}
+			})
+			want := others + 2
+			if created {
+				want = 1
+			}
+			res := st.Do(b, func(s *session2.Session) { counter.Update(s, inc) })
+			got, records := 0, 0
+			st.Do(b, func(s *session2.Session) { got, _ = counter.Get(s) })
+			for range store.Iter(t.Context()) {
+				records++
+			}
+			status := 200
+			if others == 20 && !created { // the record remembers only the latest versions: nobody can tell
+				status = 503
+			}
+			if res.StatusCode != status || got != want || records != 1 {
+				t.Errorf("%s, created %t: status %d, counted %d, want %d; %d records", name, created, res.StatusCode, got, want, records)
+			}
+		}
+	}
+}
+
 // Where nobody could be connected to, nothing can be stored: that is no uncertain
 // outcome, and a create, too, is asked again until the store is there.
 func TestAnUnreachableStoreStoresNothing(t *testing.T) {

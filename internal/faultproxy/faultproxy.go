@@ -23,6 +23,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	links  map[*link]bool // those that are open; nil when the proxy is closed
 	refuse bool
+	again  chan struct{} // closed when the listener listens again; nil: it does
 	hang   bool
 	delay  time.Duration
 	drop   chan struct{} // closed once the answer to the next request is lost; nil: none is to be
@@ -42,7 +43,7 @@ type link struct {
 // its connections with it.
 func New(t testing.TB, target string) *Proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,11 +53,44 @@ func New(t testing.TB, target string) *Proxy {
 	return p
 }
 
+// listen listens on a port that is asked for by its number: Linux keeps no other while it
+// refuses connections.
+func listen() (l net.Listener, err error) {
+	for range 10 {
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return nil, err
+		}
+		addr := l.Addr().String()
+		l.Close()
+		if l, err = net.Listen("tcp", addr); err == nil { // or somebody else was faster
+			return l, nil
+		}
+	}
+	return nil, err
+}
+
 // Addr returns the host and the port that clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Refuse makes new connections end at once, or lets them through again.
-func (p *Proxy) Refuse(on bool) { p.set(func() { p.refuse = on }) }
+// Refuse has new connections refused, or lets them through again. Where the system cannot
+// do so and keep the port, they are taken, and end at once.
+func (p *Proxy) Refuse(on bool) {
+	p.set(func() {
+		if p.refuse == on {
+			return
+		}
+		p.refuse = on
+		if !setListening(p.listener, !on) {
+			return
+		}
+		if on {
+			p.again = make(chan struct{})
+		} else if p.again != nil {
+			close(p.again)
+			p.again = nil
+		}
+	})
+}
 
 // Delay makes each piece of data wait before it is passed on, either way.
 func (p *Proxy) Delay(d time.Duration) { p.set(func() { p.delay = d }) }
@@ -179,8 +213,8 @@ func (l *link) end(reset bool) {
 }
 
 func (p *Proxy) close() {
-	p.listener.Close()
 	close(p.done)
+	p.listener.Close()
 	p.set(func() { // at once: a link that came in between would never end
 		p.endLinks(math.MaxInt, true)
 		p.links = nil
@@ -191,10 +225,32 @@ func (p *Proxy) close() {
 func (p *Proxy) accept() {
 	for {
 		c, err := p.listener.Accept()
+		if err != nil && p.listensAgain() {
+			continue
+		}
 		if err != nil {
 			return
 		}
 		p.wg.Go(func() { p.connect(c.(*net.TCPConn)) })
+	}
+}
+
+// listensAgain waits for the end of a refusal, and reports that it was one.
+func (p *Proxy) listensAgain() bool {
+	p.mu.Lock()
+	again := p.again
+	p.mu.Unlock()
+	if again != nil {
+		select {
+		case <-again:
+		case <-p.done:
+		}
+	}
+	select {
+	case <-p.done:
+		return false
+	default: // it may have been over before it was noticed
+		return true
 	}
 }
 

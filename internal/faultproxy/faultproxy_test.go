@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -122,17 +123,26 @@ func TestFinish(t *testing.T) {
 
 func TestRefuse(t *testing.T) {
 	p, c, lines := setUp(t)
-	p.Refuse(true)
-	if c, err := tryDial(t, p); err == nil {
-		if got, err := c.ask("may I?"); err == nil {
-			t.Errorf("refused, and got %q", got)
+	for range 3 {
+		p.Refuse(true)
+		c, err := tryDial(t, p)
+		if err == nil {
+			if got, err := c.ask("may I?"); err == nil {
+				t.Errorf("refused, and got %q", got)
+			}
 		}
+		if runtime.GOOS == "linux" && !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v, want %v", err, syscall.ECONNREFUSED)
+		}
+		p.Refuse(false)
+		dial(t, p).echoed("there again")
 	}
+	p.Refuse(true)
 	c.echoed("still here")
 	p.Refuse(false)
 	dial(t, p).echoed("again")
-	if got := lines.Load(); got != 3 {
-		t.Errorf("the server got %d lines, want 3", got)
+	if got := lines.Load(); got != 6 {
+		t.Errorf("the server got %d lines, want 6", got)
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *Store) exec(ctx context.Context, query string, args []driver.NamedValue
 	if errors.Is(err, errSilent) { // w is none of an attempt's
 		w.lost = true
 	}
-	if w.lost {
+	if w.lost && err != nil {
 		err = unheard(err)
 	}
 	return w, err

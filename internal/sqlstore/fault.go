@@ -137,14 +137,15 @@ func (s *Store) explain(err error) error {
 }
 
 // unheard is the error of a statement of which an earlier attempt's answer was
-// lost: that a later one was refused does not say that nothing was changed.
+// lost: that a later one was refused, or reached nobody, does not say that nothing was
+// changed.
 func unheard(err error) error {
 	for _, no := range []error{fs.ErrPermission, fs.ErrClosed, ErrNoTable, errTooLarge} {
 		if errors.Is(err, no) {
 			return fmt.Errorf("%w: %v", errLost, err)
 		}
 	}
-	return err
+	return Mark(err, errLost)
 }
 
 // errMore says that a number may be too small.

@@ -195,7 +195,7 @@ func (s *Store) change(ctx context.Context, query string, args []driver.NamedVal
 	case err == nil:
 		return nil
 	case w.lost:
-		return Mark(err, errLost)
+		return unheard(err)
 	}
 	return Mark(err, record.ErrNotDone)
 }

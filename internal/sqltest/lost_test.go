@@ -17,6 +17,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/session2/session2"
+	"github.com/session2/session2/internal/faultproxy"
 	"github.com/session2/session2/internal/record"
 	"github.com/session2/session2/internal/testdb"
 	"github.com/session2/session2/internal/testsite"
@@ -104,6 +105,91 @@ func TestSQLAnswerLostAndOthersWroteOnTheWire(t *testing.T) {
 		p.Refuse(false)
 		if err := <-saved; !errors.Is(err, session2.ErrUncertain) || !errors.Is(err, session2.ErrNotFound) {
 			t.Errorf("got %v, want %v and %v", err, session2.ErrUncertain, session2.ErrNotFound)
+		}
+	})
+}
+
+// TestSQLAnswerLostAndNobodyThere loses an answer, and then nobody can be connected to for
+// longer than a call tries: that does not say that nothing was changed. Where nobody was there
+// from the start, nothing was.
+func TestSQLAnswerLostAndNobodyThere(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		p, proxied := viaProxy(t, dsn)
+		table := sqlTable(t.TempDir())
+		other, _ := sys.warm(t, dsn, table)
+		rec := sqlRecord(1)
+		next := rec
+		next.Version++
+		for name, call := range map[string]func(ctx context.Context, s sqlStore) error{
+			"create":  func(ctx context.Context, s sqlStore) error { return s.Save(ctx, sqlRecord(2), 0) },
+			"replace": func(ctx context.Context, s sqlStore) error { return s.Save(ctx, next, rec.Version) },
+			"touch": func(ctx context.Context, s sqlStore) error {
+				return s.Touch(ctx, rec.ID, rec.Accessed.Add(time.Hour), rec.Expires)
+			},
+			"delete": func(ctx context.Context, s sqlStore) error { return s.Delete(ctx, rec.ID) },
+		} {
+			for _, sent := range []bool{true, false} {
+				testsite.Must(t, other.Delete(t.Context(), rec.ID))
+				testsite.Must(t, other.Delete(t.Context(), sqlRecord(2).ID))
+				testsite.Must(t, other.Save(t.Context(), rec, 0))
+				store := sys.store(t, openSQL(t, sys.driver, proxied), session2.SQLOptions{Table: table})
+				if sent {
+					store, _ = sys.warm(t, proxied, table)
+					testsite.Must(t, store.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires)) // prepares it
+					p.DropAnswer()
+				}
+				p.Refuse(true)
+				err := call(t.Context(), store)
+				p.Refuse(false)
+				if err == nil || errors.Is(err, session2.ErrUncertain) != sent {
+					t.Errorf("%s, sent before %t: got %v, want it to match %v: %t", name, sent, err, session2.ErrUncertain, sent)
+				}
+			}
+		}
+	})
+}
+
+// TestSQLIncrementsAroundARefusal is about two requests whose answers are lost, a third that
+// writes meanwhile, and a server that nobody can be connected to for longer than a call tries.
+// Each is counted once.
+func TestSQLIncrementsAroundARefusal(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		other, _ := sys.warm(t, dsn, table)
+		direct := testsite.NewSite(t, other, session2.Config{})
+		b := &testsite.Browser{}
+		direct.Do(b, increment)
+		answered := make(chan int, 2)
+		var proxies []*faultproxy.Proxy
+		for range 2 {
+			p, proxied := viaProxy(t, dsn)
+			store, _ := sys.warm(t, proxied, table)
+			st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
+			armed := make(chan (<-chan struct{}), 1)
+			go func() {
+				answered <- st.Do(b.Clone(), func(s *session2.Session) {
+					increment(s)
+					p.Refuse(true)
+					armed <- p.DropAnswer()
+				}).StatusCode
+			}()
+			<-(<-armed)
+			proxies = append(proxies, p)
+		}
+		if res := direct.Do(b, increment); res.StatusCode != 200 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		time.Sleep(time.Second) // the stores give up, and are asked again
+		for _, p := range proxies {
+			p.Refuse(false)
+		}
+		for range proxies {
+			if status := <-answered; status != 200 {
+				t.Errorf("status %d", status)
+			}
+		}
+		if n, _ := counted(direct, b); n != 4 {
+			t.Errorf("4 requests counted to %v", n)
 		}
 	})
 }

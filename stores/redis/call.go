@@ -66,26 +66,16 @@ func (s *Store) check(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// refused returns the error of a Save. That a later attempt was refused does not say that an
-// earlier one changed nothing.
-func (o outcome) refused() error {
-	if o.lost && definite(o.err) {
+// failure returns the error of a change. That a later attempt was refused, or that nobody was
+// there for it, does not say that an earlier one changed nothing.
+func (o outcome) failure() error {
+	switch {
+	case o.err == nil || !o.lost:
+		return o.err
+	case definite(o.err):
 		return uncertain(errors.New(o.err.Error()))
 	}
-	return o.err
-}
-
-// changed returns the error of what may be done twice: only a failure leaves it uncertain.
-func (o outcome) changed() error {
-	switch {
-	case o.err == nil:
-		return nil
-	case o.lost && definite(o.err):
-		return o.refused()
-	case o.lost:
-		return uncertain(o.err)
-	}
-	return o.err
+	return uncertain(o.err)
 }
 
 // pause is how long a sweep lets others go first, after a batch that took so long.

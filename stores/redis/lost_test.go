@@ -340,6 +340,47 @@ func TestIncrementsWhoseAnswersAreLost(t *testing.T) {
 	})
 }
 
+// TestAnswerLostAndNobodyThere loses an answer, and then nobody can be connected to for longer
+// than a call tries: that does not say that nothing was changed. Where nobody was there from the
+// start, nothing was.
+func TestAnswerLostAndNobodyThere(t *testing.T) {
+	for name, call := range map[string]func(ctx context.Context, s *redisstore.Store, rec session2.Record) error{
+		"create": func(ctx context.Context, s *redisstore.Store, _ session2.Record) error {
+			return s.Save(ctx, record(2), 0)
+		},
+		"replace": func(ctx context.Context, s *redisstore.Store, rec session2.Record) error {
+			return s.Save(ctx, next(rec, 2), rec.Version)
+		},
+		"touch": func(ctx context.Context, s *redisstore.Store, rec session2.Record) error {
+			return s.Touch(ctx, rec.ID, rec.Accessed.Add(time.Hour), rec.Expires)
+		},
+		"delete": func(ctx context.Context, s *redisstore.Store, rec session2.Record) error {
+			return s.Delete(ctx, rec.ID)
+		},
+	} {
+		for _, sent := range []bool{true, false} {
+			p, store, other := two(t)
+			rec := record(1)
+			testsite.Must(t, other.Save(t.Context(), rec, 0))
+			if sent {
+				testsite.Must(t, store.Touch(t.Context(), rec.ID, rec.Accessed, rec.Expires)) // so that the server has it
+				p.DropAnswer()
+			} else {
+				var err error
+				p = viaProxy(t, nil) // which has no connection yet
+				store, err = redisstore.NewStore(p.c, &redisstore.Options{Prefix: prefix(t.TempDir())})
+				testsite.Must(t, err)
+			}
+			p.Refuse(true)
+			err := call(t.Context(), store, rec)
+			p.Refuse(false)
+			if err == nil || errors.Is(err, session2.ErrUncertain) != sent {
+				t.Errorf("%s, sent before %t: got %v, want it to match %v: %t", name, sent, err, session2.ErrUncertain, sent)
+			}
+		}
+	}
+}
+
 // TestIncrementsAtOnce counts concurrent requests of one session over HTTP exactly.
 func TestIncrementsAtOnce(t *testing.T) {
 	store := open(t, connect(t, testdb.Redis(t)), redisstore.Options{Prefix: prefix(t.TempDir())})

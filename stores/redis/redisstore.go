@@ -189,7 +189,7 @@ func (s *Store) Save(ctx context.Context, rec session2.Record, prev session2.Ver
 
 // savedBy says what became of a Save.
 func savedBy(o outcome) error {
-	switch err := o.refused(); {
+	switch err := o.failure(); {
 	case err != nil:
 		return err
 	case o.n == saveWritten || o.n == saveLanded:
@@ -208,12 +208,12 @@ func savedBy(o outcome) error {
 
 // Delete removes the record, whatever its version. An absent one is no error.
 func (s *Store) Delete(ctx context.Context, id session2.ID) error {
-	return opError("delete", id, s.run(ctx, deleteScript, s.keys(id), string(id[:])).changed())
+	return opError("delete", id, s.run(ctx, deleteScript, s.keys(id), string(id[:])).failure())
 }
 
 // Touch moves Accessed and Expires forward, each by itself and never back. An absent record is
 // no error. It writes no index.
 func (s *Store) Touch(ctx context.Context, id session2.ID, accessed, expires time.Time) error {
 	o := s.run(ctx, touchScript, []string{s.key(id)}, instant(accessed), instant(expires))
-	return opError("touch", id, o.changed())
+	return opError("touch", id, o.failure())
 }
