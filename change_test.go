@@ -247,9 +247,80 @@ func TestASessionUsedAfterItsHandler(t *testing.T) {
 	if n := strings.Count(book.String(), "after its handler"); n != 1 {
 		t.Errorf("%d log lines, want 1:\n%s", n, book)
 	}
-	st.Do(b, func(s *session2.Session) { late = s }) // and is never looked at
-	if late.Get("k") != nil || late.Err() == nil {
-		t.Errorf("k = %v, Err() = %v", late.Get("k"), late.Err())
+}
+
+// What a goroutine reads after its handler is no change, and none that it makes is kept from
+// Err and the log.
+func TestWhatIsAChangeAfterItsHandler(t *testing.T) {
+	type use struct {
+		name string
+		do   func(*session2.Session)
+	}
+	key := session2.NewKey[int]("n")
+	reads := []use{
+		{"nothing", func(*session2.Session) {}},
+		{"ID", func(s *session2.Session) { s.ID() }},
+		{"Token", func(s *session2.Session) { s.Token() }},
+		{"IsNew", func(s *session2.Session) { s.IsNew() }},
+		{"User", func(s *session2.Session) { s.User() }},
+		{"Level", func(s *session2.Session) { s.Level() }},
+		{"Get", func(s *session2.Session) { s.Get("k") }},
+		{"Key.Get", func(s *session2.Session) { key.Get(s) }},
+		{"Has", func(s *session2.Session) { s.Has("k") }},
+		{"Keys", func(s *session2.Session) { s.Keys() }},
+		{"HasInfo", func(s *session2.Session) { s.HasInfo() }},
+		{"Dirty", func(s *session2.Session) { s.Dirty() }},
+		{"Created", func(s *session2.Session) { s.Created() }},
+		{"Accessed", func(s *session2.Session) { s.Accessed() }},
+		{"Expires", func(s *session2.Session) { s.Expires() }},
+		{"RemoteAddr", func(s *session2.Session) { s.RemoteAddr() }},
+		{"UserAgent", func(s *session2.Session) { s.UserAgent() }},
+		{"Flashes of none", func(s *session2.Session) { s.Flashes() }},
+		{"HasFormToken", func(s *session2.Session) { s.HasFormToken("x") }},
+		{"ValidCSRFToken", func(s *session2.Session) { s.ValidCSRFToken(httptest.NewRequest("POST", "/", nil)) }},
+		{"Check", func(s *session2.Session) { s.Check(context.Background()) }},
+		{"Dump", func(s *session2.Session) { s.Dump(io.Discard) }},
+	}
+	changes := []use{
+		{"SetUser", func(s *session2.Session) { s.SetUser("bob") }},
+		{"SetUser, too long", func(s *session2.Session) { s.SetUser(strings.Repeat("u", 2000)) }},
+		{"Renew", func(s *session2.Session) { s.Renew() }},
+		{"Set", func(s *session2.Session) { s.Set("k", 1) }},
+		{"Set, at length", func(s *session2.Session) { s.Set("k", strings.Repeat("v", 2000)) }},
+		{"Set, of what cannot be set", func(s *session2.Session) { s.Set("k", make(chan int)) }},
+		{"Key.Set", func(s *session2.Session) { key.Set(s, 1) }},
+		{"Key.Update", func(s *session2.Session) { key.Update(s, func(n int) int { return n + 1 }) }},
+		{"Key.Commit", func(s *session2.Session) {
+			key.Commit(context.Background(), s, func(n int) (int, error) { return n + 1, nil })
+		}},
+		{"Delete", func(s *session2.Session) { s.Delete("k") }},
+		{"Pop", func(s *session2.Session) { s.Pop("k") }},
+		{"Clear", func(s *session2.Session) { s.Clear() }},
+		{"Flash", func(s *session2.Session) { s.Flash("hello") }},
+		{"FormToken", func(s *session2.Session) { s.FormToken() }},
+		{"UseFormToken", func(s *session2.Session) { s.UseFormToken(context.Background(), s.FormToken()) }},
+		{"the first CSRFToken", func(s *session2.Session) { s.CSRFToken() }},
+		{"SetPersistent", func(s *session2.Session) { s.SetPersistent(true) }},
+		{"Destroy", func(s *session2.Session) { s.Destroy() }},
+		{"Commit", func(s *session2.Session) { s.Commit(context.Background()) }},
+	}
+	for want, uses := range [][]use{reads, changes} {
+		for _, u := range uses {
+			for _, looked := range []bool{true, false} {
+				st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+				b := st.Login("alice")
+				var late *session2.Session
+				st.Do(b, func(s *session2.Session) {
+					if late = s; looked {
+						s.User()
+					}
+				})
+				u.do(late)
+				if n := st.Events.Count(session2.EventDropped); n != want || (late.Err() != nil) != (want == 1) {
+					t.Errorf("%s, looked at before %t: %d events, want %d; Err() = %v", u.name, looked, n, want, late.Err())
+				}
+			}
+		}
 	}
 }
 

@@ -29,8 +29,9 @@ type Config struct {
 	// of IdleTimeout if that is shorter.
 	AccessResolution time.Duration
 
-	// RenewEvery is how often the token of a session in use is replaced. Default 0:
-	// only by SetUser, SetLevel and Renew. A session remembers the latest 32 tokens, to
+	// RenewEvery is how old a token may be that a session in use goes on with: the time
+	// since the client first came with it. The next request after that is given another.
+	// Default 0: only SetUser, SetLevel and Renew replace tokens. A session remembers the latest 32 tokens, to
 	// notice their reuse, so RenewEvery must be RenewGrace/32 at least; and at most
 	// Lifetime.
 	RenewEvery time.Duration
@@ -82,7 +83,8 @@ type Config struct {
 	// Transport is how clients carry the token. Default by the cookie alone.
 	Transport Transport
 
-	// Codec encodes values of other than basic kinds. Default [Gob].
+	// Codec encodes values of other than basic kinds. Default [Gob]. No codec reads what
+	// another one wrote: such values count as absent, and an Update begins with nothing.
 	Codec Codec
 
 	// Logger gets events and failures. Default slog.Default.

@@ -176,7 +176,7 @@ func (s *Session) sameName(o *Session) (name string, same bool) {
 // warnLateLook says once what caches do not say: what is written for one session's
 // user may be shown to others, where no header says that it depends on the cookie.
 func (s *Session) warnLateLook() {
-	if s.request == nil {
+	if s.request == nil || s.over.Load() {
 		return
 	}
 	s.mu.Lock()

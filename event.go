@@ -51,10 +51,12 @@ const (
 	// over. Somebody else holds the cookie.
 	EventReuse
 
-	// EventCorrupt: a record or a value in it could not be read.
+	// EventCorrupt: a record could not be read, or a value in it not by the codec or as
+	// the type that its reader has.
 	EventCorrupt
 
-	// EventStoreError: the store failed.
+	// EventStoreError: the store failed a request, Cleanup or Open. Errors that other
+	// methods return to the application are no events.
 	EventStoreError
 
 	// EventAnomaly: a signed-in session is used from another address than it began

@@ -53,6 +53,9 @@ func (s *Session) Flashes() []any {
 func (s *Session) takeFlashes() []flash {
 	s.look()
 	defer s.mu.Unlock()
+	if len(s.work.flashes) > 0 {
+		s.tellLate()
+	}
 	taken := s.work.flashes
 	if len(taken) > 0 {
 		gone := make(map[[8]byte]bool, len(taken))
@@ -96,7 +99,7 @@ func holds(list []mark, m mark) bool {
 // each row of a list. Call it before the first byte of the response is written.
 func (s *Session) FormToken() string {
 	m := newMark()
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.drawn = addMark(s.drawn, m, maxForms)
 	s.apply(func(st *state) error {
@@ -184,6 +187,7 @@ func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()
 	if len(s.work.csrf) == 0 {
+		s.tellLate()
 		m := s.drawCSRF()
 		s.apply(func(st *state) error {
 			if !holds(st.csrf, m) {
@@ -263,7 +267,7 @@ func (s *Session) ValidCSRFToken(r *http.Request) bool {
 // spend makes one change by a Save of its own, which must find the session
 // stored. The changes that wait for the request's commit are left as they are.
 func (s *Session) spend(ctx context.Context, do func(*state) error) error {
-	s.look()
+	s.alter()
 	s.mu.Unlock()
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (hearing, error) {
 		return s.spendNow(ctx, op{do: do})

@@ -41,7 +41,7 @@ func (k Key[T]) decode(s *Session, e value) (v T, _ bool) {
 }
 
 func (k Key[T]) undecodable(s *Session, err error) {
-	s.undecodable(fmt.Sprintf("get %q", k.name), "a "+reflect.TypeFor[T]().String(), err)
+	s.undecodable(fmt.Sprintf("get %q", k.name), reflect.TypeFor[T]().String(), err)
 }
 
 // Set sets the value, as [Session.Set] does.
@@ -132,7 +132,7 @@ func (s *Session) updated(key string) value {
 // update sets key to e and logs do, which does the same, unless key is no
 // longer what it was: another goroutine of the request was faster.
 func (s *Session) update(key string, was, e value, do func(*state) error) bool {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	if !s.work.values.get(key).equal(was) {
 		return false
@@ -246,7 +246,7 @@ func (s *Session) commitKey(ctx context.Context, k *keyCommit) (o outcome, err e
 	if err := ctx.Err(); err != nil {
 		return pending, err
 	}
-	s.look()
+	s.alter()
 	s.mu.Unlock()
 	h, err := s.exclusively(ctx, func(s *Session, ctx context.Context) (h hearing, err error) {
 		h, o, err = s.commitNow(ctx, k, s.request == nil)

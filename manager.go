@@ -66,6 +66,9 @@ func (m *Manager) must() {
 	if m == nil {
 		panic("session2: the Manager is nil: NewManager returned an error instead of one")
 	}
+	if m.store == nil {
+		panic("session2: a Manager that NewManager has not made")
+	}
 }
 
 // Open returns the session that token opens, for a transport other than net/http, or a
@@ -167,8 +170,8 @@ func (m *Manager) RevokeUser(ctx context.Context, user string) (int, error) {
 // RevokeOthers ends all other sessions of the user of s and returns how many it has
 // ended (ASVS 7.4.3). It is [Manager.RevokeUser] in everything else. It returns an
 // error for a session of another manager, and for one that the request has destroyed or
-// signed out, or whose token was replaced: such a session does not tell whose the
-// others are.
+// signed out, or whose token another request has replaced: such a session does not tell
+// whose the others are.
 func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
 	s.must()
 	if s.m != m {
@@ -392,7 +395,7 @@ func iterAll(ctx context.Context, store Store) iter.Seq2[Record, error] {
 func (m *Manager) Cleanup(ctx context.Context, every time.Duration) error {
 	err := noUnit("cleanup", every)
 	if every <= 0 {
-		err = fmt.Errorf("session2: cleanup: an interval of %v", every)
+		err = fmt.Errorf("session2: cleanup: an interval of %v: it must be a millisecond at least", every)
 	}
 	if err != nil {
 		return m.noCleanup(ctx, err)

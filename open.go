@@ -201,7 +201,8 @@ const (
 )
 
 // errSQLURL repeats nothing of what the driver says: that may hold a password.
-var errSQLURL = errors.New("session2: open: the driver refuses the URL or one of its options")
+var errSQLURL = errors.New("session2: open: not a URL such as postgres://user:password@host:port/database, " +
+	"or the driver refuses one of its options")
 
 // sqlOptions are the options of a database's URL that are not the driver's.
 type sqlOptions struct {
@@ -293,6 +294,9 @@ func postgresConfig(u *url.URL, o *openOptions) (cfg pq.Config, err error) {
 func postgresDSN(u *url.URL, o *openOptions) string {
 	dsn := *u
 	dsn.Scheme, dsn.RawQuery = "postgres", o.query.Encode()
+	if dsn.Host == "" && dsn.Path == "" { // String would leave the slashes out
+		dsn.Path = "/"
+	}
 	return dsn.String()
 }
 

@@ -23,7 +23,8 @@ type OpenFunc func(ctx context.Context, url string) (Store, error)
 var builtIn = []string{"file", "bolt", "gob", "memory", "postgres", "postgresql", "mysql"}
 
 // errNoURL repeats nothing of the URL.
-var errNoURL = errors.New("session2: open: not a URL: a password's special characters are written as %23 for #")
+var errNoURL = errors.New("session2: open: not a URL, such as file:sessions or " +
+	"postgres://user:password@host:port/database: a password's special characters are written as %23 for #")
 
 // schemeForm is a scheme as url.Parse returns it.
 var schemeForm = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)

@@ -22,8 +22,11 @@ const maxAgent = 256
 
 // Session is one request's handle on its session. The first use of its data loads the
 // record, once; changes are seen at once by this request and stored by the commit, just
-// before the response's first byte. Goroutines of the request may share it. The methods
-// of a nil Session panic, but for String, Format and LogValue.
+// before the response's first byte. Goroutines of the request may share it. It is over
+// when the handler returns: a goroutine that goes on may read it, but its changes are not
+// stored, which is in Err, and an event. For these it asks [Session.Token] before, and
+// opens the session by [Manager.Open]. The methods of a nil Session panic, but for
+// String, Format and LogValue.
 //
 // Accessors return no error. What went wrong is in [Session.Err]; if the record could
 // not be loaded, the session reads as empty and the request is answered by the error
@@ -160,6 +163,9 @@ func (s *Session) must() {
 		panic("session2: the session is nil: this request's handler is not inside Manager.Wrap, " +
 			"or its context is not the one that Wrap made")
 	}
+	if s.m == nil {
+		panic("session2: a Session that no Manager has made")
+	}
 }
 
 var errOver = errors.New("session2: the session was used after its handler had returned: changes are not stored")
@@ -170,24 +176,31 @@ func (s *Session) look() {
 	if !s.loaded.Load() {
 		s.load(s.ctx)
 	}
-	if s.over.Load() && s.warned.CompareAndSwap(false, true) {
-		s.usedLate()
-	}
 	s.mu.Lock()
 }
 
-// usedLate notes that a goroutine of the request has outlived its handler.
-func (s *Session) usedLate() {
-	s.mu.Lock()
+// alter is look for a change.
+func (s *Session) alter() {
+	s.look()
+	s.tellLate()
+}
+
+// tellLate tells of a change by a goroutine that has outlived its handler. It is called
+// with s.mu held, and lets go of it meanwhile.
+func (s *Session) tellLate() {
+	if !s.over.Load() || !s.warned.CompareAndSwap(false, true) {
+		return
+	}
 	id := s.work.id
 	s.note = cmp.Or(s.note, errOver)
 	s.mu.Unlock()
 	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
+	s.mu.Lock()
 }
 
 // change applies do to what the handler sees and logs it for the commit.
 func (s *Session) change(do func(*state) error) {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.apply(do)
 }
@@ -223,7 +236,7 @@ func (s *Session) own() *state {
 // refuse notes a change that could not be made: the request will fail, so that
 // nobody is told of a success.
 func (s *Session) refuse(err error) {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.wrong = cmp.Or[error](s.wrong, &changeError{err})
 }
@@ -308,7 +321,7 @@ func (s *Session) SetUser(user string) {
 		s.refuse(fmt.Errorf("session2: set user: a user has at most %d bytes, the realm included", maxUser))
 		return
 	}
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.endOthers()
 	another := s.work.user != "" && s.work.user != user
@@ -391,17 +404,24 @@ func (s *Session) sawAll() {
 	}
 }
 
-// valueError hides the text of its cause, which might show the value.
+// valueError hides the text of its cause, which might show the value, unless it is ours.
 type valueError struct {
 	what  string
 	cause error
 }
 
-func (e *valueError) Error() string { return fmt.Sprintf("%s (%T)", e.what, e.cause) }
+func (e *valueError) Error() string {
+	if why, ours := e.cause.(badValue); ours {
+		return fmt.Sprintf("%s: %v", e.what, why)
+	}
+	return fmt.Sprintf("%s (%T)", e.what, e.cause)
+}
+
 func (e *valueError) Unwrap() error { return e.cause }
 
 // anyType is what a value is decoded as whose reader names no type.
-const anyType = "a value that names its type: read what a Key has set by that Key, or gob.Register its type"
+const anyType = "a value that names its type: read what a Key has set by that Key, or gob.Register its type, " +
+	"one that was renamed by gob.RegisterName and its former name"
 
 // undecodable notes a value that counts as absent.
 func (s *Session) undecodable(where, what string, err error) {
@@ -438,7 +458,7 @@ func (s *Session) putBasic(key string, v any) bool {
 	if !ok {
 		return false
 	}
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.write(key, value{s.keep(b), len(key)})
 	return true
@@ -463,7 +483,7 @@ func (s *Session) put(key string, v value, err error) {
 		s.refuse(setError(key, err))
 		return
 	}
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.write(key, v)
 }
@@ -483,7 +503,7 @@ func setError(key string, err error) error {
 // Delete removes key, also where another request has set it in the meantime and this
 // one has not looked for it.
 func (s *Session) Delete(key string) {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.remove(key)
 }
@@ -495,7 +515,7 @@ func (s *Session) Pop(key string) any {
 
 // pop removes key and returns what it was.
 func (s *Session) pop(key string) value {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.saw(key)
 	e := s.work.values.get(key)
@@ -534,7 +554,7 @@ func (s *Session) Keys() []string {
 // Clear removes all keys, flash messages, form tokens and CSRF tokens. The user stays
 // signed in: Destroy is the logout.
 func (s *Session) Clear() {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.looks.wroteAll(s.gen + 1)
 	s.blind = s.blind || s.looks.all == nil && !s.life.base.values.any()
@@ -709,7 +729,7 @@ func (s *Session) Passive() {
 // out: only the cookie goes, and Err matches [ErrStale]. But a request that was under
 // way at that login, and had looked at its session before, does end it.
 func (s *Session) Destroy() {
-	s.look()
+	s.alter()
 	defer s.mu.Unlock()
 	s.endOthers()
 	for _, st := range s.barred { // by another configuration it would be open again
@@ -876,7 +896,7 @@ func (s *Session) Commit(ctx context.Context) error {
 		return err
 	}
 	if s.over.Load() {
-		s.look()
+		s.alter()
 		s.mu.Unlock()
 	}
 	return s.commit(ctx)

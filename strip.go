@@ -23,7 +23,8 @@ import (
 // r is the caller's own, such as ProxyRequest.Out, or Request.Clone of the incoming one. A
 // shallow copy that shares its header with the incoming request is given a header of its
 // own, so the session stays. StripCookie panics if r is the very request that Wrap has given
-// its handler: the session still reads it. What the backend answers is Wrap's to look at.
+// its handler, and there is something to remove: the session still reads it. What the backend
+// answers is Wrap's to look at.
 func (m *Manager) StripCookie(r *http.Request) {
 	m.must()
 	lines := r.Header["Cookie"]

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/gob"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -246,7 +245,12 @@ func tagged(key string, kind byte, c Codec, b []byte) value {
 	return e
 }
 
-var errValue = errors.New("malformed value")
+// badValue says why a value cannot be decoded, and shows nothing of it.
+type badValue string
+
+func (e badValue) Error() string { return string(e) }
+
+const errValue badValue = "it is malformed"
 
 // untag returns a copy of what codec c wrote into an encoded value: the value itself may
 // be the store's, and codecs are the application's.
@@ -255,7 +259,7 @@ func untag(c Codec, b []byte) ([]byte, error) {
 		return nil, errValue
 	}
 	if b[1] != codecMark(c) {
-		return nil, errors.New("value written by another codec")
+		return nil, badValue("another Config.Codec wrote it")
 	}
 	return bytes.Clone(b[2:]), nil
 }
@@ -273,7 +277,7 @@ func decodeAny(c Codec, b []byte) (any, error) {
 		return v, nil
 	}
 	if b[0] > kindTyped {
-		return nil, fmt.Errorf("value of an unknown kind %d", b[0])
+		return nil, badValue(fmt.Sprintf("its kind %d is unknown", b[0]))
 	}
 	data, err := untag(c, b)
 	if err != nil {
@@ -299,7 +303,7 @@ func decodeTyped[T any](c Codec, b []byte) (v T, err error) {
 	if v, ok := got.(T); ok || got == nil && nilable(reflect.TypeFor[T]().Kind()) {
 		return v, nil
 	}
-	return v, fmt.Errorf("value is a %T, not a %v", got, reflect.TypeFor[T]())
+	return v, badValue(fmt.Sprintf("its type is %T", got))
 }
 
 // unmarshalTyped is by itself so that the basic kinds do not pay for a T whose
