@@ -1095,3 +1095,37 @@ func TestARemovedFormTokenIsNotSpent(t *testing.T) {
 		})
 	}
 }
+
+// A session that its own request has made, and emptied again by Commit, is not left behind,
+// however the request ends.
+func TestARequestLeavesNoEmptySessionOfItsOwn(t *testing.T) {
+	for name, end := range map[string]func(http.ResponseWriter){
+		"well":     func(http.ResponseWriter) {},
+		"a 502":    func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) },
+		"a panic":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"streamed": func(w http.ResponseWriter) { io.WriteString(w, "x") },
+	} {
+		for _, refilled := range []bool{false, true} {
+			store := session2.NewMemoryStore()
+			st := testsite.NewSite(t, store, session2.Config{})
+			testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+				s.Set("step", 1)
+				testsite.Must(t, s.Commit(r.Context()))
+				s.Delete("step")
+				testsite.Must(t, s.Commit(r.Context()))
+				if refilled {
+					s.Set("step", 2)
+					testsite.Must(t, s.Commit(r.Context()))
+				}
+				end(w)
+			}), &testsite.Browser{})
+			want := 0
+			if refilled {
+				want = 1
+			}
+			if n := records(t, store); n != want {
+				t.Errorf("it ends in %s, filled again %t: %d records, want %d", name, refilled, n, want)
+			}
+		}
+	}
+}

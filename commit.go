@@ -28,6 +28,7 @@ type txn struct {
 	revoke    bool       // the client's cookie goes
 	version   Version    // of what this commit writes, in whichever try: by it a try that landed is known
 	lost      bool       // the answer to a Save was lost
+	doubtful  bool       // a Save has failed, which the store may have said wrongly was not sent
 	abandoned []ID       // of creates whose answers were lost and that were not there
 	failed    bool       // the store has failed, and it was said
 	last      bool       // no cookie can be sent by a later one
@@ -541,7 +542,7 @@ func confirm(ctx context.Context, store Store) error {
 
 // reloadCreated is reload for a session that was to be created.
 func (t *txn) reloadCreated(ctx context.Context) (outcome, error) {
-	if !t.lost && !t.failed { // somebody else's record has the ID that was drawn
+	if !t.lost && !t.doubtful { // somebody else's record has the ID that was drawn
 		t.drawAnother()
 		return pending, nil
 	}
@@ -559,7 +560,7 @@ func (t *txn) reloadCreated(ctx context.Context) (outcome, error) {
 
 // drawAnother has the session created under another ID.
 func (t *txn) drawAnother() {
-	t.life, t.view, t.behind, t.lost = t.s.newLife(), nil, false, false
+	t.life, t.view, t.behind, t.lost, t.doubtful = t.s.newLife(), nil, false, false, false
 }
 
 // reloadStored is reload for a session that was stored.
@@ -587,7 +588,7 @@ func (t *txn) found(st *state) (outcome, error) {
 	switch {
 	case o == landed:
 		return t.foundLanded(st)
-	case (t.lost || t.failed) && err != nil:
+	case (t.lost || t.doubtful) && err != nil:
 		return o, err
 	}
 	return t.rebaseOn(st)
@@ -620,7 +621,8 @@ func (t *txn) rebaseOn(st *state) (outcome, error) {
 	}
 	o, err := t.rebase(st, v, own)
 	t.behind = false
-	t.lost = t.lost && t.life.token.id != own.token.id
+	another := t.life.token.id == own.token.id
+	t.lost, t.doubtful = t.lost && !another, t.doubtful && !another
 	return o, err
 }
 
@@ -715,7 +717,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		if !t.failed {
 			t.event(EventStoreError, err)
 		}
-		t.failed = true
+		t.failed, t.doubtful = true, true
 		first = cmp.Or(first, err)
 		if unsent(err) {
 			return false

@@ -272,6 +272,14 @@ func (c *Config) limit(st *state) instant {
 	return st.began().add(cmp.Or(st.lifetime, c.Lifetime))
 }
 
+// lasts returns until when the session's cookie outlives the browser; zero: it does not.
+func (c *Config) lasts(st *state) instant {
+	if st.persistent == persistYes || st.persistent == persistDefault && c.Cookie.Persistent {
+		return c.limit(st)
+	}
+	return 0
+}
+
 // expiry is when it ends if it is not used after st.accessed.
 func (c *Config) expiry(st *state) instant {
 	limit := c.limit(st)

@@ -40,10 +40,10 @@ func (s *Session) setCookies(fields []field) []field {
 		return append(fields, field{setCookieField, jar.revocation()})
 	}
 	st := s.life.base
-	if st.persistent == persistYes || st.persistent == persistDefault && jar.Persistent {
+	if end := s.m.cfg.lasts(st); end != 0 {
 		c := jar.cookie()
 		c.Value = s.life.token.encode()
-		c.MaxAge = maxAge(time.Until(s.m.cfg.limit(st).time()))
+		c.MaxAge = maxAge(time.Until(end.time()))
 		return append(fields, field{setCookieField, c.String()})
 	}
 	return append(fields, field{setCookieField, s.life.token.within(jar.before, jar.after)})

@@ -707,3 +707,56 @@ func TestInsecureOverHTTPS(t *testing.T) {
 		}
 	}
 }
+
+// A limit that the cookie does not tell is stored without sending it again: it might overtake
+// the cookie of a login.
+func TestCookieIsSentAgainOnlyWhereItSaysSomethingElse(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		before, then func(*session2.Session)
+		sent, lasts  bool
+	}{
+		{"a lifetime", nil, func(s *session2.Session) { s.SetLifetime(3 * time.Hour) }, false, false},
+		{"an idle timeout", nil, func(s *session2.Session) { s.SetIdleTimeout(time.Hour) }, false, false},
+		{"not persistent, as before", nil, func(s *session2.Session) { s.SetPersistent(false) }, false, false},
+		{"persistent", nil, func(s *session2.Session) { s.SetPersistent(true) }, true, true},
+		{"remembered", nil, func(s *session2.Session) { s.Remember(3 * time.Hour) }, true, true},
+		{"persistent, as before", func(s *session2.Session) { s.SetPersistent(true) },
+			func(s *session2.Session) { s.SetPersistent(true) }, false, true},
+		{"persistent, and a lifetime", func(s *session2.Session) { s.SetPersistent(true) },
+			func(s *session2.Session) { s.SetLifetime(3 * time.Hour) }, true, true},
+		{"persistent, and an idle timeout", func(s *session2.Session) { s.SetPersistent(true) },
+			func(s *session2.Session) { s.SetIdleTimeout(time.Hour) }, false, true},
+		{"persistent no more", func(s *session2.Session) { s.SetPersistent(true) },
+			func(s *session2.Session) { s.SetPersistent(false) }, true, false},
+	} {
+		st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Lifetime: 10 * time.Hour})
+		b := st.Login("alice")
+		if c.before != nil {
+			st.Do(b, c.before)
+		}
+		var before, after time.Time
+		res := st.Do(b, func(s *session2.Session) {
+			before = s.Expires()
+			c.then(s)
+			after = s.Expires()
+		})
+		if sent := len(res.Cookies()) > 0; sent != c.sent || res.StatusCode != 200 {
+			t.Errorf("%s: status %d, the cookie is sent %t, want %t", c.name, res.StatusCode, sent, c.sent)
+		}
+		st.Do(b, func(s *session2.Session) {
+			if got := s.Expires(); got.Sub(after).Abs() > time.Minute {
+				t.Errorf("%s: expires %v, was %v, want %v", c.name, got, before, after)
+			}
+		})
+		st.Visit(b, func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+			s.User()
+			w.WriteHeader(200) // a stream, which can send no cookie any more
+			s.SetLifetime(2 * time.Hour)
+			s.SetIdleTimeout(time.Minute)
+			if err := s.Commit(r.Context()); (err != nil) != c.lasts {
+				t.Errorf("%s, in a stream: Commit = %v", c.name, err)
+			}
+		})
+	}
+}

@@ -126,11 +126,15 @@ type found struct {
 	life   life     // the one session, or one that the request's token was replaced in
 	opened []*state // all of them, if more than one; or one that another request is ending
 	barred []*state // those that they would open, had these not expired, or were they sealed as configured
+	passed []*state // those that they have opened until a moment ago, and whose user is the same since
 }
 
 // add takes in what the tokens of one record are.
 func (f *found) add(l life) {
 	one := f.life.base
+	if l.sameUser != nil && !l.barred {
+		f.passed = append(f.passed, l.sameUser)
+	}
 	switch open := l.standing == current || l.standing == replaced; {
 	case l.barred:
 		if open {
@@ -153,20 +157,27 @@ func (f *found) add(l life) {
 	}
 }
 
-// take makes what was found the session.
-func (s *Session) take(f found, err error) {
+// found makes what was found the session. It is called with s.mu held.
+func (s *Session) found(f found) {
 	l := f.life
 	if l.base == nil {
 		l.base = s.newState()
 		l.base.id = l.token.id
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.working = &working{life: l, work: l.base, others: f.opened, barred: f.barred, broken: err, unread: err != nil}
-	s.looks.keys.rows, s.log = s.room.looks[:0], s.room.log[:0]
+	s.life, s.work, s.looks = l, l.base, looks{}
+	s.others, s.barred, s.passed = f.opened, f.barred, f.passed
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}
+}
+
+// take makes what was found, or why it was not, the session.
+func (s *Session) take(f found, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = &working{broken: err, unread: err != nil}
+	s.found(f)
+	s.looks.keys.rows, s.log = s.room.looks[:0], s.room.log[:0]
 	s.loaded.Store(true)
 }
 
@@ -236,7 +247,7 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 		if slices.ContainsFunc(list[:i], func(earlier token) bool { return earlier.id == t.id }) {
 			continue
 		}
-		l, err := s.lookUp(ctx, h, t.id, list[i:])
+		l, err := s.lookUp(ctx, h, t.id, list[i:], len(list) == 1)
 		if err != nil {
 			return found{}, err
 		}
@@ -253,10 +264,10 @@ func (s *Session) find(ctx context.Context, h *hearing) (f found, err error) {
 
 // lookUp loads a record and judges the tokens presented for it. The best of them
 // counts: whoever has the current one is no thief. An error is the store's; a
-// token that opens nothing is none.
-func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token) (best life, err error) {
+// token that opens nothing is none. If it is the only one, a cache may answer.
+func (s *Session) lookUp(ctx context.Context, h *hearing, id ID, tokens []token, only bool) (best life, err error) {
 	ending := !s.hold(id)
-	st, best, err := s.first(ctx, id, tokens)
+	st, best, err := s.first(ctx, id, tokens, only)
 	live, err := s.m.readable(ctx, h, id, st, err)
 	if st == nil {
 		return life{}, err

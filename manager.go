@@ -178,7 +178,11 @@ func (m *Manager) RevokeOthers(ctx context.Context, s *Session) (int, error) {
 		return 0, errors.New("session2: revoke others: the session is another manager's")
 	}
 	user, keep := s.User(), s.ID()
-	if err := cmp.Or(s.unusable(), s.unowned()); err != nil {
+	err := cmp.Or(s.unusable(), s.unowned())
+	if err == nil && s.isOld() { // somebody else may have signed in by now
+		err = s.Check(ctx)
+	}
+	if err != nil {
 		return 0, err // it is not known whose the others are
 	}
 	return m.revokeUser(ctx, user, keep)

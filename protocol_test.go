@@ -838,3 +838,88 @@ func TestReuseIsToldThoughTheClientGoes(t *testing.T) {
 		})
 	}
 }
+
+// A logout ends all that the request presents, and what a token of it has opened until another
+// request replaced it a moment ago, in whichever order and beside whatever the cookies come.
+func TestALogoutEndsWhatReplacedTokensHaveOpened(t *testing.T) {
+	replace := map[string]func(*session2.Session){
+		"Renew":                   (*session2.Session).Renew,
+		"SetLevel":                func(s *session2.Session) { s.SetLevel(2) },
+		"a login of the same one": func(s *session2.Session) { s.SetUser("alice") },
+	}
+	const junk = "0123456789abcdef0123456789abcdef.dGhlIHZlcmlmaWVyIGlzIG9mIG5vIG1hdHRlciBoZXJl"
+	for name, do := range replace {
+		for _, order := range []string{"a", "aa", "ab", "ba", "ax", "xa", "abc", "bac", "cba", "ac", "ca"} {
+			st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{})
+			tokens := map[rune]string{'x': junk}
+			for _, who := range "abc" {
+				b := st.Login("alice")
+				tokens[who] = b.Token()
+				if who != 'b' { // whose token is good
+					st.Do(b, do)
+				}
+			}
+			var cookies []string
+			for _, who := range order {
+				cookies = append(cookies, "__Host-session="+tokens[who])
+			}
+			r := httptest.NewRequest("POST", "https://example.com/logout", nil)
+			r.Header.Set("Cookie", strings.Join(cookies, "; "))
+			var err error
+			st.M.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := st.M.Session(r)
+				s.Destroy()
+				err = cmp.Or(s.Commit(r.Context()), s.Err())
+			})).ServeHTTP(httptest.NewRecorder(), r)
+			for info, e := range st.M.Sessions(t.Context(), "alice") {
+				testsite.Must(t, e)
+				for _, who := range order {
+					if strings.HasPrefix(tokens[who], info.ID.String()) {
+						t.Errorf("%s, cookies %s: %c lives on; %v", name, order, who, err)
+					}
+				}
+			}
+			if err != nil {
+				t.Errorf("%s, cookies %s: %v", name, order, err)
+			}
+		}
+	}
+}
+
+// A request owes the cookie of a rotation that it has committed. Its last commit lands, the
+// answer is lost, and another request renews the session before that is found out: the cookie
+// is dead by then, and the browser may hold the newer one.
+func TestAnOwedCookieIsNotSentWhereALateLandingFindsItReplaced(t *testing.T) {
+	for name, replace := range map[string]func(*session2.Session){
+		"Renew":   (*session2.Session).Renew,
+		"a login": func(s *session2.Session) { s.SetUser("alice") },
+	} {
+		for _, sealed := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				store := newHookStore()
+				st := testsite.NewSite(t, store, session2.Config{RenewEvery: 10 * time.Minute, Sealed: sealed})
+				b := st.Login("alice")
+				time.Sleep(11 * time.Minute)
+				late := b.Clone()
+				res := st.Visit(late, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+					s.Set("k", 1)
+					testsite.Must(t, s.Commit(r.Context()))
+					s.Set("k", 2)
+					store.once(func(_ session2.Record, _ session2.Version, save func() error) error {
+						testsite.Must(t, save())
+						st.Do(b, replace)
+						return errors.New("connection lost")
+					})
+				})
+				if res.StatusCode != 200 || st.UserOf(b) != "alice" || st.Stored(b, "k") != 2 {
+					t.Errorf("%s: status %d, k = %v", name, res.StatusCode, st.Stored(b, "k"))
+				}
+				for _, c := range res.Cookies() {
+					if c.Value != b.Token() {
+						t.Errorf("%s, sealed %t: the later response sends a cookie that is not the session's", name, sealed)
+					}
+				}
+			})
+		}
+	}
+}

@@ -68,6 +68,7 @@ type working struct {
 	room   room     // for the first of each
 	others []*state // what the request's tokens open and is not its own: several sessions, or one that is being ended
 	barred []*state // what they would open, had it not expired, or were it sealed as configured
+	passed []*state // what they have opened until a moment ago, and whose user is the same since
 	ended  []*state // sessions to delete at the commit: Destroy's, and those that a login ends
 	undo   *undo    // what Discard goes back to
 	gen    int32    // counts the changes of work
@@ -650,7 +651,7 @@ func (s *Session) SetPersistent(persistent bool) {
 		p = persistYes
 	}
 	s.change(func(st *state) error {
-		st.persistent, st.reissue = p, true
+		st.persistent = p
 		return nil
 	})
 }
@@ -669,7 +670,7 @@ func (s *Session) SetLifetime(d time.Duration) {
 		return
 	}
 	s.change(func(st *state) error {
-		st.lifetime, st.reissue = d, true
+		st.lifetime = d
 		return nil
 	})
 }
@@ -683,7 +684,7 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 		return
 	}
 	s.change(func(st *state) error {
-		st.idle, st.reissue = d, true
+		st.idle = d
 		return nil
 	})
 }
@@ -731,17 +732,14 @@ func (s *Session) Passive() {
 func (s *Session) Destroy() {
 	s.alter()
 	defer s.mu.Unlock()
+	s.lookAgain()
 	s.endOthers()
-	for _, st := range s.barred { // by another configuration it would be open again
-		if !slices.Contains(s.ended, st) {
-			s.remember()
-			s.ended = append(s.ended, st)
-		}
-	}
 	if st := cmp.Or(s.life.sameUser, s.life.base); st.stored() {
-		s.remember()
-		s.ended = append(s.ended, st)
+		s.endToo(st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
+	}
+	for _, st := range slices.Concat(s.barred, s.passed) { // by another configuration the one would be open again
+		s.endToo(st)
 	}
 	s.revoke = s.presentsAny()
 	s.ends++
@@ -757,6 +755,14 @@ func (s *Session) endOthers() {
 	if len(s.others) > 0 {
 		s.remember()
 		s.ended, s.others = append(s.ended, s.others...), nil
+	}
+}
+
+// endToo has Destroy end a session, once.
+func (s *Session) endToo(st *state) {
+	if !slices.ContainsFunc(s.ended, func(other *state) bool { return other.id == st.id }) {
+		s.remember()
+		s.ended = append(s.ended, st)
 	}
 }
 

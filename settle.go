@@ -185,6 +185,9 @@ func (s *Session) adopt(t *txn, late bool) {
 	}
 	next.base.values.settle()
 	if next.base.stored() && !next.base.hasInfo() {
+		if s.held == (ID{}) && s.request != nil && !s.over.Load() && s.m.open.enter(next.base.id) {
+			s.held = next.base.id // it has made the session itself, and may be the last that has it
+		}
 		s.m.open.empty(next.base.id)
 	}
 	s.life = next
@@ -201,7 +204,7 @@ func (s *Session) adopt(t *txn, late bool) {
 		s.cookie = setCookie
 		s.former = s.former || t.login
 	}
-	s.fresh = t.plan.todo == doSave
+	s.fresh = t.plan.todo == doSave && (!late || t.ownsToken())
 	s.forget(t)
 	s.mu.Unlock()
 	s.rework()
@@ -258,6 +261,9 @@ func (s *Session) revoked(t *txn, st *state) {
 	}
 }
 
+// ownsToken reports whether the session still has the token that the commit has stored.
+func (t *txn) ownsToken() bool { return t.plan.token.secret.hash() == t.plan.next.ident.hash }
+
 // adopted returns the session as the commit left it, and what becomes of the cookie.
 // A commit that was found to have landed late leaves the cookie alone if its token
 // has been replaced since; by a login, and the session is another's.
@@ -270,7 +276,7 @@ func (t *txn) adopted(late bool) (life, cookieAction) {
 	if t.plan.event != 0 || t.join {
 		l.shown, l.standing, l.presented = l.token.secret, current, false
 	}
-	if !late || t.plan.token.secret.hash() == t.plan.next.ident.hash {
+	if !late || t.ownsToken() {
 		return l, t.plan.cookie
 	}
 	v := l.base.ident.judge(l.shown, t.s.arrived, t.cfg.RenewGrace)

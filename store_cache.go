@@ -352,8 +352,8 @@ func (c *cachedStore) Capabilities() Capabilities {
 // A request that only reads may see an old record, if one of them opens it: then that is
 // how the session was. Whatever else an old record says, another process may have changed:
 // a token that it does not know may be of a login, and a time that is over extended.
-func (s *Session) first(ctx context.Context, id ID, tokens []token) (st *state, best life, err error) {
-	if s.m.near != nil && s.request != nil && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
+func (s *Session) first(ctx context.Context, id ID, tokens []token, only bool) (st *state, best life, err error) {
+	if only && s.m.near != nil && s.request != nil && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
 		st, old, err := s.m.near.look(ctx, id)
 		if err == nil {
 			st, err = s.m.admit(st)
@@ -370,4 +370,42 @@ func (s *Session) first(ctx context.Context, id ID, tokens []token) (st *state, 
 		best = s.best(st, tokens)
 	}
 	return st, best, err
+}
+
+// lookAgain has Destroy go by what the store has, where a cache has shown the session: the
+// token may be one from before a login, which ends nothing. One that was good when the
+// request came does end it. Where the store fails, Destroy will, too. It is called with
+// s.mu held, and lets go of it meanwhile.
+func (s *Session) lookAgain() {
+	was := s.life
+	if !was.old || !was.base.stored() {
+		return
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	st, err := s.m.fetch(ctx, was.base.id)
+	cancel()
+	s.mu.Lock()
+	if err != nil && !absent(err) || !s.life.old || s.life.base != was.base {
+		return
+	}
+	var f found
+	if st != nil {
+		v := st.ident.judge(was.shown, s.arrived, s.m.cfg.RenewGrace)
+		if v.after {
+			return
+		}
+		tokens, _ := s.tokens(nil)
+		l := s.best(st, tokens)
+		l.barred = err != nil
+		f.add(l)
+	}
+	s.found(f)
+}
+
+// isOld reports whether a cache has shown the session, and no commit has looked since.
+func (s *Session) isOld() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.life.old
 }

@@ -464,3 +464,76 @@ func ExampleNewCache() {
 	fmt.Println(m != nil, err)
 	// Output: true <nil>
 }
+
+// A logout by a GET that a cache has shown its session ends what the request's token opens by
+// now, and not what it has opened a moment ago: a login in another process has replaced it.
+func TestCacheLetsNoOldTokenEndALogin(t *testing.T) {
+	for name, c := range map[string]struct {
+		before string // who is signed in first
+		do     func(*session2.Session)
+		lives  bool
+	}{
+		"a login of a visitor":    {"", func(s *session2.Session) { s.SetUser("victim") }, true},
+		"a login of another user": {"alice", func(s *session2.Session) { s.SetUser("victim") }, true},
+		"a login of the same one": {"alice", func(s *session2.Session) { s.SetUser("alice") }, false},
+		"Renew":                   {"alice", (*session2.Session).Renew, false},
+		"another value":           {"alice", func(s *session2.Session) { s.Set("k", 2) }, false},
+		"its end":                 {"alice", (*session2.Session).Destroy, false},
+	} {
+		for what, after := range map[string]func(*session2.Session){
+			"a logout":                   func(*session2.Session) {},
+			"a logout, then a message":   func(s *session2.Session) { s.Flash("bye") },
+			"a logout, then a login":     func(s *session2.Session) { s.SetUser("mallory") },
+			"a logout that is no logout": (*session2.Session).Discard,
+		} {
+			store := session2.NewMemoryStore()
+			here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
+			elsewhere := testsite.NewSite(t, store, session2.Config{})
+			b := &testsite.Browser{}
+			elsewhere.Do(b, func(s *session2.Session) {
+				s.Set("k", 1)
+				s.SetUser(c.before)
+			})
+			var id session2.ID
+			elsewhere.Do(b, func(s *session2.Session) { id = s.ID() })
+			old := b.Clone()
+			here.Do(old.Clone(), func(s *session2.Session) { s.Get("k") }) // fills the cache
+			elsewhere.Do(b, c.do)
+			here.Do(old, func(s *session2.Session) {
+				s.Destroy()
+				after(s)
+			})
+			has, err := store.Has(t.Context(), id)
+			testsite.Must(t, err)
+			want := c.lives || what == "a logout that is no logout" && name != "its end"
+			if has != want {
+				t.Errorf("%s, and %s by the token from before it: the session is there: %t, want %t", name, what, has, want)
+			}
+		}
+	}
+}
+
+// Nor are sessions of a user ended by a token whose session is another user's by now.
+func TestCacheRevokesNobodysOthers(t *testing.T) {
+	store := session2.NewMemoryStore()
+	here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
+	elsewhere := testsite.NewSite(t, store, session2.Config{})
+	b, other := elsewhere.Login("alice"), elsewhere.Login("alice")
+	old := b.Clone()
+	here.Do(old, func(s *session2.Session) { s.Get("k") })
+	elsewhere.Do(b, func(s *session2.Session) { s.SetUser("bob") })
+	here.Visit(old, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		if n, err := here.M.RevokeOthers(r.Context(), s); n != 0 || err == nil {
+			t.Errorf("RevokeOthers = %d, %v", n, err)
+		}
+	})
+	if elsewhere.UserOf(other) != "alice" {
+		t.Error("another session was ended")
+	}
+	here.Do(other, func(s *session2.Session) { s.Get("k") })
+	here.Visit(other, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		if n, err := here.M.RevokeOthers(r.Context(), s); n != 0 || err != nil {
+			t.Errorf("RevokeOthers by a token that is good = %d, %v", n, err)
+		}
+	})
+}

@@ -211,6 +211,7 @@ type verdict struct {
 	unseen   bool     // replaced, and nobody has presented the successor yet
 	twin     bool     // superseded by one login and by no other change of privileges
 	sameUser bool     // superseded by Renew or a login of the same user only: whoever had it was the session's user
+	after    bool     // superseded since the request had come
 }
 
 // opens reports whether the verifier opens the session.
@@ -247,7 +248,7 @@ func judgeRetired(v verifier, chain []retired, arrived instant, grace time.Durat
 			return verdict{}
 		}
 		return verdict{standing: superseded, secret: v,
-			twin:     len(changes) == 1 && changes[0].why != renewed,
+			twin: len(changes) == 1 && changes[0].why != renewed, after: changes[0].at > arrived,
 			sameUser: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
 	}
 	if first.seen != 0 && arrived > first.seen.add(grace) {
