@@ -107,8 +107,13 @@ func TestRefusedConfigs(t *testing.T) {
 			}
 		}
 	}
-	if _, err := session2.NewManager(nil, config{}); err == nil {
-		t.Error("NewManager took a nil store")
+	for _, store := range []session2.Store{
+		nil, (*session2.MemoryStore)(nil), &session2.MemoryStore{}, &session2.BoltStore{}, &session2.FileStore{},
+		&session2.GobStore{}, &session2.PostgresStore{}, &session2.MySQLStore{},
+	} {
+		if _, err := session2.NewManager(store, config{}); err == nil {
+			t.Errorf("NewManager took %T that nothing has made", store)
+		}
 	}
 }
 

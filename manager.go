@@ -41,6 +41,9 @@ func NewManager(store Store, cfg Config) (*Manager, error) {
 	if v := reflect.ValueOf(store); store == nil || v.Kind() == reflect.Pointer && v.IsNil() {
 		return nil, errors.New("session2: NewManager: the store is nil")
 	}
+	if a, ok := store.(interface{ isZero() bool }); ok && a.isZero() {
+		return nil, fmt.Errorf("session2: NewManager: a zero %T: make it by its function, as NewMemoryStore", store)
+	}
 	cfg = cfg.withDefaults()
 	have := capabilities(store)
 	if err := errors.Join(cfg.check(), cfg.Require.missing(have), cfg.lists(store)); err != nil {

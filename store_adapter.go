@@ -31,6 +31,9 @@ var (
 	_ io.Closer      = (*adapter)(nil)
 )
 
+// isZero reports whether none of the package's functions has made the store.
+func (a *adapter) isZero() bool { return a == nil || a.back == nil }
+
 // Capabilities returns what the store promises.
 func (a *adapter) Capabilities() Capabilities { return a.caps }
 

@@ -572,3 +572,38 @@ func TestWhatGobNeeds(t *testing.T) {
 		}
 	}
 }
+
+// An error about a value says which type is there, and nothing of the value.
+func TestUndecodableSaysTheType(t *testing.T) {
+	book := &testsite.Log{}
+	st := testsite.NewSite(t, session2.NewMemoryStore(), session2.Config{Logger: book.Logger()})
+	b := &testsite.Browser{}
+	st.Do(b, func(s *session2.Session) { s.Set("n", "secret value") })
+	st.Do(b, func(s *session2.Session) {
+		session2.NewKey[int]("n").Get(s)
+		const want = `session2: get "n": the value cannot be decoded as int: its type is string`
+		if err := s.Err(); err == nil || err.Error() != want {
+			t.Errorf("Err() = %v, want %s", err, want)
+		}
+	})
+	if !strings.Contains(book.String(), "its type is string") || strings.Contains(book.String(), "secret") {
+		t.Errorf("the log: %s", book)
+	}
+}
+
+// What NewManager has not made says so, and not where a pointer was nil.
+func TestZeroManagerAndSession(t *testing.T) {
+	for name, use := range map[string]func(){
+		"a Session that no Manager has made":     func() { new(session2.Session).Get("k") },
+		"a Manager that NewManager has not made": func() { new(session2.Manager).Wrap(http.NotFoundHandler()) },
+	} {
+		func() {
+			defer func() {
+				if text := fmt.Sprint(recover()); !strings.Contains(text, name) {
+					t.Errorf("the panic says %q, want %q", text, name)
+				}
+			}()
+			use()
+		}()
+	}
+}

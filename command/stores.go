@@ -52,7 +52,8 @@ func (o options) locate(text string) (location, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme == "" {
 		// It says no more: the text may hold a password.
-		return location{}, usageError("the store is not a URL such as bolt:sessions.db: " + storeComes)
+		return location{}, usageError("the store is not a URL such as bolt:sessions.db: " + storeComes +
+			"; in a database's password, special characters are written as %%23 for #")
 	}
 	l := location{u, o.schemes}
 	if _, set := u.User.Password(); set || l.path() != "" || u.Scheme == "memory" || l.foreign() && u.Host == "" {

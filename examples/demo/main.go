@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; -addr names another address", err)
 	}
 	fmt.Fprintf(out, "session2 demo: open http://%v/\nSessions are kept in %s. Ctrl-C ends the demo.\n",
 		l.Addr(), where)

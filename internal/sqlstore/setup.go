@@ -185,11 +185,8 @@ func (s *Store) missingNote(ctx context.Context) (string, error) {
 
 // CheckSchema refuses what a later release made, and makes nothing.
 func (s *Store) CheckSchema(ctx context.Context) error {
-	if err := s.check(ctx); err != nil {
-		return err
-	}
-	_, err := s.missingNote(ctx)
-	return s.explain(err)
+	_, err := call(ctx, s, s.missingNote)
+	return err
 }
 
 // one runs a query whose answer is one value.

@@ -273,6 +273,18 @@ func TestSQLNothingSentIsNothingLost(t *testing.T) {
 	})
 }
 
+// TestSQLCheckSchemaAsksAgain is about what each command of the command line begins with.
+func TestSQLCheckSchemaAsksAgain(t *testing.T) {
+	eachSQL(t, func(t *testing.T, sys sqlSystem, dsn string) {
+		table := sqlTable(t.TempDir())
+		_, pool := sys.warm(t, dsn, table)
+		db := sql.OpenDB(&flakyConnector{Connector: dsnConnector{dsn, pool.Driver()}, meanwhile: func() {}})
+		defer db.Close()
+		store := sys.store(t, db, session2.SQLOptions{Table: table})
+		testsite.Must(t, store.(interface{ CheckSchema(context.Context) error }).CheckSchema(t.Context()))
+	})
+}
+
 type dsnConnector struct {
 	dsn    string
 	driver driver.Driver
