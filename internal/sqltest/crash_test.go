@@ -202,6 +202,7 @@ func countAcrossCrash(t *testing.T, sys sqlSystem, srv *testdb.Server, p *faultp
 	}()
 	<-half.Done()
 	srv.Kill()
+	time.Sleep(time.Second) // longer than a call tries: it refuses connections meanwhile
 	srv.Start()
 	sum := <-ours
 	sum.add(<-theirs)

@@ -90,7 +90,12 @@ func trouble(proxy *faultproxy.Proxy, rng *rand.Rand) {
 		proxy.Delay(time.Duration(rng.IntN(5)) * time.Millisecond)
 	case 8: // costs each a timeout
 		proxy.HoldAnswer()
-	case 9:
+	case 9, 10: // for about as long as a call tries
+		proxy.DropAnswer()
+		proxy.Refuse(true)
+		time.Sleep(time.Duration(300+rng.IntN(300)) * time.Millisecond)
+		proxy.Refuse(false)
+	case 11:
 		proxy.Hang(true)
 		time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
 		proxy.Hang(false)
