@@ -76,7 +76,7 @@ bench-once:
 	cd internal/bench && ../../.ci/ram $(TEST) -run '^TestKept$$' .
 
 # session2 beside other libraries and beside the same work by hand. It rewrites
-# docs/BENCHMARKS.md, and takes about an hour on a machine that does nothing else. A quick
+# docs/BENCHMARKS.md, and takes more than an hour on a machine that does nothing else. A quick
 # look: make bench BENCHFLAGS='-stores memory,bolt -work W1,W2 -rounds 3 -loopback='
 BENCHFLAGS ?= -media ram,disk -rounds 3 -seconds 0.2 -inside-seconds 1 -growth 10000,100000,1000000 -giant 10000000 \
 	-sweep 1000000 -write ../../docs

@@ -27,7 +27,8 @@ var (
 	ErrConflict = record.ErrConflict
 
 	// ErrUncertain says that a Save's answer was lost and that others have written
-	// since, so that the store cannot tell whether it took effect. With a number of
+	// since, or that there was no answer after that, so that the store cannot tell
+	// whether it took effect. With a number of
 	// deleted records it says that there may be more. From a Manager it says that a
 	// commit failed and its changes may be stored all the same: a request that is
 	// repeated may apply them twice.

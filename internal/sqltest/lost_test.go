@@ -165,15 +165,7 @@ func TestSQLIncrementsAroundARefusal(t *testing.T) {
 			p, proxied := viaProxy(t, dsn)
 			store, _ := sys.warm(t, proxied, table)
 			st := testsite.NewSite(t, store, session2.Config{CommitTimeout: time.Minute})
-			armed := make(chan (<-chan struct{}), 1)
-			go func() {
-				answered <- st.Do(b.Clone(), func(s *session2.Session) {
-					increment(s)
-					p.Refuse(true)
-					armed <- p.DropAnswer()
-				}).StatusCode
-			}()
-			<-(<-armed)
+			incrementCutOff(st, b, p, answered)
 			proxies = append(proxies, p)
 		}
 		if res := direct.Do(b, increment); res.StatusCode != 200 {
@@ -196,6 +188,20 @@ func TestSQLIncrementsAroundARefusal(t *testing.T) {
 
 func increment(s *session2.Session) { counter.Update(s, func(n int) int { return n + 1 }) }
 
+// incrementCutOff begins a request whose Save lands, and returns when its answer is lost and
+// nobody can be connected to any more. The status is sent when the request ends.
+func incrementCutOff(st *testsite.Site, b *testsite.Browser, p *faultproxy.Proxy, answered chan<- int) {
+	armed := make(chan (<-chan struct{}), 1)
+	go func() {
+		answered <- st.Do(b.Clone(), func(s *session2.Session) {
+			increment(s)
+			p.Refuse(true)
+			armed <- p.DropAnswer()
+		}).StatusCode
+	}()
+	<-(<-armed)
+}
+
 // TestSQLIncrementWhoseAnswerIsLost finds that a request is counted once, be it
 // that nobody else writes meanwhile or that somebody does, so that the manager
 // has to find out.
@@ -210,15 +216,8 @@ func TestSQLIncrementWhoseAnswerIsLost(t *testing.T) {
 		b := &testsite.Browser{}
 		st.Do(b, increment)
 		for i := range 8 {
-			armed, answered := make(chan (<-chan struct{}), 1), make(chan int, 1)
-			go func() {
-				answered <- st.Do(b.Clone(), func(s *session2.Session) {
-					increment(s)
-					p.Refuse(true)
-					armed <- p.DropAnswer()
-				}).StatusCode
-			}()
-			<-(<-armed)
+			answered := make(chan int, 1)
+			incrementCutOff(st, b, p, answered)
 			if i%2 == 1 {
 				direct.Do(b.Clone(), increment)
 			}
