@@ -343,7 +343,7 @@ func (s *Session) idle() bool {
 
 // emptied reports whether another request has left nothing in the session.
 func (s *Session) emptied() bool {
-	return s.held != (ID{}) && s.held == s.life.base.id && s.m.open.isEmpty(s.held)
+	return s.holds(s.life.base.id) && s.m.open.isEmpty(s.life.base.id)
 }
 
 // txn returns a commit of nothing yet. It is called with s.mu held.
@@ -646,7 +646,7 @@ func (t *txn) claims(id ID) bool {
 		return false
 	}
 	t.s.mu.Lock()
-	own := t.s.held == id
+	own := t.s.holds(id)
 	t.s.mu.Unlock()
 	return t.last && t.s.m.open.end(id, own)
 }
@@ -717,7 +717,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		if !t.failed {
 			t.event(EventStoreError, err)
 		}
-		t.failed, t.doubtful = true, true
+		t.failed, t.doubtful = true, t.doubtful || !errors.Is(err, record.ErrNotDone)
 		first = cmp.Or(first, err)
 		if unsent(err) {
 			return false

@@ -43,9 +43,10 @@ type state struct {
 	box        *box // what of the above is sealed and was not opened yet; nil: nothing
 
 	// What a log of changes asks of its commit; never stored.
-	signIn bool // SetUser signed somebody in
-	renew  bool // the token is to be replaced
-	joins  bool // it comes upon the login of a twin
+	signIn  bool // SetUser signed somebody in
+	renew   bool // the token is to be replaced
+	reissue bool // the cookie's attributes changed, as far as anybody knows
+	joins   bool // it comes upon the login of a twin
 }
 
 // mark is a random token of the page's: a form token or a CSRF token.
@@ -147,7 +148,7 @@ func (st *state) size() int {
 // changed reports whether st, made of base, differs from it in anything that
 // the application can change, or asks for more than to be stored.
 func (st *state) changed(base *state) bool {
-	return st.renew || st.box != base.box || st.persistent != base.persistent ||
+	return st.renew || st.reissue || st.box != base.box ||
 		st.user != base.user || st.lifetime != base.lifetime || st.idle != base.idle ||
 		!slices.Equal(st.csrf, base.csrf) || !slices.Equal(st.forms, base.forms) ||
 		!slices.EqualFunc(st.flashes, base.flashes, func(a, b flash) bool { return a.id == b.id }) ||

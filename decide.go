@@ -196,7 +196,7 @@ func (a *attempt) decideStored(p *plan, now instant, n nonce) {
 	if a.leaves && a.claim.leave(p.next) {
 		p.todo = doSave
 	}
-	if a.way.cookie() && a.cfg.lasts(p.next) != a.cfg.lasts(a.life.base) {
+	if p.next.reissue && a.way.cookie() { // these are attributes of the cookie
 		p.cookie = setCookie
 	}
 	switch {
@@ -299,7 +299,7 @@ func (a *attempt) record(p *plan, version Version, now instant) (Record, error) 
 	if now > next.accessed && (!a.passive || next.signIn) {
 		next.accessed = now
 	}
-	next.signIn, next.renew, next.joins = false, false, false
+	next.signIn, next.renew, next.reissue, next.joins = false, false, false, false
 	next.expires = a.cfg.expiry(next)
 	if p.todo == doEnd { // over by its limit as well, which no concurrent Touch moves
 		next.expires, next.lifetime, next.login = now, 1, 0

@@ -157,27 +157,22 @@ func (f *found) add(l life) {
 	}
 }
 
-// found makes what was found the session. It is called with s.mu held.
-func (s *Session) found(f found) {
+// take makes what was found the session.
+func (s *Session) take(f found, err error) {
 	l := f.life
 	if l.base == nil {
 		l.base = s.newState()
 		l.base.id = l.token.id
 	}
-	s.life, s.work, s.looks = l, l.base, looks{}
-	s.others, s.barred, s.passed = f.opened, f.barred, f.passed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = &working{
+		life: l, work: l.base, others: f.opened, barred: f.barred, passed: f.passed, broken: err, unread: err != nil,
+	}
+	s.looks.keys.rows, s.log = s.room.looks[:0], s.room.log[:0]
 	if l.standing == superseded {
 		s.stale = fmt.Errorf("session2: load %v: %w", l.token.id, ErrStale)
 	}
-}
-
-// take makes what was found, or why it was not, the session.
-func (s *Session) take(f found, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.working = &working{broken: err, unread: err != nil}
-	s.found(f)
-	s.looks.keys.rows, s.log = s.room.looks[:0], s.room.log[:0]
 	s.loaded.Store(true)
 }
 

@@ -48,6 +48,7 @@ type Session struct {
 
 	mu       sync.Mutex
 	held     ID     // the session that Manager.open has this request for
+	made     ID     // likewise, one that the request has made itself, and emptied
 	passive  bool   // the request is no use of the session
 	begun    bool   // the response has begun: no cookie can be sent any more
 	way      way    // how the client carries its token; it does not change
@@ -195,8 +196,8 @@ func (s *Session) tellLate() {
 	id := s.work.id
 	s.note = cmp.Or(s.note, errOver)
 	s.mu.Unlock()
+	defer s.mu.Lock() // also if the application's code panics
 	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
-	s.mu.Lock()
 }
 
 // change applies do to what the handler sees and logs it for the commit.
@@ -651,7 +652,7 @@ func (s *Session) SetPersistent(persistent bool) {
 		p = persistYes
 	}
 	s.change(func(st *state) error {
-		st.persistent = p
+		st.persistent, st.reissue = p, true
 		return nil
 	})
 }
@@ -671,6 +672,7 @@ func (s *Session) SetLifetime(d time.Duration) {
 	}
 	s.change(func(st *state) error {
 		st.lifetime = d
+		st.reissue = st.reissue || s.m.cfg.lasts(st) != 0
 		return nil
 	})
 }
@@ -732,9 +734,14 @@ func (s *Session) Passive() {
 func (s *Session) Destroy() {
 	s.alter()
 	defer s.mu.Unlock()
-	s.lookAgain()
+	opens := s.stillOpens()
 	s.endOthers()
-	if st := cmp.Or(s.life.sameUser, s.life.base); st.stored() {
+	switch st := cmp.Or(s.life.sameUser, s.life.base); {
+	case !opens:
+		s.remember()
+		s.life, s.looks = s.shut(st.id, s.life.shown), looks{}
+		s.stale = fmt.Errorf("session2: load %v: %w", st.id, ErrStale)
+	case st.stored():
 		s.endToo(st)
 		s.life, s.looks = life{base: s.newState()}, looks{}
 	}
@@ -760,7 +767,7 @@ func (s *Session) endOthers() {
 
 // endToo has Destroy end a session, once.
 func (s *Session) endToo(st *state) {
-	if !slices.ContainsFunc(s.ended, func(other *state) bool { return other.id == st.id }) {
+	if !isAmong(s.ended, st) {
 		s.remember()
 		s.ended = append(s.ended, st)
 	}
@@ -824,13 +831,34 @@ func (s *Session) hold(id ID) bool {
 	return true
 }
 
+// holdOwn notes that the request has a session that it has made itself. It is called with
+// s.mu held.
+func (s *Session) holdOwn(id ID) {
+	if s.request == nil || s.over.Load() || s.holds(id) || !s.m.open.enter(id) {
+		return
+	}
+	if was := s.made; was != (ID{}) && s.m.open.leave(was) { // the request has ended that one
+		s.m.open.ended(was)
+	}
+	s.made = id
+}
+
+// holds reports whether the request is one of those that have the session. It is called
+// with s.mu held.
+func (s *Session) holds(id ID) bool { return id != (ID{}) && (id == s.held || id == s.made) }
+
 // letGo notes that the request has ended, and ends a session that holds nothing and
 // that no other request has.
 func (s *Session) letGo() {
 	s.mu.Lock()
-	id := s.held
-	s.held = ID{}
+	held, made := s.held, s.made
+	s.held, s.made = ID{}, ID{}
 	s.mu.Unlock()
+	defer s.leaves(made)
+	s.leaves(held)
+}
+
+func (s *Session) leaves(id ID) {
 	if id == (ID{}) || !s.m.open.leave(id) {
 		return
 	}

@@ -185,9 +185,7 @@ func (s *Session) adopt(t *txn, late bool) {
 	}
 	next.base.values.settle()
 	if next.base.stored() && !next.base.hasInfo() {
-		if s.held == (ID{}) && s.request != nil && !s.over.Load() && s.m.open.enter(next.base.id) {
-			s.held = next.base.id // it has made the session itself, and may be the last that has it
-		}
+		s.holdOwn(next.base.id)
 		s.m.open.empty(next.base.id)
 	}
 	s.life = next
@@ -227,12 +225,18 @@ func (s *Session) buried(t *txn) {
 	if len(s.ended) == 0 {
 		s.undo = nil
 	}
+	s.passed = slices.DeleteFunc(s.passed, func(st *state) bool { return isAmong(t.ended, st) })
 	s.stale = nil // if the session was ended by a token that Renew had replaced
 	s.mu.Unlock()
 	for _, st := range t.ended {
 		s.tellEnd(t, st)
 	}
 	t.ended = nil
+}
+
+// isAmong reports whether a list has the session of st.
+func isAmong(list []*state, st *state) bool {
+	return slices.ContainsFunc(list, func(other *state) bool { return other.id == st.id })
 }
 
 // tellEnd revokes the cookie of a session that has ended, and reports the end.

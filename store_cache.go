@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"log/slog"
@@ -372,40 +373,42 @@ func (s *Session) first(ctx context.Context, id ID, tokens []token, only bool) (
 	return st, best, err
 }
 
-// lookAgain has Destroy go by what the store has, where a cache has shown the session: the
-// token may be one from before a login, which ends nothing. One that was good when the
-// request came does end it. Where the store fails, Destroy will, too. It is called with
-// s.mu held, and lets go of it meanwhile.
-func (s *Session) lookAgain() {
+// stillOpens has Destroy go by what the store has, where a cache has shown the session: it
+// reports whether the token is not one from before a login that changed whose session it is,
+// or from before the request came. Where the store does not say, the request fails. It is
+// called with s.mu held, and lets go of it meanwhile.
+func (s *Session) stillOpens() bool {
 	was := s.life
 	if !was.old || !was.base.stored() {
-		return
+		return true
 	}
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
-	st, err := s.m.fetch(ctx, was.base.id)
-	cancel()
-	s.mu.Lock()
-	if err != nil && !absent(err) || !s.life.old || s.life.base != was.base {
-		return
+	st, err := s.loadPastCache(was.base.id)
+	if s.life.base != was.base {
+		return true // another goroutine of the request was faster
 	}
-	var f found
-	if st != nil {
-		v := st.ident.judge(was.shown, s.arrived, s.m.cfg.RenewGrace)
-		if v.after {
-			return
-		}
-		tokens, _ := s.tokens(nil)
-		l := s.best(st, tokens)
-		l.barred = err != nil
-		f.add(l)
+	if err != nil && !absent(err) {
+		s.broken = cmp.Or(s.broken, fmt.Errorf("session2: load %v: %w", was.base.id, err))
 	}
-	s.found(f)
+	if err != nil {
+		return true // there is nothing to be ended
+	}
+	v := st.ident.judge(was.shown, s.arrived, s.m.cfg.RenewGrace)
+	return v.standing > superseded || v.sameUser || v.after
 }
 
-// isOld reports whether a cache has shown the session, and no commit has looked since.
+// loadPastCache loads a record past the cache, with s.mu let go of meanwhile.
+func (s *Session) loadPastCache(id ID) (*state, error) {
+	s.mu.Unlock()
+	defer s.mu.Lock() // also if the store panics
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.m.cfg.CommitTimeout)
+	defer cancel()
+	return s.m.fetchAgain(ctx, id)
+}
+
+// isOld reports whether a cache has shown the session and its user, and no commit has
+// looked since.
 func (s *Session) isOld() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.life.old
+	return s.life.old && s.work.user == s.life.base.user
 }

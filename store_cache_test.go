@@ -537,3 +537,82 @@ func TestCacheRevokesNobodysOthers(t *testing.T) {
 		}
 	})
 }
+
+// Destroy looks past the cache, and Discard takes it back whatever was seen: what the request
+// has read it has read, and what others have changed since is not overwritten.
+func TestCacheDestroyAndDiscard(t *testing.T) {
+	for name, c := range map[string]struct {
+		sealed bool
+		do     func(*session2.Session) // elsewhere
+		kept   bool                    // the change after Discard lands
+	}{
+		"nothing":         {false, nil, true},
+		"sealed":          {true, nil, true},
+		"another value":   {false, func(s *session2.Session) { s.Set("n", 100) }, false},
+		"its end":         {false, (*session2.Session).Destroy, false},
+		"another's login": {false, func(s *session2.Session) { s.SetUser("bob") }, false},
+	} {
+		store := session2.NewMemoryStore()
+		here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{Sealed: c.sealed})
+		elsewhere := testsite.NewSite(t, store, session2.Config{Sealed: c.sealed})
+		b := elsewhere.Login("alice")
+		elsewhere.Do(b, func(s *session2.Session) { s.Set("n", 1) })
+		old := b.Clone()
+		here.Do(old, func(s *session2.Session) { s.Get("n") })
+		here.Do(old, func(s *session2.Session) {
+			n, _ := s.Get("n").(int)
+			if c.do != nil {
+				elsewhere.Do(b, c.do)
+			}
+			s.Destroy()
+			s.Discard()
+			if n != 1 || s.Get("n") != 1 || s.User() != "alice" {
+				t.Errorf("%s: n = %d and then %v, user %q", name, n, s.Get("n"), s.User())
+			}
+			s.Set("n", n+1)
+		})
+		count := 0
+		for range store.Iter(t.Context()) {
+			count++
+		}
+		if got := elsewhere.Stored(b, "n"); (got == 2) != c.kept || count > 1 {
+			t.Errorf("%s: n = %v, kept %t; %d records", name, got, c.kept, count)
+		}
+	}
+}
+
+// A request that signs somebody in goes by that one, whatever the cache has shown before.
+func TestCacheRevokesOthersAtALogin(t *testing.T) {
+	store := session2.NewMemoryStore()
+	here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
+	elsewhere := testsite.NewSite(t, store, session2.Config{})
+	b, other := elsewhere.Login("alice"), elsewhere.Login("bob")
+	old := b.Clone()
+	here.Do(old, func(s *session2.Session) { s.User() })
+	elsewhere.Do(b, (*session2.Session).Destroy)
+	here.Visit(old, func(s *session2.Session, _ http.ResponseWriter, r *http.Request) {
+		s.SetUser("bob")
+		if n, err := here.M.RevokeOthers(r.Context(), s); n != 1 || err != nil {
+			t.Errorf("RevokeOthers = %d, %v", n, err)
+		}
+	})
+	if elsewhere.UserOf(other) != "" {
+		t.Error("the other session goes on")
+	}
+}
+
+// Where the store fails, nobody knows whom a logout by a cached session would end: it fails.
+func TestCacheDestroyWhereTheStoreFails(t *testing.T) {
+	store := testsite.NewBrittle()
+	cfg := session2.Config{CommitTimeout: 50 * time.Millisecond}
+	here := testsite.NewSite(t, session2.NewCache(store, &session2.CacheOptions{MaxAge: time.Hour}), cfg)
+	there := testsite.NewSite(t, store, session2.Config{})
+	b := there.Login("alice")
+	reads(here, b)
+	store.FailLoad.Store(true) // and Delete would work
+	res := here.Do(b.Clone(), (*session2.Session).Destroy)
+	store.FailLoad.Store(false)
+	if res.StatusCode != 503 || there.UserOf(b) != "alice" {
+		t.Errorf("status %d, user %q", res.StatusCode, there.UserOf(b))
+	}
+}

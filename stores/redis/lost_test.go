@@ -31,7 +31,12 @@ type proxied struct {
 
 func viaProxy(t testing.TB, change func(*redis.Options)) *proxied {
 	t.Helper()
-	o, err := redis.ParseURL(testdb.Redis(t))
+	return viaProxyTo(t, testdb.Redis(t), change)
+}
+
+func viaProxyTo(t testing.TB, url string, change func(*redis.Options)) *proxied {
+	t.Helper()
+	o, err := redis.ParseURL(url)
 	testsite.Must(t, err)
 	p := &proxied{Proxy: faultproxy.New(t, o.Addr)}
 	o.Addr, o.PoolSize, o.ContextTimeoutEnabled = p.Addr(), 1, true
@@ -374,6 +379,47 @@ func TestAnswerLostAndNobodyThere(t *testing.T) {
 			p.Refuse(true)
 			err := call(t.Context(), store, rec)
 			p.Refuse(false)
+			if err == nil || errors.Is(err, session2.ErrUncertain) != sent {
+				t.Errorf("%s, sent before %t: got %v, want it to match %v: %t", name, sent, err, session2.ErrUncertain, sent)
+			}
+		}
+	}
+}
+
+// TestAnswerLostAndThenRefused loses an answer, and the next attempt is refused: that one has
+// changed nothing, and does not say what the one before has.
+func TestAnswerLostAndThenRefused(t *testing.T) {
+	server := testdb.NewRedis(t)
+	admin := connect(t, server.DSN())
+	p := viaProxyTo(t, server.DSN(), nil)
+	store := open(t, p.c, redisstore.Options{Prefix: prefix(t.TempDir())})
+	ctx, rec := t.Context(), record(1)
+	may := func(what string) { testsite.Must(t, admin.Do(ctx, "ACL", "SETUSER", "default", what).Err()) }
+	for name, call := range map[string]func() error{
+		"create":  func() error { return store.Save(ctx, record(2), 0) },
+		"replace": func() error { return store.Save(ctx, next(rec, 2), rec.Version) },
+		"touch":   func() error { return store.Touch(ctx, rec.ID, rec.Accessed.Add(time.Hour), rec.Expires) },
+		"delete":  func() error { return store.Delete(ctx, rec.ID) },
+	} {
+		for _, sent := range []bool{true, false} {
+			testsite.Must(t, store.Delete(ctx, record(2).ID))
+			testsite.Must(t, store.Delete(ctx, rec.ID))
+			testsite.Must(t, store.Save(ctx, rec, 0))
+			testsite.Must(t, store.Touch(ctx, rec.ID, rec.Accessed, rec.Expires)) // so that the server has it
+			answered := make(chan error, 1)
+			p.gate.Lock()
+			if sent {
+				dropped := p.DropAnswer()
+				go func() { answered <- call() }()
+				<-dropped
+				may("-@scripting")
+			} else {
+				may("-@scripting")
+				go func() { answered <- call() }()
+			}
+			p.gate.Unlock()
+			err := <-answered
+			may("+@scripting")
 			if err == nil || errors.Is(err, session2.ErrUncertain) != sent {
 				t.Errorf("%s, sent before %t: got %v, want it to match %v: %t", name, sent, err, session2.ErrUncertain, sent)
 			}

@@ -36,7 +36,11 @@ func (s *Store) run(ctx context.Context, script *script, keys []string, args ...
 	answer, err := call(ctx, s, func(ctx context.Context) (any, error) {
 		return s.retry(ctx, sent, func() (any, error) { return s.eval(ctx, sent, script, keys, args) })
 	})
-	o := outcome{err: explain(err), lost: sent.n.Load() > 1}
+	last := int64(1) // of the attempts in sent: it has an answer
+	if _, ok := s.client.(*redis.Client); ok && err != nil && answered(err) {
+		last = 0 // retry has taken it out again
+	}
+	o := outcome{err: explain(err), lost: sent.n.Load() > last}
 	var abandoned *gaveUp
 	if errors.As(err, &abandoned) || err != nil && !answered(err) && sent.n.Load() > 0 {
 		o.lost = true
