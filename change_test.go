@@ -1105,27 +1105,75 @@ func TestARequestLeavesNoEmptySessionOfItsOwn(t *testing.T) {
 		"a panic":  func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
 		"streamed": func(w http.ResponseWriter) { io.WriteString(w, "x") },
 	} {
-		for _, refilled := range []bool{false, true} {
-			store := session2.NewMemoryStore()
-			st := testsite.NewSite(t, store, session2.Config{})
-			testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
-				s.Set("step", 1)
-				testsite.Must(t, s.Commit(r.Context()))
-				s.Delete("step")
-				testsite.Must(t, s.Commit(r.Context()))
-				if refilled {
-					s.Set("step", 2)
-					testsite.Must(t, s.Commit(r.Context()))
+		for _, cookie := range []string{"none", "of a session that has ended", "of one that it ends"} {
+			for _, refilled := range []bool{false, true} {
+				store := session2.NewMemoryStore()
+				st := testsite.NewSite(t, store, session2.Config{})
+				b := &testsite.Browser{}
+				if cookie != "none" {
+					b = st.Login("alice")
 				}
-				end(w)
-			}), &testsite.Browser{})
-			want := 0
-			if refilled {
-				want = 1
+				if cookie == "of a session that has ended" {
+					st.Do(b.Clone(), (*session2.Session).Destroy)
+				}
+				testsite.RecordPanics(st.Handler(func(s *session2.Session, w http.ResponseWriter, r *http.Request) {
+					if cookie == "of one that it ends" {
+						s.Destroy()
+						testsite.Must(t, s.Commit(r.Context()))
+					}
+					s.Set("step", 1)
+					testsite.Must(t, s.Commit(r.Context()))
+					s.Delete("step")
+					testsite.Must(t, s.Commit(r.Context()))
+					if refilled {
+						s.Set("step", 2)
+						testsite.Must(t, s.Commit(r.Context()))
+					}
+					end(w)
+				}), b)
+				want := 0
+				if refilled {
+					want = 1
+				}
+				if n := records(t, store); n != want {
+					t.Errorf("it ends in %s, cookie %s, filled again %t: %d records, want %d", name, cookie, refilled, n, want)
+				}
 			}
-			if n := records(t, store); n != want {
-				t.Errorf("it ends in %s, filled again %t: %d records, want %d", name, refilled, n, want)
+		}
+	}
+}
+
+// An OnEvent that panics over a late change is the goroutine's to recover, and locks nobody out.
+func TestALateChangeWhoseEventPanics(t *testing.T) {
+	for name, change := range map[string]func(*session2.Session){
+		"Set":       func(s *session2.Session) { s.Set("k", 1) },
+		"Flashes":   func(s *session2.Session) { s.Flashes() },
+		"CSRFToken": func(s *session2.Session) { s.CSRFToken() },
+		"Destroy":   (*session2.Session).Destroy,
+	} {
+		armed := false
+		m, err := session2.NewManager(session2.NewMemoryStore(), session2.Config{OnEvent: func(context.Context, session2.Event) {
+			if armed {
+				panic("the application's")
 			}
+		}})
+		testsite.Must(t, err)
+		st := &testsite.Site{T: t, M: m, Events: &testsite.EventLog{}}
+		b := st.Login("alice")
+		st.Do(b, func(s *session2.Session) { s.Flash("hello") })
+		var late *session2.Session
+		st.Do(b, func(s *session2.Session) { late = s })
+		func() {
+			defer func() {
+				if p := recover(); p != "the application's" {
+					t.Errorf("%s: recovered %v", name, p)
+				}
+			}()
+			armed = true
+			change(late)
+		}()
+		if armed = false; late.User() != "alice" {
+			t.Errorf("%s: user %q", name, late.User())
 		}
 	}
 }

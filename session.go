@@ -183,21 +183,33 @@ func (s *Session) look() {
 
 // alter is look for a change.
 func (s *Session) alter() {
+	s.must()
+	if s.over.Load() {
+		s.look()
+		s.mu.Unlock()
+		s.tellLate()
+	}
 	s.look()
-	s.tellLate()
 }
 
-// tellLate tells of a change by a goroutine that has outlived its handler. It is called
-// with s.mu held, and lets go of it meanwhile.
+// tellLate tells of a change by a goroutine that has outlived its handler.
 func (s *Session) tellLate() {
 	if !s.over.Load() || !s.warned.CompareAndSwap(false, true) {
 		return
 	}
+	s.mu.Lock()
 	id := s.work.id
 	s.note = cmp.Or(s.note, errOver)
 	s.mu.Unlock()
-	defer s.mu.Lock() // also if the application's code panics
 	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
+}
+
+// letTellLate is tellLate for a caller who holds s.mu, and does so again after it, also if
+// the application's code panics.
+func (s *Session) letTellLate() {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	s.tellLate()
 }
 
 // change applies do to what the handler sees and logs it for the commit.
