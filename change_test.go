@@ -1144,7 +1144,7 @@ func TestARequestLeavesNoEmptySessionOfItsOwn(t *testing.T) {
 }
 
 // An OnEvent that panics over a late change is the goroutine's to recover, and locks nobody out.
-func TestALateChangeWhoseEventPanics(t *testing.T) {
+func TestOnEventThatPanicsOverALateChange(t *testing.T) {
 	for name, change := range map[string]func(*session2.Session){
 		"Set":       func(s *session2.Session) { s.Set("k", 1) },
 		"Flashes":   func(s *session2.Session) { s.Flashes() },
