@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -621,8 +620,9 @@ func (t *txn) rebaseOn(st *state) (outcome, error) {
 	}
 	o, err := t.rebase(st, v, own)
 	t.behind = false
-	another := t.life.token.id == own.token.id
-	t.lost, t.doubtful = t.lost && !another, t.doubtful && !another
+	if t.life.token.id == own.token.id { // of another session nothing was asked yet
+		t.lost, t.doubtful = false, false
+	}
 	return o, err
 }
 
@@ -719,7 +719,7 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		}
 		t.failed, t.doubtful = true, t.doubtful || !errors.Is(err, record.ErrNotDone)
 		first = cmp.Or(first, err)
-		if unsent(err) {
+		if record.NotDone(err) {
 			return false
 		}
 		t.lost = true
@@ -729,14 +729,6 @@ func (t *txn) save(ctx context.Context, rec Record, prev Version) (err error) {
 		return prev == 0
 	})
 	return withCause(err, first)
-}
-
-// unsent reports whether a call that failed did not reach the store, as where nobody
-// could be connected to. That is no refusal, and no lost answer either.
-func unsent(err error) bool {
-	var op *net.OpError
-	dial := errors.As(err, &op) && op.Op == "dial"
-	return (dial || errors.Is(err, record.ErrNotDone)) && !errors.Is(err, ErrUncertain)
 }
 
 // withCause adds to the error of a store that was asked until the time was up what
@@ -765,8 +757,8 @@ func (t *txn) bury(ctx context.Context) (err error) {
 				err = confirm(ctx, store)
 			}
 			first = cmp.Or(first, err)
-			unheard = unheard || !refused(err) && !unsent(err)
-			nothing = nothing && (refused(err) || unsent(err))
+			unheard = unheard || !refused(err) && !record.NotDone(err)
+			nothing = nothing && (refused(err) || record.NotDone(err))
 			return err == nil || refused(err)
 		})
 		if err != nil {

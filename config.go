@@ -31,9 +31,9 @@ type Config struct {
 
 	// RenewEvery is how old a token may be that a session in use goes on with: the time
 	// since the client first came with it. The next request after that is given another.
-	// Default 0: only SetUser, SetLevel and Renew replace tokens. A session remembers the latest 32 tokens, to
-	// notice their reuse, so RenewEvery must be RenewGrace/32 at least; and at most
-	// Lifetime.
+	// Default 0: only SetUser, SetLevel and Renew replace tokens. A session remembers the
+	// latest 32 tokens, to notice their reuse, so RenewEvery must be RenewGrace/32 at
+	// least; and at most Lifetime.
 	RenewEvery time.Duration
 
 	// RenewGrace is how long a token is still recognised after SetUser, SetLevel or

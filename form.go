@@ -54,7 +54,7 @@ func (s *Session) takeFlashes() []flash {
 	s.look()
 	defer s.mu.Unlock()
 	if len(s.work.flashes) > 0 {
-		s.letTellLate()
+		s.alterHeld()
 	}
 	taken := s.work.flashes
 	if len(taken) > 0 {
@@ -187,7 +187,7 @@ func (s *Session) CSRFToken() string {
 	s.look()
 	defer s.mu.Unlock()
 	if len(s.work.csrf) == 0 {
-		s.letTellLate()
+		s.alterHeld()
 		m := s.drawCSRF()
 		s.apply(func(st *state) error {
 			if !holds(st.csrf, m) {

@@ -183,18 +183,17 @@ func (s *Session) look() {
 
 // alter is look for a change.
 func (s *Session) alter() {
-	s.must()
-	if s.over.Load() {
-		s.look()
-		s.mu.Unlock()
-		s.tellLate()
-	}
 	s.look()
+	if s.over.Load() {
+		s.mu.Unlock()
+		s.tellLate() // if the application's code panics, s.mu is not the caller's yet
+		s.mu.Lock()
+	}
 }
 
 // tellLate tells of a change by a goroutine that has outlived its handler.
 func (s *Session) tellLate() {
-	if !s.over.Load() || !s.warned.CompareAndSwap(false, true) {
+	if !s.warned.CompareAndSwap(false, true) {
 		return
 	}
 	s.mu.Lock()
@@ -204,12 +203,14 @@ func (s *Session) tellLate() {
 	s.m.emit(s.eventContext(), Event{Kind: EventDropped, ID: id, Err: errOver})
 }
 
-// letTellLate is tellLate for a caller who holds s.mu, and does so again after it, also if
-// the application's code panics.
-func (s *Session) letTellLate() {
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	s.tellLate()
+// alterHeld is alter for a caller who has looked, and holds s.mu again after it, also if the
+// application's code panics.
+func (s *Session) alterHeld() {
+	if s.over.Load() {
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		s.tellLate()
+	}
 }
 
 // change applies do to what the handler sees and logs it for the commit.

@@ -354,7 +354,8 @@ func (c *cachedStore) Capabilities() Capabilities {
 // how the session was. Whatever else an old record says, another process may have changed:
 // a token that it does not know may be of a login, and a time that is over extended.
 func (s *Session) first(ctx context.Context, id ID, tokens []token, only bool) (st *state, best life, err error) {
-	if only && s.m.near != nil && s.request != nil && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
+	near := only && s.m.near != nil && s.request != nil
+	if near && (s.request.Method == http.MethodGet || s.request.Method == http.MethodHead) {
 		st, old, err := s.m.near.look(ctx, id)
 		if err == nil {
 			st, err = s.m.admit(st)

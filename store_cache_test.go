@@ -69,6 +69,12 @@ func pair(t *testing.T) (here, there *testsite.Site, store *testsite.Brittle) {
 		testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{}), store
 }
 
+// besideAnother is a process with a cache, and one that has none, on the store.
+func besideAnother(t *testing.T, cfg session2.Config) (here, elsewhere *testsite.Site, store *session2.MemoryStore) {
+	store = session2.NewMemoryStore()
+	return testsite.NewSite(t, session2.NewCache(store, nil), cfg), testsite.NewSite(t, store, cfg), store
+}
+
 // reads has the session in the site's cache, and returns what it reads.
 func reads(st *testsite.Site, b *testsite.Browser) any { return st.Stored(b, "color") }
 
@@ -486,9 +492,7 @@ func TestCacheLetsNoOldTokenEndALogin(t *testing.T) {
 			"a logout, then a login":     func(s *session2.Session) { s.SetUser("mallory") },
 			"a logout that is no logout": (*session2.Session).Discard,
 		} {
-			store := session2.NewMemoryStore()
-			here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
-			elsewhere := testsite.NewSite(t, store, session2.Config{})
+			here, elsewhere, store := besideAnother(t, session2.Config{})
 			b := &testsite.Browser{}
 			elsewhere.Do(b, func(s *session2.Session) {
 				s.Set("k", 1)
@@ -515,9 +519,7 @@ func TestCacheLetsNoOldTokenEndALogin(t *testing.T) {
 
 // Nor are sessions of a user ended by a token whose session is another user's by now.
 func TestCacheRevokesNobodysOthers(t *testing.T) {
-	store := session2.NewMemoryStore()
-	here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
-	elsewhere := testsite.NewSite(t, store, session2.Config{})
+	here, elsewhere, _ := besideAnother(t, session2.Config{})
 	b, other := elsewhere.Login("alice"), elsewhere.Login("alice")
 	old := b.Clone()
 	here.Do(old, func(s *session2.Session) { s.Get("k") })
@@ -552,9 +554,7 @@ func TestCacheDestroyAndDiscard(t *testing.T) {
 		"its end":         {false, (*session2.Session).Destroy, false},
 		"another's login": {false, func(s *session2.Session) { s.SetUser("bob") }, false},
 	} {
-		store := session2.NewMemoryStore()
-		here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{Sealed: c.sealed})
-		elsewhere := testsite.NewSite(t, store, session2.Config{Sealed: c.sealed})
+		here, elsewhere, store := besideAnother(t, session2.Config{Sealed: c.sealed})
 		b := elsewhere.Login("alice")
 		elsewhere.Do(b, func(s *session2.Session) { s.Set("n", 1) })
 		old := b.Clone()
@@ -571,11 +571,8 @@ func TestCacheDestroyAndDiscard(t *testing.T) {
 			}
 			s.Set("n", n+1)
 		})
-		count := 0
-		for range store.Iter(t.Context()) {
-			count++
-		}
-		if got := elsewhere.Stored(b, "n"); (got == 2) != c.kept || count > 1 {
+		got, count := elsewhere.Stored(b, "n"), records(t, store)
+		if (got == 2) != c.kept || count > 1 {
 			t.Errorf("%s: n = %v, kept %t; %d records", name, got, c.kept, count)
 		}
 	}
@@ -583,9 +580,7 @@ func TestCacheDestroyAndDiscard(t *testing.T) {
 
 // A request that signs somebody in goes by that one, whatever the cache has shown before.
 func TestCacheRevokesOthersAtALogin(t *testing.T) {
-	store := session2.NewMemoryStore()
-	here := testsite.NewSite(t, session2.NewCache(store, nil), session2.Config{})
-	elsewhere := testsite.NewSite(t, store, session2.Config{})
+	here, elsewhere, _ := besideAnother(t, session2.Config{})
 	b, other := elsewhere.Login("alice"), elsewhere.Login("bob")
 	old := b.Clone()
 	here.Do(old, func(s *session2.Session) { s.User() })

@@ -248,7 +248,8 @@ func judgeRetired(v verifier, chain []retired, arrived instant, grace time.Durat
 			return verdict{}
 		}
 		return verdict{standing: superseded, secret: v,
-			twin: len(changes) == 1 && changes[0].why != renewed, after: changes[0].at > arrived,
+			twin:     len(changes) == 1 && changes[0].why != renewed,
+			after:    changes[0].at > arrived,
 			sameUser: !slices.ContainsFunc(changes, func(r retired) bool { return r.why == signedIn })}
 	}
 	if first.seen != 0 && arrived > first.seen.add(grace) {

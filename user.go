@@ -264,7 +264,7 @@ func (t *txn) others(ctx context.Context) (live []place, err error) {
 		case err != nil:
 			return nil, err
 		case t.cfg.shuts(st, now), st.id == t.life.base.id, slices.Contains(t.abandoned, st.id):
-		case slices.ContainsFunc(t.ended, func(e *state) bool { return e.id == st.id }):
+		case isAmong(t.ended, st):
 		default:
 			live = append(live, place{st.id, st.began(), st.created})
 		}

@@ -87,14 +87,14 @@ func (s *suite) perform(t testing.TB, j job) error {
 
 // rounds calls f until every process of the job has called it, and once more then:
 // there is a time at which all are at work, however late one of them is started.
-func (e *exam) rounds(f func(round int) error) error {
+func (e *exam) rounds(f func() error) error {
 	for round, last := 0, false; !last; round++ {
 		select {
 		case <-e.joined:
 			last = true
 		default:
 		}
-		if err := f(round); err != nil {
+		if err := f(); err != nil {
 			return err
 		}
 		if round == 0 {

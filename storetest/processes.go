@@ -165,7 +165,7 @@ func countInProcesses(e *exam) {
 }
 
 func countJob(e *exam, j job) error {
-	return e.rounds(func(int) error {
+	return e.rounds(func() error {
 		err := count(e, e.store, j.ID, e.version, j.N)
 		if err == nil {
 			report("counted", j.N)
@@ -223,7 +223,7 @@ func setupInProcesses(e *exam) {
 }
 
 func setupJob(e *exam, _ job) error {
-	return e.rounds(func(int) error {
+	return e.rounds(func() error {
 		if err := e.store.(session2.SetupStore).Setup(e.ctx()); err != nil {
 			return fmt.Errorf("in Setup: %w", err)
 		}

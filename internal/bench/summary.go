@@ -9,9 +9,8 @@ import (
 // brief is a short table: a line for each contender.
 type brief struct {
 	title   string
-	durable bool
+	durable bool // on a disk, where the floors have a line, too
 	mode    mode
-	floors  bool                   // have a line, too
 	cell    func(r *Result) string // of a result that is not missing
 }
 
@@ -31,15 +30,15 @@ var briefs = []brief{
 	},
 	{
 		title:   "On a disk, all durable, over loopback, one client: how long a request takes",
-		durable: true, floors: true,
-		mode: mode{loopback: true, clients: 1},
-		cell: func(r *Result) string { return duration(r.Nanos.Median) },
+		durable: true,
+		mode:    mode{loopback: true, clients: 1},
+		cell:    (*Result).time,
 	},
 	{
 		title:   "The same with 64 clients: the time that passes for each request, of which 64 are under way",
-		durable: true, floors: true,
-		mode: mode{loopback: true, clients: 64},
-		cell: func(r *Result) string { return duration(r.Nanos.Median) },
+		durable: true,
+		mode:    mode{loopback: true, clients: 64},
+		cell:    (*Result).time,
 	},
 }
 
@@ -84,7 +83,7 @@ func (b *brief) write(w io.Writer, tables []Table) {
 func (b *brief) lines(t *Table) (lines [][]string) {
 	at := make(map[string]int)
 	for _, r := range t.Results {
-		if r.Kind == floor && !b.floors {
+		if r.Kind == floor && !b.durable {
 			continue
 		}
 		i, found := at[r.Contender]

@@ -64,7 +64,7 @@ func (r *Result) cells(n, floors int) []string {
 	if r.Missing {
 		return slices.Repeat([]string{"–"}, n)
 	}
-	cells := []string{duration(r.Nanos.Median)}
+	cells := []string{r.time()}
 	for i := range max(1, floors) {
 		if i < len(r.Ratios) {
 			cells = append(cells, r.Ratios[i].String())
@@ -77,6 +77,9 @@ func (r *Result) cells(n, floors int) []string {
 	}
 	return cells
 }
+
+// time is the median.
+func (r *Result) time() string { return duration(r.Nanos.Median) }
 
 // String is the median with the quartiles. What they make worthless is in parentheses
 // and has a question mark.

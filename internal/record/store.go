@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
 )
 
 // The errors of back ends that have a name. They are the root package's own, which
@@ -18,7 +19,7 @@ var (
 	ErrNotSetUp  = errors.New("store not set up, call Setup first")
 )
 
-// ErrNotDone says of a failed call that it changed nothing.
+// ErrNotDone says of a failed call that it changed nothing: see [NotDone].
 var ErrNotDone = errors.New("not carried out")
 
 // Store is a back end. Its methods keep the contracts that the root package's Store
@@ -78,4 +79,12 @@ func Uncertain(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// NotDone reports whether a manager takes a call that failed for one that has not reached the
+// store, as where nobody could be connected to. That is no refusal, and no lost answer either.
+func NotDone(err error) bool {
+	var op *net.OpError
+	dial := errors.As(err, &op) && op.Op == "dial"
+	return (dial || errors.Is(err, ErrNotDone)) && !errors.Is(err, ErrUncertain)
 }

@@ -36,15 +36,8 @@ func (s *Store) run(ctx context.Context, script *script, keys []string, args ...
 	answer, err := call(ctx, s, func(ctx context.Context) (any, error) {
 		return s.retry(ctx, sent, func() (any, error) { return s.eval(ctx, sent, script, keys, args) })
 	})
-	last := int64(1) // of the attempts in sent: it has an answer
-	if _, ok := s.client.(*redis.Client); ok && err != nil && answered(err) {
-		last = 0 // retry has taken it out again
-	}
-	o := outcome{err: explain(err), lost: sent.n.Load() > last}
 	var abandoned *gaveUp
-	if errors.As(err, &abandoned) || err != nil && !answered(err) && sent.n.Load() > 0 {
-		o.lost = true
-	}
+	o := outcome{err: explain(err), lost: sent.n.Load() > 0 || errors.As(err, &abandoned)}
 	switch v := answer.(type) {
 	case int64:
 		o.n = v
@@ -66,8 +59,8 @@ func (s *Store) retry(ctx context.Context, sent *attempts, f func() (any, error)
 	for i := 0; ; i++ {
 		before := sent.n.Load()
 		v, err := f()
-		if err != nil && answered(err) && ok {
-			sent.n.Store(before) // that one was not carried out
+		if err == nil || answered(err) {
+			sent.n.Store(max(before, sent.n.Load()-1)) // the answer to that one is known
 		}
 		if !ok || i >= c.Options().MaxRetries || !passes(err) {
 			return v, err

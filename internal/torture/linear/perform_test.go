@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"iter"
-	"net"
 	"time"
 
 	"github.com/session2/session2"
@@ -133,14 +132,8 @@ func statusOf(err error) status {
 		return corrupt
 	case is(session2.ErrTooLarge), is(session2.ErrNotSetUp), is(fs.ErrClosed), is(fs.ErrPermission):
 		return refused
-	case notSent(err):
+	case record.NotDone(err): // to a manager
 		return refused
 	}
 	return lost
-}
-
-// notSent reports whether a manager takes an error for one of a call that has changed nothing.
-func notSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, record.ErrNotDone)
 }
